@@ -1,0 +1,185 @@
+"""Frozen configs, the one registry, and the error that a user can mend.
+
+Everything that a user names (a dataset, a model, a table kind, a step, an export target) is a frozen
+pydantic model registered under a kind and a name. A new one is a new file in the folder of its kind:
+the registry imports that folder when it is first asked for the kind. Left out: what the named things do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+
+FOLDERS = {
+    "dataset": "slimrank.data.datasets",
+    "table": "slimrank.tables",
+    "model": "slimrank.models",
+    "step": "slimrank.compress",
+    "target": "slimrank.export",
+}
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong, and the message says what, what is allowed and the nearest match."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """The part of an error message that names the allowed values and the one nearest to `name`.
+
+    >>> nearest("frapp", ["frappe", "criteo"])
+    "Did you mean 'frappe'? Allowed: criteo, frappe."
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(names)}."
+
+
+class Config(BaseModel):
+    """A frozen record that refuses unknown keys, with the nearest known key in its error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+
+    @classmethod
+    def parse(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+        """`cls(**values)`, with every fault in one `InputError` that names keys as the user wrote them.
+
+        Raises:
+            InputError: a key is unknown or a value is not allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(describe(error, cls, where or cls.__name__)) from None
+
+
+C = TypeVar("C", bound=Config)
+
+
+def describe(error: ValidationError, config: type[Config], where: str) -> str:
+    """All faults of a pydantic error, one a line: key, what was found, what is allowed, nearest match."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"]) or where
+        if fault["type"] == "extra_forbidden":
+            owner = _owner(config, fault["loc"][:-1])
+            known = owner.model_fields if owner else ()
+            lines.append(f"{where}: unknown key {key!r}. {nearest(str(fault['loc'][-1]), known)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{where}: {key} is missing")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            found = "" if fault["type"] == "value_error" else f", got {fault['input']!r}"
+            lines.append(f"{where}: {key}: {message}{found}")
+    return "\n".join(lines)
+
+
+def _owner(config: type[Config], path: Iterable[Any]) -> type[Config] | None:
+    """The config class that a nested key belongs to, or None where the path leads through a union."""
+    for part in path:
+        field = config.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Config)):
+            return None
+        config = field.annotation
+    return config
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: its name, its frozen config, and what runs it (a function or a class)."""
+
+    name: str
+    config: type[Any]
+    run: Callable[..., Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the config's docstring, for tables in docs and on the terminal."""
+        return (self.config.__doc__ or "").strip().splitlines()[0]
+
+
+_entries: dict[str, dict[str, Entry]] = {kind: {} for kind in FOLDERS}
+_imported: set[str] = set()
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+def register(kind: str, config: type[Config]) -> Callable[[R], R]:
+    """Class or function decorator: what it decorates runs the things that `config` describes.
+
+    The name is the default of the config's field `name`, so that a config written to TOML or JSON says what it is.
+    """
+
+    def decorate(run: R) -> R:
+        name = config.model_fields["name"].default
+        _entries[kind][name] = Entry(name, config, run)
+        return run
+
+    return decorate
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All registered things of a kind, by name, importing the kind's folder the first time."""
+    if kind not in _imported:
+        package = importlib.import_module(FOLDERS[kind])
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{FOLDERS[kind]}.{module.name}")
+        _imported.add(kind)
+    return _entries[kind]
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        InputError: no entry has it; the message names the nearest.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}. {nearest(name, known)}")
+    return known[name]
+
+
+def runner(kind: str, config: Config) -> Callable[..., Any]:
+    """What runs the thing that `config` describes."""
+    return find(kind, config.name).run  # type: ignore[attr-defined]
+
+
+def named(kind: str) -> Any:
+    """The annotation of a pydantic field that holds one registered config of `kind`.
+
+    Takes a config, a mapping with a key `name`, or the bare name, from Python, TOML and JSON alike.
+    """
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            return value
+        if "name" not in value:
+            raise InputError(f"a {kind} needs a name. {nearest('', entries(kind))}")
+        entry = find(kind, str(value["name"]))
+        return entry.config.parse(value, f"{kind} {entry.name}")
+
+    return Annotated[SerializeAsAny[Config], BeforeValidator(resolve)]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
