@@ -152,6 +152,16 @@ def constant_faults(column: pl.Series) -> list[str]:
     return [f"column {column.name!r} has one value, {column[0]!r}, in all {len(column)} rows: drop it"]
 
 
+def without_constants(schema: Schema, train: pl.DataFrame) -> tuple[Schema, list[str]]:
+    """The schema without the fields that have one value in train, and their names.
+
+    For files of a fixed format, where the user cannot be asked to drop a column; in their own tables it is a fault.
+    """
+    left_out = [each.name for each in schema.fields if constant_faults(train[each.name])]
+    kept = tuple(each for each in schema.fields if each.name not in left_out)
+    return Schema.parse({**dict(schema), "fields": kept}), left_out
+
+
 def _sample(column: pl.Series, most: int = 5) -> str:
     """The most frequent values of a column with their counts, as text."""
     counts = column.rename("value").value_counts(name="count").sort("count", "value", descending=[True, False])

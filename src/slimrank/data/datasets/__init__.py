@@ -1,0 +1,1 @@
+"""The datasets, one file each: a frozen config and what loads it."""
