@@ -1,0 +1,42 @@
+"""What is in an artifact, as plain data. Everything comes from its verified files; no session, no onnx."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slimrank.artifact import open_artifact
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """The schema, tensors by bytes, operators, hashes and metrics of the artifact in `path`.
+
+    Returns:
+        `path`, `digest`, `bytes` (all files), `schema` and `sizes` (local ids by field), `tensors` (largest first:
+        name, dtype, shape, bytes, nonzero, and `share` of all tensors' bytes), `operators` (name -> count, most
+        first), `files` (name -> sha256, bytes), and every other key of the manifest as it stands (inputs, outputs,
+        recipe, metrics, ...).
+
+    Raises:
+        InputError: the artifact is damaged.
+    """
+    artifact = open_artifact(path)
+    rest = {key: value for key, value in artifact.manifest.items() if key != "graph"}
+    graph = artifact.manifest.get("graph") or {}
+    schema = json.loads(artifact.files["schema.json"].read_bytes())
+    return {
+        **rest,
+        "path": str(artifact.path),
+        "bytes": sum(record["bytes"] for record in artifact.manifest["files"].values()),
+        "schema": schema["schema"],
+        "sizes": schema["sizes"],
+        "tensors": _by_bytes(graph.get("tensors", [])),
+        "operators": dict(sorted(graph.get("operators", {}).items(), key=lambda item: (-item[1], item[0]))),
+    }
+
+
+def _by_bytes(tensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    total = sum(tensor["bytes"] for tensor in tensors) or 1
+    ordered = sorted(tensors, key=lambda tensor: (-tensor["bytes"], tensor["name"]))
+    return [{**tensor, "share": tensor["bytes"] / total} for tensor in ordered]

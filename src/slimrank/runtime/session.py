@@ -1,0 +1,99 @@
+"""From verified files to an ONNX Runtime session: operators allow-listed, weights mapped, signature checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime
+
+from slimrank.artifact import Artifact
+from slimrank.config import InputError, nearest
+from slimrank.data.schema import Schema
+
+# Operators of the standard ONNX domain that only compute: no control flow, randomness, text or sequences.
+NAMES = """
+Abs Add And ArgMax ArgMin AveragePool BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
+CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum DepthToSpace DequantizeLinear Div Dropout
+DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
+GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger
+Max MaxPool Mean Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear
+Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus
+Softsign Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor
+"""
+OPERATORS = frozenset(NAMES.split())
+
+
+def check_operators(artifact: Artifact) -> None:
+    """Refuse a graph with an operator that is not on the list, by what the manifest says of it.
+
+    `manifest["graph"]["operators"]` counts operators by name: bare names for the standard domain,
+    `domain.Name` for any other, of which none is allowed.
+
+    Raises:
+        InputError: the manifest has no such list, or names operators that are not allowed.
+    """
+    graph = artifact.manifest.get("graph")
+    operators = graph.get("operators") if isinstance(graph, Mapping) else None
+    if not isinstance(operators, Mapping) or not operators:
+        raise InputError(f"{artifact.path}: the manifest does not list the graph's operators (graph.operators)")
+    foreign = sorted(set(operators) - OPERATORS)
+    if foreign:
+        names = ", ".join(map(repr, foreign))
+        raise InputError(f"{artifact.path}: operators not allowed: {names}. Standard ones that only compute are")
+
+
+def open_session(artifact: Artifact, threads: int) -> Any:
+    """A CPU session over the verified graph; it is made from the path, so external weights are mapped, not copied.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors; what is worth a warning is checked here
+    graph = artifact.files["model.onnx"]
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other base class
+        raise InputError(f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from error
+
+
+def check_signature(session: Any, schema: Schema, where: object) -> None:
+    """Hold the session to the contract: ids int32 [N, K], numbers float32 [N, M], logit float32 [N].
+
+    `ids` may be left out where K = 0, `numbers` where M = 0.
+
+    Raises:
+        InputError: an input or output is missing, unknown, or of another type or shape.
+    """
+    widths = {"ids": len(schema.columns), "numbers": len(schema.numeric)}
+    types = {"ids": "tensor(int32)", "numbers": "tensor(float)"}
+    inputs = {each.name: each for each in session.get_inputs()}
+    outputs = {each.name: each for each in session.get_outputs()}
+    faults = [f"unknown input {name!r}. {nearest(name, widths)}" for name in inputs if name not in widths]
+    faults += [
+        f"no input {name!r}, the schema has {n} columns for it"
+        for name, n in widths.items()
+        if n > 0 and name not in inputs
+    ]
+    faults += [
+        f"input {name!r} is {each.type} {each.shape}, must be {types[name]} [N, {widths[name]}]"
+        for name, each in inputs.items()
+        if name in widths and not _fits(each, types[name], widths[name])
+    ]
+    if list(outputs) != ["logit"] or not _fits(outputs["logit"], "tensor(float)"):
+        found = ", ".join(f"{name} {each.type} {each.shape}" for name, each in outputs.items())
+        faults.append(f"outputs are {found}; must be logit tensor(float) [N]")
+    if faults:
+        raise InputError("\n".join(f"{where}: {fault}" for fault in faults))
+
+
+def _fits(node: Any, kind: str, *width: int) -> bool:
+    """Whether a node has that type and the shape [any number of rows, *width]."""
+    return bool(node.type == kind and not isinstance(node.shape[0], int) and list(node.shape[1:]) == list(width))

@@ -1,0 +1,149 @@
+"""A small real artifact: a linear model over two ids, a history and a number, as a real ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import polars
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from slimrank.artifact import write_artifact
+from slimrank.data.encoding import Encoding, Inputs
+from slimrank.data.schema import Field, Schema
+
+LINEAR_ROWS = polars.DataFrame(
+    {
+        "user": [7, 7, 9, 11, 7, 9],
+        "price": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "item": ["tea", "jam", "tea", "rye", "tea", "jam"],
+        "history": [["tea"], ["tea", "jam"], [], ["rye", "tea", "jam", "tea"], ["jam"], ["tea"]],
+        "label": [1, 0, 1, 0, 1, 0],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """An artifact and the arithmetic behind it: logit = sum of weights[ids + offsets] + numbers @ slope."""
+
+    path: Path
+    encoding: Encoding
+    weights: NDArray[np.float32]
+    slope: NDArray[np.float32]
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        """What the graph must give, from arithmetic."""
+        sizes = self.encoding.sizes
+        starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+        offsets = np.array([starts[name] for name in self.encoding.schema.columns])
+        return self.weights[inputs.ids + offsets].sum(axis=(1, 2)) + (inputs.numbers @ self.slope)[:, 0]
+
+
+def linear_graph(encoding: Encoding, weights: NDArray[np.float32], slope: NDArray[np.float32]) -> onnx.ModelProto:
+    """ids -> Add offsets -> Gather -> ReduceSum, plus numbers @ slope: standard operators, opset 21, IR 10."""
+    starts = dict(zip(encoding.sizes, np.cumsum([0, *encoding.sizes.values()]).tolist(), strict=False))
+    columns = encoding.schema.columns
+    constants = {
+        "offsets": np.array([starts[name] for name in columns], np.int32),
+        "weights": weights,
+        "slope": slope,
+        "axes": np.array([1, 2], np.int64),
+        "last": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Add", ["ids", "offsets"], ["rows"]),
+        helper.make_node("Gather", ["weights", "rows"], ["looked_up"]),
+        helper.make_node("ReduceSum", ["looked_up", "axes"], ["wide"], keepdims=0),
+        helper.make_node("MatMul", ["numbers", "slope"], ["product"]),
+        helper.make_node("Squeeze", ["product", "last"], ["dense"]),
+        helper.make_node("Add", ["wide", "dense"], ["logit"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("ids", TensorProto.INT32, ["N", len(columns)]),
+        helper.make_tensor_value_info("numbers", TensorProto.FLOAT, ["N", len(slope)]),
+    ]
+    output = helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["N"])
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "linear", inputs, [output], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def graph_facts(graph: onnx.GraphProto) -> dict[str, object]:
+    """What export writes into the manifest about a graph."""
+    tensors = [(tensor, numpy_helper.to_array(tensor)) for tensor in graph.initializer]
+    operators: dict[str, int] = {}
+    for node in graph.node:
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        operators[name] = operators.get(name, 0) + 1
+    return {
+        "tensors": [
+            {
+                "name": tensor.name,
+                "dtype": str(value.dtype),
+                "shape": list(value.shape),
+                "bytes": value.nbytes,
+                "nonzero": int(np.count_nonzero(value)),
+            }
+            for tensor, value in tensors
+        ],
+        "operators": operators,
+    }
+
+
+def write_linear(folder: Path, encoding: Encoding, model: onnx.ModelProto, external: bool = False) -> None:
+    """An artifact around a graph; with `external`, its weights stand in model.onnx.data.
+
+    Small tensors stay inside: shape inference of ONNX Runtime cannot read axes from external data.
+    """
+    facts = graph_facts(model.graph)
+    work = folder.parent / f"{folder.name}.work"
+    work.mkdir()
+    encoding.save(work)
+    where = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 128} if external else {}
+    onnx.save(model, work / "model.onnx", **where)
+    files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir()}
+    manifest = {"graph": facts, "metrics": {"auc": 0.75}, "seeds": [0], "recipe": {"name": "linear"}}
+    write_artifact(folder, {**files, "README.md": b"# Linear\n"}, manifest)
+
+
+@pytest.fixture(scope="session")
+def linear_encoding() -> Encoding:
+    fields = (
+        Field(name="user", kind="categorical"),
+        Field(name="item", kind="categorical"),
+        Field(name="price", kind="numeric"),
+        Field(name="history", kind="sequence", max_length=3),
+    )
+    return Encoding.fit(Schema(fields=fields), LINEAR_ROWS)
+
+
+@pytest.fixture
+def make_linear(tmp_path: Path, linear_encoding: Encoding) -> Callable[..., Linear]:
+    """Writes one; `change(model)` may alter the graph first."""
+
+    def make(change: Callable[[onnx.ModelProto], object] = id, external: bool = False, name: str = "linear") -> Linear:
+        generator = np.random.default_rng(0)
+        weights = generator.normal(size=(sum(linear_encoding.sizes.values()), 4)).astype(np.float32)
+        slope = np.array([[0.5]], np.float32)
+        model = linear_graph(linear_encoding, weights, slope)
+        change(model)
+        write_linear(tmp_path / name, linear_encoding, model, external)
+        return Linear(tmp_path / name, linear_encoding, weights, slope)
+
+    return make
+
+
+@pytest.fixture
+def linear(make_linear: Callable[..., Linear]) -> Linear:
+    return make_linear()
+
+
+@pytest.fixture(scope="session")
+def linear_rows() -> polars.DataFrame:
+    return LINEAR_ROWS

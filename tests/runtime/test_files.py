@@ -1,0 +1,100 @@
+"""Scores for a file of rows, and what is in an artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+
+from slimrank.artifact import MANIFEST
+from slimrank.config import InputError
+from slimrank.runtime import files, load
+from slimrank.runtime.files import predict_file, predict_pieces
+from slimrank.runtime.inspect import inspect
+
+
+def test_a_file_gets_its_scores_in_the_order_of_its_rows(
+    linear: Any, linear_rows: polars.DataFrame, tmp_path: Path
+) -> None:
+    linear_rows.write_parquet(tmp_path / "rows.parquet")
+    model, out = load(linear.path), tmp_path / "scores.parquet"
+    predictions = predict_file(model, tmp_path / "rows.parquet", out)
+    written = polars.read_parquet(out)
+    assert written.columns == [*linear_rows.columns, "probability"]
+    np.testing.assert_array_equal(written["probability"], predictions.probability)
+    np.testing.assert_array_equal(predictions.probability, model.predict(linear_rows).probability)
+    assert [path.name for path in tmp_path.glob("scores*")] == ["scores.parquet"]
+
+
+def test_lists_have_no_place_in_a_csv_file(linear: Any, linear_rows: polars.DataFrame, tmp_path: Path) -> None:
+    linear_rows.write_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"scores\.csv: could not be written: .*nested data"):
+        predict_file(load(linear.path), tmp_path / "rows.parquet", tmp_path / "scores.csv")
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_pieces_give_what_the_whole_gives(linear: Any, linear_rows: polars.DataFrame) -> None:
+    model = load(linear.path)
+    rows = polars.concat([linear_rows.with_columns(item=polars.lit("ale")), linear_rows] * (files.PIECE // 10))
+    assert len(rows) > files.PIECE
+    whole, pieces = model.predict(rows), predict_pieces(model, rows)
+    np.testing.assert_array_equal(whole.probability, pieces.probability)
+    assert whole.unknown == pieces.unknown
+    assert pieces.unknown["item"] == len(rows) // 2
+    assert predict_pieces(model, rows.head(0)).probability.shape == (0,)
+
+
+def test_files_that_cannot_be_scored_are_named(linear: Any, linear_rows: polars.DataFrame, tmp_path: Path) -> None:
+    model, good = load(linear.path), tmp_path / "good.parquet"
+    linear_rows.write_parquet(good)
+    (tmp_path / "cut.parquet").write_bytes(good.read_bytes()[:-50])
+    (tmp_path / "empty.csv").write_bytes(b"")
+    linear_rows.with_columns(probability=0.5).write_parquet(tmp_path / "scored.parquet")
+    for name, out, message in [
+        ("none.parquet", None, "none.parquet: no such file"),
+        ("cut.parquet", None, "cut.parquet: truncated, or no parquet file"),
+        ("empty.csv", None, "empty.csv: is empty"),
+        ("rows.parquett", None, "unknown kind of file '.parquett'. Did you mean '.parquet'?"),
+        ("good.parquet", "out.json", "unknown kind of file '.json'"),
+        ("good.parquet", "none/out.parquet", "out.parquet: could not be written: No such file or directory"),
+        ("scored.parquet", "out.parquet", "already has a column 'probability'"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            predict_file(model, tmp_path / name, out and tmp_path / out)
+        assert message in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_output_that_cannot_be_put_in_place_leaves_nothing(
+    linear: Any, linear_rows: polars.DataFrame, tmp_path: Path
+) -> None:
+    linear_rows.write_parquet(tmp_path / "rows.parquet")
+    out = tmp_path / "out.parquet"
+    out.mkdir()
+    (out / "in the way").touch()
+    with pytest.raises(InputError, match="nothing was left behind"):
+        predict_file(load(linear.path), tmp_path / "rows.parquet", out)
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_inspect_says_what_is_in_an_artifact(linear: Any) -> None:
+    found = inspect(linear.path)
+    assert json.loads(json.dumps(found)) == found
+    assert found["schema"]["fields"][0] == {"name": "user", "kind": "categorical"}
+    assert found["sizes"] == linear.encoding.sizes
+    assert found["operators"] == {"Add": 2, "Gather": 1, "MatMul": 1, "ReduceSum": 1, "Squeeze": 1}
+    assert next(iter(found["operators"])) == "Add"
+    assert found["tensors"][0]["name"] == "weights"
+    assert found["tensors"][0]["bytes"] == linear.weights.nbytes
+    assert sum(tensor["share"] for tensor in found["tensors"]) == pytest.approx(1)
+    assert found["metrics"] == {"auc": 0.75}
+    on_disk = {path.name: path.stat().st_size for path in linear.path.iterdir() if path.name != MANIFEST}
+    assert {name: record["bytes"] for name, record in found["files"].items()} == on_disk
+    assert found["bytes"] == sum(on_disk.values())
+    (linear.path / "README.md").unlink()
+    with pytest.raises(InputError, match=r"README\.md: missing"):
+        inspect(linear.path)
