@@ -27,7 +27,12 @@ def load_dataset(source: Config | Mapping[str, Any] | str | Path, data: Path | s
         InputError: no such dataset or file, or the data is unfit; the message says what was found and allowed.
     """
     config, folder = resolve(source)
-    dataset: Dataset = runner("dataset", config)(config, Path(data) if data is not None else folder)
+    from polars.exceptions import PolarsError
+
+    try:
+        dataset: Dataset = runner("dataset", config)(config, Path(data) if data is not None else folder)
+    except PolarsError as error:
+        raise InputError(f"{config.name}: the files are not of the expected format: {error}") from None  # type: ignore[attr-defined]
     return dataset
 
 

@@ -14,8 +14,8 @@ from slimrank.data.rows import Dataset, make_dataset, without_constants
 from slimrank.data.schema import Field, Schema
 from slimrank.data.splits import Split, divide
 
-TEXT = ("site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category")
-TEXT += ("device_id", "device_ip", "device_model")
+PLACES = ("site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category")
+TEXT = (*PLACES, "device_id", "device_ip", "device_model")
 CATEGORIES = ("C1", "banner_pos", *TEXT, "device_type", "device_conn_type", *(f"C{n}" for n in range(14, 22)))
 COLUMNS = ("id", "click", "hour", *CATEGORIES)
 FILES = (("avazu.train.csv", "avazu.dev.csv", "avazu.test.csv"), ("train.csv",), ("train.gz",), ("train",))
@@ -60,8 +60,8 @@ def _read(path: Path) -> pl.DataFrame:
         raise InputError(
             f"{path}: {first.width} comma-separated values a row, Avazu has {len(COLUMNS)}: id, click, hour, ..."
         )
-    types = {"id": pl.String, **{name: pl.String for name in TEXT}}
+    types = {"id": pl.String, "hour": pl.Int64, **dict.fromkeys(TEXT, pl.String)}
     names = {} if header else {"new_columns": list(COLUMNS)}
     frame = read_csv(path, has_header=header, schema_overrides=types, **names)
-    time = pl.col("hour").cast(pl.String).str.to_datetime("%y%m%d%H", strict=False)
-    return frame.drop("id").with_columns(hour_of_day=time.dt.hour(), weekday=time.dt.weekday())
+    day = (pl.col("hour") // 100).cast(pl.String).str.to_date("%y%m%d", strict=False)
+    return frame.drop("id").with_columns(hour_of_day=pl.col("hour") % 100, weekday=day.dt.weekday())

@@ -18,7 +18,7 @@ from slimrank.data.splits import Split, divide
 NUMBERS = tuple(f"I{place}" for place in range(1, 14))
 CATEGORIES = tuple(f"C{place}" for place in range(1, 27))
 COLUMNS = ("label", *NUMBERS, *CATEGORIES)
-TYPES = {name: pl.Int64 for name in NUMBERS} | {name: pl.String for name in CATEGORIES}
+TYPES = dict.fromkeys(NUMBERS, pl.Int64) | dict.fromkeys(CATEGORIES, pl.String)
 FILES = (
     ("criteo.train.csv", "criteo.dev.csv", "criteo.test.csv"),
     ("train.txt",),
@@ -60,7 +60,7 @@ def load(config: Criteo, folder: Path | None = None) -> Dataset:
 def _read(path: Path) -> pl.DataFrame:
     """One file of either form as label, I1..I13, C1..C26."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        first = file.readline().decode("utf-8", errors="replace").strip()
+        first = file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
     if first.lower().startswith("id,label,"):
         frame = read_csv(path, schema_overrides=TYPES)
         return frame.rename({"Label": "label"}, strict=False).select(COLUMNS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field
 
 from slimrank.config import Config, InputError, nearest, register
 from slimrank.data.files import data_folder, read_csv, read_parquet, table_files
@@ -36,7 +37,7 @@ class Table(Config):
     label: str | None = None
     group: str | None = None
     time: str | None = None
-    fields: dict[str, dict[str, Any]] = {}
+    fields: dict[str, dict[str, Any]] = Field(default_factory=dict)
     drop: tuple[str, ...] = ()
     split: Split | None = None
 
