@@ -1,0 +1,199 @@
+"""The command line: one verb per stage, and three to look at what came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slimrank.config import InputError
+
+app = typer.Typer(
+    name="slimrank",
+    help="Make search and recommendation models small and fast, and prove that they still rank.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[str | None, typer.Argument(help="A .toml or .py recipe; without one, the main job.")]
+Data = Annotated[str | None, typer.Option(help="A dataset's name, a .parquet or .csv file, or the data's folder.")]
+Out = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Run with this seed; may be given several times.")]
+Folder = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The directory of an artifact.")]
+
+
+@app.command()
+def run(
+    recipe: Recipe = None,
+    data: Data = None,
+    out: Out = None,
+    seed: Seeds = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and data, and say the plan.")] = False,
+) -> None:
+    """Train, compress, retrain, export, measure and report."""
+    if dry_run:
+        from slimrank.pipeline.plan import plan
+
+        chosen, folder = _recipe(recipe, data, seed)
+        typer.echo(plan(chosen, _directory(out, chosen), folder))
+        return
+    from slimrank.report.terminal import show
+
+    directory = _run(recipe, data, out, seed, "report")
+    show(directory / "result.json")
+    typer.echo(f"report: {directory / 'report.html'}")
+
+
+@app.command()
+def train(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds = None) -> None:
+    """Train the teachers of a recipe."""
+    _run(recipe, data, out, seed, "train")
+
+
+@app.command()
+def compress(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds = None) -> None:
+    """Train, distil, compress and retrain."""
+    _run(recipe, data, out, seed, "compress")
+
+
+@app.command()
+def export(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds = None) -> None:
+    """Write the artifacts of a recipe."""
+    _run(recipe, data, out, seed, "export")
+
+
+@app.command()
+def evaluate(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe, or the directory of an artifact.")] = None,
+    data: Data = None,
+    out: Out = None,
+    seed: Seeds = None,
+) -> None:
+    """Measure the artifacts of a recipe, or one artifact on a dataset's test rows (JSON)."""
+    if recipe is None or not (Path(recipe) / "manifest.json").exists():
+        from slimrank.report.terminal import show
+
+        show(_run(recipe, data, out, seed, "evaluate") / "result.json")
+        return
+    from slimrank.evaluate.measure import measure
+
+    chosen, folder = _recipe(None, data, None)
+    if data is None:
+        raise InputError("evaluate ARTIFACT needs --data: a dataset's name, or a .parquet or .csv file")
+    from slimrank.data import load_dataset
+
+    measured = measure({"artifact": Path(recipe)}, load_dataset(chosen.data, folder))
+    _print_json(measured["artifact"].record)
+
+
+@app.command()
+def inspect(artifact: Folder) -> None:
+    """What an artifact holds: schema, tensors by bytes, operators, hashes, metrics (JSON)."""
+    from slimrank.runtime.inspect import inspect
+
+    _print_json(inspect(artifact))
+
+
+@app.command()
+def predict(
+    artifact: Folder,
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A .parquet or .csv file of raw rows.")],
+    out: Annotated[Path | None, typer.Option(help="A .parquet or .csv file for the result; else CSV on stdout.")] = None,
+) -> None:
+    """Score raw rows; unknown ids are counted."""
+    from slimrank.runtime import load
+    from slimrank.runtime.files import predict_file
+
+    predictions = predict_file(load(artifact), rows, out)
+    if out is None:
+        typer.echo("probability")
+        typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
+    for field, count in predictions.unknown.items():
+        if count:
+            typer.echo(f"{field}: {count} unknown values, scored as out of vocabulary", err=True)
+
+
+@app.command()
+def serve(
+    artifact: Folder,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Answer ranking requests over HTTP (Open Inference Protocol, and raw rows)."""
+    from slimrank.serve import serve
+
+    serve(artifact, host=host, port=port)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, cores, instruction set, and what is missing."""
+    from slimrank.evaluate.machine import doctor
+
+    findings = doctor()
+    for finding in findings:
+        typer.echo(str(finding))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _recipe(source: str | None, data: str | None, seeds: list[int] | None) -> tuple[Any, Path | None]:
+    """The recipe, and the folder that holds its data where the user names one."""
+    _need("torch", "train")
+    from slimrank.config import entries
+    from slimrank.recipe import read_recipe
+
+    changes: dict[str, Any] = {"seeds": tuple(seeds)} if seeds else {}
+    folder = None
+    if data is not None and data in entries("dataset"):
+        changes["data"] = {"name": data}
+    elif data is not None and Path(data).is_dir():
+        folder = Path(data)
+    elif data is not None:
+        changes["data"] = {"name": "table", "path": data}
+    return read_recipe(source, **changes), folder
+
+
+def _run(source: str | None, data: str | None, out: Path | None, seeds: list[int] | None, until: str) -> Path:
+    """Run a recipe up to a stage; returns its directory."""
+    recipe, folder = _recipe(source, data, seeds)
+    from slimrank.pipeline.run import run
+
+    directory = _directory(out, recipe)
+    run(recipe, directory, data=folder, until=until)
+    return directory
+
+
+def _directory(out: Path | None, recipe: Any) -> Path:
+    return out or Path("runs") / recipe.name
+
+
+def _need(module: str, extra: str) -> None:
+    """Raises `InputError` with the install command where a package of an extra is missing."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise InputError(f"{module} is not installed; this verb needs: pip install 'slimrank[{extra}]'")
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,97 @@
+"""The layers that the architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from slimrank.tables.embedding import FusedEmbedding, Layout, Row
+
+
+class Ranker(nn.Module):
+    """What every model is: ids and numbers in, one logit a row out.
+
+    `embedding` is the fused table; `score` is the rest, from the row's vectors to logits [N].
+    """
+
+    def __init__(self, embedding: FusedEmbedding):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 to logits [N] float32."""
+        return self.score(ids, self.row(ids, numbers))
+
+    def row(self, ids: Tensor, numbers: Tensor | None) -> Row:
+        """The vectors and numbers of N rows."""
+        row: Row = self.embedding(ids, torch.zeros(len(ids), 0, device=ids.device) if numbers is None else numbers)
+        return row
+
+    def score(self, ids: Tensor, row: Row) -> Tensor:
+        """Logits [N] of rows whose vectors were looked up; `ids` are there for models with a second table."""
+        raise NotImplementedError
+
+
+class InputLinear(nn.Module):
+    """The first dense layer over a row: one matrix for what is looked up, one for all else, their products added.
+
+    Apart, because looked-up codes can feed an integer product as they are, while numbers of other sizes under the same
+    activation scale would lose the small embeddings in rounding.
+    """
+
+    def __init__(self, layout: Layout, dim: int, out_features: int):
+        super().__init__()
+        looked_up = layout.num_categorical * dim
+        others = len(layout.sequences) * dim + layout.numbers
+        self.lookups = nn.Linear(looked_up, out_features) if looked_up else None
+        self.others = nn.Linear(others, out_features, bias=self.lookups is None) if others else None
+        self.out_features = out_features
+
+    def forward(self, row: Row) -> Tensor:
+        """[N, out_features]."""
+        parts = []
+        if self.lookups is not None:
+            parts.append(self.lookups(row.lookups.flatten(1)))
+        if self.others is not None:
+            parts.append(self.others(row.others))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU (and, where asked, batch normalisation before it and dropout after it) between.
+
+    `widths` are the hidden widths; `first` turns the input into the first of them. Its output is [N, widths[-1]].
+    """
+
+    def __init__(self, first: nn.Module, widths: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False):
+        super().__init__()
+        linears: list[nn.Module] = [first]
+        linears += [nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+        self.linears = nn.ModuleList(linears)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in widths)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Row | Tensor) -> Tensor:
+        """[N, widths[-1]]."""
+        hidden: Row | Tensor = inputs
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            hidden = self.dropout(torch.relu(norm(linear(hidden))))
+        assert isinstance(hidden, Tensor)
+        return hidden
+
+
+def row_mlp(layout: Layout, dim: int, widths: Sequence[int], *, dropout: float, batch_norm: bool) -> MLP:
+    """An MLP that reads a row."""
+    return MLP(InputLinear(layout, dim, widths[0]), widths, dropout=dropout, batch_norm=batch_norm)
+
+
+def tensor_mlp(width: int, widths: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False) -> MLP:
+    """An MLP that reads vectors [N, width]."""
+    return MLP(nn.Linear(width, widths[0]), widths, dropout=dropout, batch_norm=batch_norm)
+
+
+def row_width(layout: Layout, dim: int) -> int:
+    """Numbers in `Row.flat`."""
+    return len(layout.names) * dim + layout.numbers

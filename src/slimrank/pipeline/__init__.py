@@ -1,0 +1,1 @@
+"""The run: stages in a directory, from data to report."""

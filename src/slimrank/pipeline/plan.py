@@ -1,0 +1,38 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slimrank.config import find
+from slimrank.models.architecture import build_model
+from slimrank.models.size import packed_bytes
+from slimrank.pipeline.run import Run
+from slimrank.recipe import Recipe
+
+
+def plan(recipe: Recipe, out: Path, data: Path | None = None) -> str:
+    """The plan as lines: data, models with their bytes, steps, and where the results go. Writes nothing.
+
+    Raises:
+        InputError: the recipe or the data is unfit.
+    """
+    run = Run(recipe, out, data)
+    rows = ", ".join(f"{split} {len(frame):,}" for split, frame in run.dataset.splits.items())
+    teacher = build_model(recipe.teacher.model, run.layout, 0)
+    seeds = sorted({one for seed in recipe.seeds for one in recipe.teacher_seeds(seed)})
+    lines = [
+        f"data      {run.dataset.name}: {rows} rows; {run.layout.num_rows:,} ids in {len(run.layout.names)} fields, "
+        f"{run.layout.numbers} numbers",
+        f"teacher   {recipe.teacher.model.name}, {packed_bytes(teacher):,} bytes, seeds {seeds}",
+    ]
+    if recipe.student is not None:
+        student = build_model(recipe.student.model, run.layout, 0)
+        lines.append(f"student   {recipe.student.model.name}, {packed_bytes(student):,} bytes, seeds {list(recipe.seeds)}")
+    for number, step in enumerate(recipe.steps, 1):
+        lines.append(f"step {number}    {step.name}: {find('step', step.name).summary}")
+    if recipe.retraining is not None:
+        lines.append(f"retrain   {recipe.retraining.epochs} epochs")
+    lines.append(f"export    {recipe.target.name}")
+    lines.append(f"out       {out}")
+    return "\n".join(lines)

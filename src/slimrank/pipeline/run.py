@@ -1,0 +1,326 @@
+"""The run: data, teacher, student, compression, retraining, export, measurement, report.
+
+A run is a directory. Each stage writes its own part of it and reads the parts before it:
+
+    recipe.json  result.json  report.html     what the run is for
+    teacher-SEED/                             a teacher and its logits, shared by the seeds that learn from it
+    seed-SEED/student/  slim/                 models before and after compression, with the steps' record
+    seed-SEED/artifacts/teacher/  slim/       what can be shipped
+    seed-SEED/measured/                       what was measured of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimrank.compress.steps import Context, compress
+from slimrank.config import Config, InputError, nearest
+from slimrank.data import load_dataset
+from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
+from slimrank.evaluate.measure import measure
+from slimrank.evaluate.paired import compare
+from slimrank.export.artifact import export
+from slimrank.files import only_here, read_json, write_json
+from slimrank.models.architecture import build_model
+from slimrank.models.layers import Ranker
+from slimrank.recipe import Distillation, Recipe
+from slimrank.report import write_report
+from slimrank.pipeline.result import combined, provenance, seed_record
+from slimrank.pipeline.stages import stage
+from slimrank.tables.embedding import Layout
+from slimrank.train.checkpoint import Checkpoint, load_tensors, save_tensors
+from slimrank.train.examples import Examples, score
+from slimrank.train.loop import Hook, KeepZeros, Training, fit, hard_labels
+from slimrank.train.losses import distillation
+from slimrank.train.progress import ShowProgress
+
+STAGES = ("train", "compress", "export", "evaluate", "report")
+MODEL = "model.safetensors"
+LOGITS = "logits.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+STEPS = "steps.json"
+
+
+@dataclass
+class Run:
+    """One recipe in one directory, and its data, read when first needed."""
+
+    recipe: Recipe
+    folder: Path
+    data: Path | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The recipe's dataset."""
+        return load_dataset(self.recipe.data, self.data)
+
+    @cached_property
+    def encoded(self) -> EncodedDataset:
+        """The dataset as arrays."""
+        return encode_dataset(self.dataset)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The models' columns."""
+        return Layout.of(self.encoded.encoding)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models are trained: a GPU where there is one."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def train(self) -> Examples:
+        """Rows to fit on."""
+        return Examples.of(self.encoded.train, self.device)
+
+    @cached_property
+    def valid(self) -> Examples:
+        """Rows to choose on."""
+        return Examples.of(self.encoded.valid, self.device)
+
+    def context(self, seed: int) -> Context:
+        """What the steps of one seed may look at."""
+        vocabulary = {f.name for f in self.dataset.schema.fields if f.kind != "numeric" and f.encoding == "vocabulary"}
+        counts = {name: count for name, count in self.encoded.encoding.counts.items() if name in vocabulary}
+        return Context(self.train, self.valid, counts, seed)
+
+    def teacher_folder(self, seed: int) -> Path:
+        """Where the teacher of that seed is."""
+        return self.folder / f"teacher-{seed}"
+
+    def seed_folder(self, seed: int) -> Path:
+        """Where what belongs to one seed of the recipe is."""
+        return self.folder / f"seed-{seed}"
+
+
+def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "report") -> dict[str, Any]:
+    """Everything that `recipe` says, in the directory `out`, up to and with the stage `until`.
+
+    Stages that were done before with the same inputs are not done again.
+
+    Returns:
+        The content of `result.json`, or {} if the run stops before it.
+
+    Raises:
+        InputError: the recipe, the data or the directory is unfit; another run is working in the directory.
+    """
+    if until not in STAGES:
+        raise InputError(f"unknown stage {until!r}. {nearest(until, STAGES)}")
+    this = Run(recipe, out, data)
+    layout = this.layout  # faults in the data come to light before anything is written
+    if not layout.names and not layout.numbers:
+        raise InputError(f"{this.dataset.name}: no input columns beside label, group and time")
+    with only_here(out):
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        write_json(out / "recipe.json", recipe.model_dump(mode="json"))
+        return _run_stages(this, STAGES.index(until))
+
+
+def _run_stages(run: Run, last: int) -> dict[str, Any]:
+    """All stages up to number `last`, for every seed."""
+    keys = {seed: [_train_teacher(run, one) for one in run.recipe.teacher_seeds(seed)] for seed in run.recipe.seeds}
+    if last == 0:
+        return {}
+    slim = {seed: _compress(run, seed, _train_student(run, seed, keys[seed])) for seed in keys}
+    if last == 1:
+        return {}
+    exported = {seed: _export(run, seed, slim[seed]) for seed in keys}
+    if last == 2:
+        return {}
+    for seed in keys:
+        _measure(run, seed, exported[seed])
+    records = [read_json(run.seed_folder(seed) / "measured" / "result.json") for seed in keys]
+    result = combined(run.recipe, run.dataset, records)
+    write_json(run.folder / "result.json", result)
+    if last == 4:
+        write_report(run.folder / "result.json", run.folder / "report.html")
+    return result
+
+
+def _train_teacher(run: Run, seed: int) -> str:
+    """Train the teacher of one seed, and store its logits of the train rows: they are the soft labels."""
+    config = run.recipe.teacher
+
+    def work(folder: Path) -> None:
+        model = build_model(config.model, run.layout, seed).to(run.device)
+        fitted(run, model, config.training, folder, f"teacher, seed {seed}", seed)
+        save_tensors(folder / LOGITS, {"logit": torch.from_numpy(score(model, run.train))})
+        store(model, folder)
+
+    inputs = {"data": run.dataset.fingerprint, "seed": seed, "teacher": _plain(config, exclude={"seeds"})}
+    return stage(run.teacher_folder(seed), inputs, work)
+
+
+def _train_student(run: Run, seed: int, teachers: list[str]) -> str:
+    """Train the student on the teachers' soft labels; without a student there is nothing to do."""
+    student = run.recipe.student
+    if student is None:
+        return teachers[0]
+
+    def work(folder: Path) -> None:
+        model = build_model(student.model, run.layout, seed).to(run.device)
+        if student.warm_start:
+            _warm_start(model, _teacher(run, seed))
+        fitted(run, model, student.training, folder, f"student, seed {seed}", seed, _soft_labels(run, seed))
+        store(model, folder)
+
+    distilled = _plain(run.recipe.distillation)
+    inputs = {"teachers": teachers, "seed": seed, "student": _plain(student), "distillation": distilled}
+    return stage(run.seed_folder(seed) / "student", inputs, work)
+
+
+def _compress(run: Run, seed: int, before: str) -> str:
+    """Compress the student (or the teacher) step by step, then retrain it with the quantisers in the loop."""
+    recipe = run.recipe
+
+    def work(folder: Path) -> None:
+        model, records = compress(_uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
+        write_json(folder / STEPS, records)
+        if recipe.retraining is not None:
+            name, soft = f"retraining, seed {seed}", _soft_labels(run, seed)
+            fitted(run, model, recipe.retraining, folder, name, seed, soft, hooks=[KeepZeros()])
+        store(model, folder)
+
+    inputs = {
+        "before": before,
+        "steps": [_plain(step) for step in recipe.steps],
+        "retraining": _plain(recipe.retraining),
+        "distillation": _plain(recipe.distillation),
+    }
+    return stage(run.seed_folder(seed) / "slim", inputs, work)
+
+
+def _export(run: Run, seed: int, slim: str) -> str:
+    """Write the artifacts: of the teacher, of the student before its compression, and the slim one."""
+
+    def work(folder: Path) -> None:
+        models = {"teacher": _teacher(run, seed), "slim": _slim(run, seed)}
+        if run.recipe.student is not None:
+            models["student"] = _uncompressed(run, seed)
+        for name, model in models.items():
+            facts = provenance(run.recipe, run.dataset, seed, name)
+            export(model.cpu().eval(), run.encoded.encoding, folder / name, run.recipe.target, facts)
+
+    inputs = {"slim": slim, "target": _plain(run.recipe.target)}
+    return stage(run.seed_folder(seed) / "artifacts", inputs, work)
+
+
+def _measure(run: Run, seed: int, exported: str) -> str:
+    """Measure the artifacts on the test rows, and compare teacher and slim row by row."""
+
+    def work(folder: Path) -> None:
+        artifacts = run.seed_folder(seed) / "artifacts"
+        paths = {path.name: path for path in sorted(artifacts.iterdir()) if path.is_dir()}
+        measured = measure(paths, run.dataset)
+        label = run.dataset.test[run.dataset.schema.label].to_numpy()
+        paired = compare(label, measured["teacher"].logits, measured["slim"].logits)
+        steps = read_json(run.seed_folder(seed) / "slim" / STEPS)
+        write_json(folder / "result.json", seed_record(seed, measured, paired, steps))
+
+    return stage(run.seed_folder(seed) / "measured", {"exported": exported}, work)
+
+
+def fitted(
+    run: Run,
+    model: Ranker,
+    training: Training,
+    folder: Path,
+    name: str,
+    seed: int,
+    soft: Tensor | None = None,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Fit `model`, to soft labels where there are some, with progress shown and a checkpoint an epoch."""
+    objective = hard_labels
+    if soft is not None:
+        mix = run.recipe.distillation or Distillation()
+        objective = partial(_distilled, mix=mix)
+    steps = training.epochs * ceil(len(run.train) / training.batch_size)
+    history = fit(
+        model,
+        run.train.with_teacher(soft),
+        run.valid,
+        training,
+        seed=seed,
+        objective=objective,
+        hooks=[Checkpoint(folder / CHECKPOINT), *hooks, ShowProgress(name, training.epochs, steps)],
+    )
+    write_json(folder / "history.json", history)
+
+
+def _distilled(logit: Tensor, batch: Examples, *, mix: Distillation) -> Tensor:
+    """The objective with a teacher."""
+    assert batch.teacher is not None
+    return distillation(
+        logit, batch.label, batch.teacher, soft_weight=mix.soft_weight, temperature=mix.temperature
+    )
+
+
+def _soft_labels(run: Run, seed: int) -> Tensor | None:
+    """The mean of the teachers' logits for every train row, or None where nothing is distilled."""
+    if run.recipe.distillation is None:
+        return None
+    folders = [run.teacher_folder(one) for one in run.recipe.teacher_seeds(seed)]
+    return torch.stack([load_tensors(folder / LOGITS)[0]["logit"] for folder in folders]).mean(dim=0)
+
+
+def store(model: Ranker, folder: Path) -> None:
+    """Write the finished model; its checkpoint is of no more use."""
+    save_tensors(folder / MODEL, model.state_dict())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _teacher(run: Run, seed: int) -> Ranker:
+    """The trained teacher that is the baseline of that seed."""
+    first = run.recipe.teacher_seeds(seed)[0]
+    return _restored(build_model(run.recipe.teacher.model, run.layout, first), run.teacher_folder(first), run)
+
+
+def _uncompressed(run: Run, seed: int) -> Ranker:
+    """The trained student, or the teacher where there is no student."""
+    student = run.recipe.student
+    if student is None:
+        return _teacher(run, seed)
+    return _restored(build_model(student.model, run.layout, seed), run.seed_folder(seed) / "student", run)
+
+
+def _slim(run: Run, seed: int) -> Ranker:
+    """The compressed and retrained model: the steps give its shape (they are deterministic), the file its numbers."""
+    model, _ = compress(_uncompressed(run, seed), run.recipe.steps, run.context(seed), in_place=True)
+    return _restored(model, run.seed_folder(seed) / "slim", run)
+
+
+def _restored(model: Ranker, folder: Path, run: Run) -> Ranker:
+    model.load_state_dict(load_tensors(folder / MODEL)[0])
+    return model.to(run.device)
+
+
+def _warm_start(student: Ranker, teacher: Ranker) -> None:
+    """Start the student's table as the teacher's.
+
+    Raises:
+        InputError: their dimensions differ.
+    """
+    mine, theirs = student.embedding.table, teacher.embedding.table
+    if mine.dim != theirs.dim:
+        raise InputError(
+            f"student.warm_start: the student's embedding_dim is {mine.dim} and the teacher's {theirs.dim}; "
+            "make them equal or set warm_start = false"
+        )
+    with torch.no_grad():
+        mine.weight.copy_(theirs.weight)  # type: ignore[operator, arg-type]
+
+
+def _plain(config: Config | None, exclude: set[str] | None = None) -> dict[str, Any] | None:
+    """A config as plain data, for the key of a stage."""
+    return None if config is None else config.model_dump(mode="json", exclude=exclude)

@@ -1,0 +1,40 @@
+"""Stages of a run: each works in a directory of its own, and is not done again while its inputs are the same.
+
+A stage's inputs are written down before it starts and marked done when it has ended. A stage that was killed finds its
+own checkpoints on the next start; one whose inputs have changed starts from an empty directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimrank import __version__
+from slimrank.files import read_json, write_json
+
+RECORD = "stage.json"
+
+
+def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
+    """Do `work(folder)` unless it was done with the same `inputs`; returns the key that later stages depend on."""
+    key = key_of(inputs)
+    record = folder / RECORD
+    before = read_json(record) if record.exists() else {}
+    if before.get("key") == key and before["done"]:
+        return key
+    if before.get("key") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(record, {"key": key, "done": False, "inputs": dict(inputs)})
+    work(folder)
+    write_json(record, {"key": key, "done": True, "inputs": dict(inputs)})
+    return key
+
+
+def key_of(inputs: Mapping[str, Any]) -> str:
+    """sha256 of the inputs and of slimrank's version, in hexadecimal."""
+    text = json.dumps({"slimrank": __version__, **inputs}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,95 @@
+"""A recipe: plain data that says which model is trained, how it is compressed, and what is handed over.
+
+The same names in Python and in TOML. The default recipe is the main job: a DCNv2 on MovieLens-100K, distilled into a
+small DNN whose table and layers are integers.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from slimrank.config import Config, InputError, named, read_toml
+from slimrank.train.loop import Training
+
+
+class Teacher(Config):
+    """The large model. Several seeds make an ensemble, whose mean logit is what the student learns from.
+
+    With no seeds given, each run's teacher has the run's own seed.
+    """
+
+    model: named("model") = Field(default={"name": "dcnv2"}, validate_default=True)
+    training: Training = Training()
+    seeds: tuple[int, ...] = ()
+
+
+class Student(Config):
+    """The small model that learns from the teacher. Without one, the teacher itself is compressed.
+
+    With `warm_start` its table starts as the teacher's, which needs the same dimension.
+    """
+
+    model: named("model") = Field(default={"name": "dnn", "hidden": (64, 32)}, validate_default=True)
+    training: Training = Training()
+    warm_start: bool = True
+
+
+class Distillation(Config):
+    """How the teacher's soft labels are mixed with the hard ones (`train/losses.py` has the formula)."""
+
+    soft_weight: float = Field(default=0.9, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class Recipe(Config):
+    """Everything that a run does. What is not set is the main job's."""
+
+    name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: named("dataset") = Field(default={"name": "movielens-100k"}, validate_default=True)
+    seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
+    teacher: Teacher = Teacher()
+    student: Student | None = Student()
+    distillation: Distillation | None = Distillation()
+    steps: tuple[named("step"), ...] = Field(  # type: ignore[valid-type]
+        default=({"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}), validate_default=True
+    )
+    retraining: Training | None = Training(epochs=4, patience=0)
+    target: named("target") = Field(default={"name": "onnx"}, validate_default=True)
+    threads: int = Field(default=0, ge=0)  # for training; 0: all cores
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> Recipe:
+        for seeds in (self.seeds, self.teacher.seeds):
+            if len(set(seeds)) != len(seeds):
+                raise InputError(f"seeds must differ, got {list(seeds)}")
+        return self
+
+    def teacher_seeds(self, seed: int) -> tuple[int, ...]:
+        """The seeds of the teachers that the run with `seed` learns from; its baseline is the first."""
+        others = tuple(other for other in self.teacher.seeds if other != seed)
+        return (seed, *others) if seed in self.teacher.seeds or not self.teacher.seeds else others
+
+
+def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
+    """The recipe of a TOML file, or the variable `recipe` of a Python file, or the main job; with some keys changed.
+
+    Raises:
+        InputError: the file cannot be read, or holds an unknown key or a value that is not allowed.
+    """
+    if source is None:
+        return Recipe.parse(changes, "recipe")
+    path = Path(source)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        recipe = runpy.run_path(str(path)).get("recipe")
+        if not isinstance(recipe, Recipe):
+            raise InputError(f"{path}: has no variable `recipe` that is a slimrank.Recipe")
+        return Recipe.parse(recipe.model_dump() | changes, str(path)) if changes else recipe
+    if path.suffix != ".toml":
+        raise InputError(f"{path}: a recipe is a .toml or a .py file")
+    return Recipe.parse(read_toml(path) | changes, str(path))

@@ -1,0 +1,46 @@
+"""The table of full-precision rows: what a teacher has, and what every other kind is made from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slimrank.config import Config, register
+from slimrank.tables.table import Table
+
+
+class Dense(Config):
+    """Rows of 32-bit floats."""
+
+    name: Literal["dense"] = "dense"
+
+
+class DenseTable(Table):
+    """Rows of float32. With `sparse` the gradient holds the rows of the batch and nothing else."""
+
+    def __init__(self, weight: Tensor, starts: Tensor | None = None, *, sparse: bool = False):
+        super().__init__(weight.shape[0], weight.shape[1], starts)
+        self.weight = nn.Parameter(weight)
+        self.sparse = sparse
+
+    def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
+        return functional.embedding(ids, self.weight, sparse=self.sparse)
+
+    def pack(self) -> Table:
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        return self.num_rows * self.dim * 4
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.weight.detach()[start:stop]
+
+
+@register("table", Dense)
+def dense(config: Dense, weight: Tensor, starts: Tensor | None = None) -> DenseTable:
+    """A dense table over `weight` [num_rows, dim], which is not copied."""
+    return DenseTable(weight.to(torch.float32), starts)

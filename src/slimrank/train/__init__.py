@@ -1,0 +1,1 @@
+"""Training: one loop with small hooks, and losses as pure functions."""

@@ -1,0 +1,83 @@
+"""Tensors on disk: safetensors, written beside and renamed, and a training that goes on from its last epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimrank.files import replace_file
+from slimrank.train.loop import Hook, State
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write `tensors` to `path` in one step: the file is the old one, the new one or absent, never half.
+
+    Raises:
+        InputError: the disk is full or fails; an old file is untouched.
+    """
+    from safetensors.torch import save
+
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        {"json": json.dumps(metadata or {}, sort_keys=True)},
+    )
+    replace_file(path, content)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["json"])
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+class Checkpoint(Hook):
+    """Writes the whole state of a training after every epoch, and restores it when training starts again.
+
+    The file is deleted by whoever stores the finished model.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_start(self, state: State) -> None:
+        if self.path.exists():
+            tensors, metadata = load_tensors(self.path)
+            state.model.load_state_dict(_part(tensors, "model."))
+            state.best = _part(tensors, "best.")
+            for number, optimizer in enumerate(state.optimizers):
+                saved = metadata["optimizers"][number]
+                values: dict[int, dict[str, Any]] = {}
+                for name, tensor in _part(tensors, f"optimizer.{number}.").items():
+                    index, key = name.split(".")
+                    values.setdefault(int(index), {})[key] = tensor
+                optimizer.load_state_dict({"state": values, "param_groups": saved})
+            state.epoch, state.best_epoch = metadata["epoch"], metadata["best_epoch"]
+            state.best_auc, state.history = metadata["best_auc"], metadata["history"]
+
+    def on_epoch(self, state: State) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+        groups = []
+        for number, optimizer in enumerate(state.optimizers):
+            saved = optimizer.state_dict()
+            groups.append(saved["param_groups"])
+            for index, values in saved["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": _tensor(value) for key, value in values.items()}
+        names = ("epoch", "best_epoch", "best_auc", "history")
+        save_tensors(self.path, tensors, {name: getattr(state, name) for name in names} | {"optimizers": groups})
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _tensor(value: Any) -> Tensor:
+    """An optimiser's state is tensors and, in some optimisers, a step count that is a plain number."""
+    return value if isinstance(value, Tensor) else torch.tensor(value)

@@ -1,0 +1,63 @@
+"""Rows as tensors on the training device, batches by index: no worker processes, no copy of what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimrank.data.rows import Rows
+
+SCORED_AT_ONCE = 1 << 15  # rows scored at a time outside training
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N rows: `ids` [N, K] int32, `numbers` [N, M] float32, `label` [N] float32 and, to distil, `teacher` [N] logits."""
+
+    ids: Tensor
+    numbers: Tensor
+    label: Tensor
+    teacher: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, device: torch.device | str = "cpu") -> Examples:
+        """The rows' arrays as tensors; on the CPU they share memory with the arrays."""
+        arrays = (rows.inputs.ids, rows.inputs.numbers, rows.label)
+        ids, numbers, label = (torch.from_numpy(np.require(array, requirements="CW")).to(device) for array in arrays)
+        return cls(ids, numbers, label)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def with_teacher(self, logit: Tensor | None) -> Examples:
+        """The same rows with the teacher's logits [N], or without."""
+        return replace(self, teacher=None if logit is None else logit.to(self.label.device))
+
+    def take(self, index: Tensor) -> Examples:
+        """The rows of `index`, in its order."""
+        teacher = None if self.teacher is None else self.teacher.index_select(0, index)
+        picked = (column.index_select(0, index) for column in (self.ids, self.numbers, self.label))
+        return Examples(*picked, teacher)
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Examples]:
+        """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self), generator=generator).to(self.label.device)
+        for index in order.split(size):
+            yield self.take(index)
+
+
+@torch.inference_mode()
+def score(model: nn.Module, examples: Examples) -> np.ndarray:
+    """Logits [N] float32 of all rows, in evaluation mode; the model's mode is put back."""
+    training = model.training
+    model.eval()
+    starts = range(0, len(examples), SCORED_AT_ONCE)
+    parts = [model(examples.ids[s : s + SCORED_AT_ONCE], examples.numbers[s : s + SCORED_AT_ONCE]) for s in starts]
+    model.train(training)
+    logits = torch.cat(parts).to("cpu", torch.float32) if parts else torch.zeros(0)
+    return logits.numpy()

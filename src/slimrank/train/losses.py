@@ -1,0 +1,41 @@
+"""Losses on logits, as pure functions of tensors [N]."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+
+def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
+    """Mean binary cross-entropy of labels in [0, 1] under sigmoid(logit), a scalar.
+
+    mean(softplus(z) - y z), which is -mean(y log p + (1 - y) log(1 - p)).
+    """
+    return binary_cross_entropy_with_logits(logit, label)
+
+
+def soft_cross_entropy(logit: Tensor, teacher_logit: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy between the softened teacher and the softened student, a scalar (Hinton et al. 2015, arXiv 1503.02531).
+
+    T^2 * mean(softplus(z/T) - sigmoid(t/T) z/T). The factor T^2 keeps the size of the gradient, which falls with 1/T^2.
+    """
+    student = logit / temperature
+    target = (teacher_logit / temperature).sigmoid()
+    return temperature**2 * (softplus(student) - target * student).mean()
+
+
+def distillation(
+    logit: Tensor, label: Tensor, teacher_logit: Tensor, *, soft_weight: float, temperature: float
+) -> Tensor:
+    """soft_weight * soft cross-entropy + (1 - soft_weight) * cross-entropy with the hard label, a scalar."""
+    soft = soft_cross_entropy(logit, teacher_logit, temperature)
+    return soft_weight * soft + (1.0 - soft_weight) * cross_entropy(logit, label)
+
+
+def row_penalty(vectors: Tensor) -> Tensor:
+    """Half the mean over rows of the sum of squares of the row's vectors [N, ...], a scalar.
+
+    The L2 penalty of the rows used: an id is pulled to 0 as often as it is met, and an id that the batch does not hold
+    costs nothing.
+    """
+    return 0.5 * vectors.square().sum() / vectors.shape[0]

@@ -1,0 +1,78 @@
+"""Optimisers: Adam for what is dense; for large tables, updates that cost the batch and not the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from slimrank.tables.table import Table
+
+
+class RowAdagrad(Optimizer):
+    """Row-wise Adagrad on sparse gradients: one sum of squares a row (as in FBGEMM's EXACT_ROWWISE_ADAGRAD).
+
+        s_r += mean_d g_rd^2        w_r -= lr * g_r / (sqrt(s_r) + eps)
+
+    State is 4 bytes a row; rows that the batch does not hold are not touched.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8):
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                if not self.state[weight]:
+                    self.state[weight]["sum"] = torch.zeros(len(weight), device=weight.device)
+                self._update(weight, self.state[weight]["sum"], group["lr"], group["eps"])
+
+    @staticmethod
+    def _update(weight: Tensor, total: Tensor, lr: float, eps: float) -> None:
+        gradient = weight.grad.coalesce()  # type: ignore[union-attr]
+        rows, values = gradient.indices()[0], gradient.values()
+        sums = total.index_select(0, rows) + values.square().mean(dim=1)
+        total.index_copy_(0, rows, sums)
+        weight.index_add_(0, rows, values / (sums.sqrt() + eps).unsqueeze(1), alpha=-lr)
+
+
+def optimizers(
+    model: nn.Module, *, learning_rate: float, sparse: Literal["adagrad", "adam"], weight_decay: float
+) -> list[Optimizer]:
+    """One optimiser for the dense parameters and, where there are tables with sparse gradients, one for those."""
+    tables = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, Table) and getattr(module, "sparse", False) and isinstance(module.weight, nn.Parameter)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    dense = [p for p in trained if id(p) not in tables]
+    large = [p for p in trained if id(p) in tables]
+    chosen: list[Optimizer] = []
+    if dense:
+        chosen.append(torch.optim.AdamW(dense, lr=learning_rate, weight_decay=weight_decay, fused=True))
+    if large:
+        kind = RowAdagrad if sparse == "adagrad" else torch.optim.SparseAdam
+        chosen.append(kind(large, lr=learning_rate))
+    return chosen
+
+
+def one_cycle(progress: float, warm_up: float = 0.3, start: float = 0.04, end: float = 4e-6) -> float:
+    """The factor on the peak learning rate after a fraction `progress` of the steps (Smith 2018, arXiv 1803.09820).
+
+    Half a cosine from `start` up to 1 at `warm_up`, half a cosine down to `end`; the defaults are PyTorch's.
+
+    >>> [round(one_cycle(x), 2) for x in (0.0, 0.3, 1.0)]
+    [0.04, 1.0, 0.0]
+    """
+    rising = progress < warm_up
+    first, last = (start, 1.0) if rising else (1.0, end)
+    part = progress / warm_up if rising else (progress - warm_up) / (1.0 - warm_up)
+    return last + (first - last) * (1.0 + math.cos(math.pi * part)) / 2.0

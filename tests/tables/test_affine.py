@@ -1,0 +1,88 @@
+"""The arithmetic of affine quantisation, from numbers that can be checked by hand."""
+
+import pytest
+import torch
+
+from slimrank.tables.affine import (
+    WEIGHT_CODES,
+    Codes,
+    affine_from_range,
+    dequantize,
+    fake_quantize,
+    learned_scale,
+    quantize,
+    range_scale,
+    squared_error_scale,
+)
+
+
+def test_codes_are_rounded_shifted_and_clipped() -> None:
+    values = torch.tensor([-5.0, -0.4, 0.0, 0.2, 0.26, 3.4, 100.0])
+    codes = quantize(values, 0.5, Codes.unsigned(4))
+    assert codes.tolist() == [0, 7, 8, 8, 9, 15, 15]
+    assert dequantize(codes, 0.5, 8).tolist() == [-4.0, -0.5, 0.0, 0.0, 0.5, 3.5, 3.5]
+
+
+def test_halves_go_to_the_even_code_as_in_onnx() -> None:
+    assert quantize(torch.tensor([0.5, 1.5, 2.5, -0.5]), 1.0, WEIGHT_CODES).tolist() == [0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_is_exact_and_the_range_is_not_clipped(bits: int) -> None:
+    codes = Codes.unsigned(bits)
+    values = torch.linspace(-1.0, 0.7, 33)
+    scale = range_scale(values, codes)
+    assert quantize(torch.zeros(1), scale, codes).item() == codes.zero_point
+    error = (dequantize(quantize(values, scale, codes), scale, codes.zero_point) - values).abs().max()
+    assert error <= scale / 2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "expected"),
+    [(0.0, 255.0, (1.0, 0)), (-255.0, 0.0, (1.0, 255)), (1.0, 255.0, (1.0, 0)), (0.0, 0.0, (1.0, 0)), (-1.0, 1.0, (2 / 255, 128))],
+)
+def test_range_gives_scale_and_zero_point(minimum: float, maximum: float, expected: tuple[float, int]) -> None:
+    scale, zero_point = affine_from_range(minimum, maximum)
+    assert (pytest.approx(scale), zero_point) == expected
+
+
+def test_searched_scale_is_never_worse_than_the_range() -> None:
+    values = torch.cat([torch.randn(4000, generator=torch.Generator().manual_seed(0)), torch.tensor([40.0])])
+    codes = Codes.unsigned(4)
+
+    def error(scale: torch.Tensor) -> float:
+        return float((dequantize(quantize(values, scale, codes), scale, codes.zero_point) - values).square().sum())
+
+    assert error(squared_error_scale(values, codes)) < 0.5 * error(range_scale(values, codes))
+
+
+def test_all_zero_values_get_a_usable_scale() -> None:
+    assert range_scale(torch.zeros(5), Codes.unsigned(8)).item() == 1.0
+    assert squared_error_scale(torch.zeros(5), Codes.unsigned(8)).item() > 0.0
+
+
+def test_fake_quantisation_equals_there_and_back() -> None:
+    values = torch.randn(100, generator=torch.Generator().manual_seed(1)) * 3
+    codes, scale = Codes.unsigned(4), torch.tensor(0.37)
+    there_and_back = dequantize(quantize(values, scale, codes), scale, codes.zero_point)
+    torch.testing.assert_close(fake_quantize(values, scale, codes), there_and_back)
+
+
+def test_gradients_are_those_of_lsq() -> None:
+    values = torch.tensor([0.3, -9.0, 9.0, 0.9], requires_grad=True)
+    scale = torch.tensor(1.0, requires_grad=True)
+    fake_quantize(values, scale, Codes.unsigned(4)).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1.0, 0.0, 0.0, 1.0]  # straight through; 0 where clipped
+    assert scale.grad is not None
+    # inside: round(v/s) - v/s; below: -8; above: 7
+    assert scale.grad.item() == pytest.approx((0 - 0.3) + (-8) + 7 + (1 - 0.9))
+
+
+def test_learned_scale_damps_the_gradient_and_not_the_value() -> None:
+    scale = torch.tensor(0.5, requires_grad=True)
+    scaled = learned_scale(scale, 100, Codes.unsigned(4))
+    assert scaled.item() == 0.5
+    scaled.backward()
+    assert scale.grad is not None
+    assert scale.grad.item() == pytest.approx(1 / (100 * 7) ** 0.5)
