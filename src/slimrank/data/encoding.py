@@ -274,7 +274,7 @@ def _read_vocabulary(path: Path) -> dict[str, polars.Series]:
         raise InputError(f"{path}: no such file")
     try:
         frame = polars.read_parquet(path, glob=False)
-    except (polars.exceptions.PolarsError, OSError) as error:
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         raise InputError(f"{path}: truncated, or not a Parquet file: {error}") from None
     wrong = [
         c.name for c in frame.get_columns() if not isinstance(c.dtype, polars.List) or len(c) != 1 or c.null_count()

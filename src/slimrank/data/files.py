@@ -16,6 +16,7 @@ import polars as pl
 from slimrank.config import InputError, nearest
 
 DATA_VARIABLE = "SLIMRANK_DATA"
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError)
 PARQUET_SUFFIXES = (".parquet", ".pq")
 CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
 
@@ -29,7 +30,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     _check_content(path)
     try:
         return pl.read_parquet(path, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: truncated, or not a Parquet file ({path.stat().st_size} bytes): {error}") from None
 
 
@@ -48,7 +49,7 @@ def read_csv(path: Path, **options: Any) -> pl.DataFrame:
             return pl.read_csv(path, **options)
         except pl.exceptions.ComputeError:
             return pl.read_csv(path, **{**options, "infer_schema_length": None})
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a table of values: {error}") from None
 
 

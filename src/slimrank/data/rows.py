@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +124,8 @@ def faults(frame: pl.DataFrame, schema: Schema, *, constant: bool = True) -> lis
 
 def label_faults(label: pl.Series) -> list[str]:
     """Why a column cannot be a label: values other than 0 and 1 (a sample with counts), or one class only."""
+    if label.dtype.is_nested():
+        return [f"label {label.name!r} is of type {label.dtype}. Allowed: 0 and 1."]
     if not (label.dtype.is_numeric() or label.dtype == pl.Boolean):
         return [f"label {label.name!r} is of type {label.dtype}: {_sample(label)}. Allowed: 0 and 1."]
     wrong = ~label.cast(pl.Float64).is_in([0.0, 1.0]).fill_null(False)
@@ -149,7 +152,9 @@ def constant_faults(column: pl.Series) -> list[str]:
     """That a column has one value (or none), from which nothing can be learned."""
     if column.n_unique() > 1:
         return []
-    return [f"column {column.name!r} has one value, {column[0]!r}, in all {len(column)} rows: drop it"]
+    return [
+        f"column {column.name!r} has one value, {column.head(1).to_list()[0]!r}, in all {len(column)} rows: drop it"
+    ]
 
 
 def without_constants(schema: Schema, train: pl.DataFrame) -> tuple[Schema, list[str]]:
@@ -176,17 +181,25 @@ def encode_dataset(dataset: Dataset) -> EncodedDataset:
     Raises:
         InputError: a value cannot be encoded; the message names split and column.
     """
-    encoding = Encoding.fit(dataset.schema, dataset.train)
+    with _named(f"{dataset.name}, train"):
+        encoding = Encoding.fit(dataset.schema, dataset.train)
     groups = _groups(dataset)
     rows, unknown = {}, {}
     for split, frame in dataset.splits.items():
-        try:
+        with _named(f"{dataset.name}, {split}"):
             inputs, unknown[split] = encoding.encode_counting(frame)
-        except InputError as error:
-            raise InputError(f"{dataset.name}, {split}: {error}") from None
         label = frame[dataset.schema.label].cast(pl.Float32).to_numpy()
         rows[split] = Rows(inputs, label, None if groups is None else groups[split])
     return EncodedDataset(encoding, rows["train"], rows["valid"], rows["test"], unknown)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Begin every line of an error with where it arose."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 
 def _groups(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:

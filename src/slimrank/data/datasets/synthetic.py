@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field as Bound
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from slimrank.config import Config, InputError, register
 from slimrank.data.rows import Dataset, make_dataset
@@ -59,7 +59,7 @@ class Synthetic(Config):
     interaction: NonNegativeFloat = 0.5
     bias: float = -1.0
     encoding: Literal["identity", "vocabulary"] = "identity"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Bound(ge=0, lt=2**32)] = 0
     chunk: PositiveInt = 1 << 18
     split: Split = Split(kind="given")
 
@@ -76,9 +76,7 @@ class Synthetic(Config):
 def load(config: Synthetic, folder: Path | None = None) -> Dataset:
     """The made rows; `facts` holds the Bayes-optimal AUC and logloss of the test split, and what the truth reaches."""
     frame = pl.concat(list(chunks(config)))
-    fields = [
-        Field(name=f"c{place}", kind="categorical", **_encoding(config, n)) for place, n in enumerate(config.sizes)
-    ]
+    fields = [_field(config, place, size) for place, size in enumerate(config.sizes)]
     fields += [Field(name=f"n{place}", kind="numeric") for place in range(config.numbers)]
     splits = _by_position(frame, config.split) if config.split.kind == "given" else divide((frame,), config.split)
     truth, label = splits[2]["probability"].to_numpy(), splits[2]["label"].to_numpy().astype(np.float64)
@@ -90,9 +88,10 @@ def load(config: Synthetic, folder: Path | None = None) -> Dataset:
     return make_dataset(config.name, Schema(fields=tuple(fields)), splits, facts)
 
 
-def _encoding(config: Synthetic, ids: int) -> dict[str, object]:
-    """Keys of a field that say how its ids are encoded."""
-    return {"encoding": "identity", "num_ids": ids} if config.encoding == "identity" else {}
+def _field(config: Synthetic, place: int, ids: int) -> Field:
+    """The categorical field at `place`."""
+    num_ids = ids if config.encoding == "identity" else None
+    return Field(name=f"c{place}", kind="categorical", encoding=config.encoding, num_ids=num_ids)
 
 
 def _by_position(frame: pl.DataFrame, split: Split) -> Splits:
@@ -157,7 +156,8 @@ def power_law(u: Floats, size: int, exponent: float) -> NDArray[np.int64]:
     else:
         power = 1.0 - exponent
         x = (1.0 + u * ((size + 1.0) ** power - 1.0)) ** (1.0 / power)
-    return np.clip(x.astype(np.int64) - 1, 0, size - 1)
+    ids: NDArray[np.int64] = np.clip(x.astype(np.int64) - 1, 0, size - 1)
+    return ids
 
 
 def hashed_effects(ids: NDArray[np.int64], field: int, seed: int, count: int) -> Floats:
@@ -171,7 +171,8 @@ def hashed_effects(ids: NDArray[np.int64], field: int, seed: int, count: int) ->
             ids.astype(np.uint64) + splitmix64(np.array([(seed << 24) + (field << 8) + block], np.uint64))
         )
         parts += [(mixed >> np.uint64(16 * part)) & np.uint64(0xFFFF) for part in range(PER_HASH)]
-    return np.sqrt(12) * ((np.stack(parts[:count], 1).astype(np.float64) + 0.5) / 65536 - 0.5)
+    effects: Floats = np.sqrt(12) * ((np.stack(parts[:count], 1).astype(np.float64) + 0.5) / 65536 - 0.5)
+    return effects
 
 
 def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from slimrank.config import Config, InputError, nearest, register
 from slimrank.data.files import data_folder, read_csv, read_parquet, table_files
-from slimrank.data.rows import Dataset, make_dataset
+from slimrank.data.rows import Dataset, faults, make_dataset
 from slimrank.data.schema import Schema, infer_schema
 from slimrank.data.splits import Split, divide
 
@@ -91,18 +91,29 @@ def _paths(config: Table, folder: Path | None) -> tuple[Path, ...]:
 
 def _dataset(config: Table, tables: list[tuple[Path, pl.DataFrame]]) -> Dataset:
     """The dataset in tables that were read, named after the file, or the folder of three."""
-    empty = [f"{path}: no rows" for path, frame in tables if frame.is_empty()]
+    empty = [path for path, frame in tables if frame.is_empty()]
     if empty:
-        raise InputError("\n".join(empty))
+        raise InputError("\n".join(f"{path} is empty: no rows" for path in empty))
     path, first = tables[0]
     name = path.name.split(".")[0] if len(tables) == 1 else path.parent.name
-    _same_columns(tables)
     try:
         schema = _schema(config, first)
     except InputError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
-    frames = tuple(frame.select(name for name in schema.used if name in frame.columns) for _, frame in tables)
+    _check(tables, schema)
+    frames = tuple(frame.select(schema.used) for _, frame in tables)
     return make_dataset(name, schema, divide(frames, config.split or _usual_split(config, len(tables)), config.time))
+
+
+def _check(tables: list[tuple[Path, pl.DataFrame]], schema: Schema) -> None:
+    """Refuse unfit files, naming them and counting over the whole file."""
+    found = [
+        f"{path}: {fault}"
+        for place, (path, frame) in enumerate(tables)
+        for fault in faults(frame, schema, constant=place == 0)
+    ]
+    if found:
+        raise InputError("\n".join(found))
 
 
 def _usual_split(config: Table, tables: int) -> Split:
@@ -141,15 +152,3 @@ def _label_of(frame: pl.DataFrame) -> str:
     )
     columns = ", ".join(frame.columns[:40])
     raise InputError(f"{what}: {', '.join(LABELS)}. Name it (label = ...). Columns: {columns}.")
-
-
-def _same_columns(tables: list[tuple[Path, pl.DataFrame]]) -> None:
-    """Refuse tables of which one lacks columns that another has, naming them."""
-    every = {name for _, frame in tables for name in frame.columns}
-    faults = [
-        f"{path}: missing column {name!r}. {nearest(name, frame.columns)}"
-        for path, frame in tables
-        for name in sorted(every - set(frame.columns))
-    ]
-    if faults:
-        raise InputError("\n".join(faults))
