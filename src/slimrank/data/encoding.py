@@ -72,6 +72,24 @@ class Encoding:
         fields = self.schema.categorical + self.schema.sequences
         return {each.name: self.codecs[each.name].size + each.first_value - 1 for each in fields}
 
+    def cut(self, sizes: Mapping[str, int]) -> Encoding:
+        """The same rules with fewer ids in some fields: values whose local id is not below the size become unknown.
+
+        Raises:
+            InputError: a size is larger than it was, or the field's ids are not a vocabulary's.
+        """
+        codecs, counts = dict(self.codecs), dict(self.counts)
+        for each in self.schema.categorical + self.schema.sequences:
+            codec, size = self.codecs[each.name], sizes.get(each.name, self.sizes[each.name])
+            if size == self.sizes[each.name]:
+                continue
+            if not isinstance(codec, Vocabulary) or not each.first_value <= size <= self.sizes[each.name]:
+                raise InputError(f"field {each.name!r} cannot be cut from {self.sizes[each.name]} ids to {size}")
+            codecs[each.name] = Vocabulary(codec.values.head(size - each.first_value))
+            if each.name in counts:
+                counts[each.name] = counts[each.name][:size]
+        return Encoding(self.schema, codecs, self.scales, counts)
+
     @classmethod
     def fit(cls, schema: Schema, frame: polars.DataFrame) -> Encoding:
         """The encoding that train rows give.
