@@ -1,0 +1,246 @@
+"""The result as one HTML page that needs nothing but itself: no script, no font, no request.
+
+The page forbids itself the network by its own content policy. Every string of the data passes through `escape`.
+Left out: what a reader would have to click to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from string import Template
+
+from slimrank.files import replace_file
+from slimrank.report.figures import (
+    BYTES,
+    NONE,
+    QUALITY,
+    Figure,
+    answer,
+    figures,
+    interval,
+    machine_line,
+    milliseconds,
+    plural,
+    probability,
+    signed,
+    size,
+)
+from slimrank.report.pictures import Picture, bytes_by_tensor, quality_against_bytes
+from slimrank.report.result import Front, Paired, Point, Result, Slice, Step, read
+
+FOOT = "1 KB is 1000 bytes. Every figure was measured on the exported artifact, run by the runtime that serves it."
+
+
+def write_report(result: Path, page: Path, front: Path | None = None) -> None:
+    """Reads a result file (and the file of a search's front) and writes the page, whole or not at all.
+
+    Raises:
+        InputError: a file is missing or does not hold what its kind should, or the page cannot be written.
+    """
+    points = read(front, Front).points if front else ()
+    replace_file(page, render(read(result, Result), points).encode())
+
+
+def render(result: Result, front: Sequence[Point] = ()) -> str:
+    """The page's text."""
+    sections = [
+        _table_section(result),
+        _picture_section("Where the bytes are", bytes_by_tensor(result)),
+        _picture_section("Quality against bytes", quality_against_bytes(result, front)),
+        _proof_section(result),
+        _slices_section(result.slices),
+        _steps_section(result.slim.steps),
+        _origin_section(result),
+    ]
+    template = Template(resources.files("slimrank.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(result.name or "Teacher and slim model"),
+        kind=escape("slimrank report" + (f" · {result.data}" if result.data else "")),
+        answer=escape(answer(result)),
+        tiles=_tiles(figures(result)),
+        sections="\n".join(filter(None, sections)),
+        foot=FOOT,
+    )
+
+
+def _tiles(lines: Sequence[Figure]) -> str:
+    """The three figures that most readers came for, large."""
+    by_name = {line.name: line for line in lines}
+    p50 = [line for line in lines if line.name.startswith("p50")]
+    chosen = [("Size on disk", by_name.get(BYTES["disk"])), ("AUC", by_name.get(QUALITY["auc"]))]
+    if p50:
+        chosen.insert(1, (f"Time, {p50[-1].name}", p50[-1]))
+    tiles = [
+        f"<div><dt>{escape(title)}</dt><dd>{escape(line.change)}</dd></div>"
+        for title, line in chosen
+        if line and line.change != NONE
+    ]
+    return f'<dl class="tiles">{"".join(tiles)}</dl>' if tiles else ""
+
+
+def _table_section(result: Result) -> str:
+    """Quality, bytes and latency; one body of rows for each group."""
+    floor = result.floor.latency_ms if result.floor else {}
+    notes = (
+        [f"Quality is the mean of {plural(len(result.seeds), 'seed')}, with the range."] if _seeds(result) > 1 else []
+    )
+    samples = {one.samples for model in (result.teacher, result.slim) for one in model.latency_ms.values()}
+    if samples - {0}:
+        notes.append(f"Latency is of {plural(min(samples - {0}), 'call')} each, models taking turns.")
+    if floor:
+        times = (f"{milliseconds(floor[rows].p50)} at {plural(int(rows), 'row')}" for rows in sorted(floor, key=int))
+        notes.append(f"The same lookups and nothing else take (p50) {', '.join(times)}.")
+    head = _head("", "Teacher", "Slim", "Change")
+    bodies = "".join(_group(name, list(lines)) for name, lines in groupby(figures(result), lambda line: line.group))
+    note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
+    return _section("Teacher and slim model, measured", f"{_scroll(head + bodies, 'measured figures')}{note}")
+
+
+def _seeds(result: Result) -> int:
+    """How many seeds stand behind the figures of quality."""
+    return max(len(result.slim.by_seed), len(result.teacher.by_seed))
+
+
+def _group(name: str, lines: list[Figure]) -> str:
+    """One group of the table: its name, then its lines."""
+    rows = [f'<tr><th scope="rowgroup" colspan="4">{escape(name)}</th></tr>']
+    for line in lines:
+        tone = {True: ' class="number good"', False: ' class="number bad"', None: ' class="number"'}[line.better]
+        cells = f"<td>{_value(line.teacher)}</td><td>{_value(line.slim)}</td><td{tone}>{escape(line.change)}</td>"
+        rows.append(f'<tr><th scope="row">{escape(line.name)}</th>{cells}</tr>')
+    return f"<tbody>{''.join(rows)}</tbody>"
+
+
+def _value(words: str) -> str:
+    """A value, with its range over seeds on a smaller line of its own."""
+    value, found, spread = words.partition(" (")
+    small = f"<small>{escape(spread.removesuffix(')'))}</small>" if found else ""
+    return f'<span class="number">{escape(value)}</span>{small}'
+
+
+def _picture_section(title: str, picture: Picture | None) -> str:
+    """A picture, wide or narrow as the page is; its alternative text is the image's own."""
+    if picture is None:
+        return ""
+    drawn = f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div>'
+    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
+    return _section(title, f"<figure>{drawn}{caption}</figure>")
+
+
+def _proof_section(result: Result) -> str:
+    """The paired comparison, a line for each seed."""
+    if not result.comparison:
+        return ""
+    seeds = any(paired.seed is not None for paired in result.comparison)
+    titles = ["AUC, teacher", "AUC, slim", "Difference", "95% interval", "p"]
+    rows = "".join(
+        _row(
+            f"Seed {paired.seed}" if seeds else "Test rows",
+            f"{paired.auc_a:.4f}",
+            f"{paired.auc_b:.4f}",
+            *_paired(paired),
+        )
+        for paired in result.comparison
+    )
+    note = '<p class="note">Both models scored the same rows; the interval is DeLong’s, of the paired difference.</p>'
+    table = _scroll(f"{_head('', *titles)}<tbody>{rows}</tbody>", "paired comparison")
+    return _section("Is the difference real?", table + note)
+
+
+def _paired(paired: Paired | None) -> tuple[str, str, str]:
+    """Difference, interval and p, or dashes."""
+    if paired is None:
+        return NONE, NONE, NONE
+    return signed(paired.difference), interval(paired), probability(paired.p)
+
+
+def _slices_section(slices: dict[str, tuple[Slice, ...]]) -> str:
+    """The comparison within bands of train frequency, a table for each field."""
+    if not slices:
+        return ""
+    head = _head("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p")
+    tables = []
+    for field, bands in slices.items():
+        rows = "".join(
+            _row(band.name, f"{band.ids:,}", f"{band.rows:,}", f"{band.positives:,}", *_paired(band.comparison))
+            for band in bands
+        )
+        tables.append(_scroll(f"{head}<tbody>{rows}</tbody>", f"slices by {field}", f"By train frequency of {field}"))
+    note = '<p class="note">A dash: too few clicks or non-clicks for an interval.</p>'
+    few = any(band.comparison is None for bands in slices.values() for band in bands)
+    return _section("Where a loss could hide", "".join(tables) + (note if few else ""))
+
+
+def _steps_section(steps: Sequence[Step]) -> str:
+    """What each step touched, skipped and why, and the bytes before and after."""
+    if not steps:
+        return ""
+    head = _head("Step", "Touched", "Skipped, and why", "Before", "After", words=(1, 2))
+    rows = []
+    for step in steps:
+        note = f"<small>{escape(step.note)}</small>" if step.note else ""
+        touched = [one.name + _change(one.bytes_before, one.bytes_after) for one in step.touched]
+        skipped = [one.name + (f": {one.reason}" if one.reason else "") for one in step.skipped]
+        lists = "".join(f'<td class="words">{_list(lines)}</td>' for lines in (touched, skipped))
+        counts = "".join(f'<td class="number">{_size(count)}</td>' for count in (step.bytes_before, step.bytes_after))
+        rows.append(f'<tr><th scope="row">{escape(step.name)}{note}</th>{lists}{counts}</tr>')
+    return _section("What each step did", _scroll(f"{head}<tbody>{''.join(rows)}</tbody>", "steps"))
+
+
+def _change(before: int | None, after: int | None) -> str:
+    """` (215 KB to 180 KB)`, or nothing where it is not known."""
+    return "" if before is None or after is None else f" ({size(before)} to {size(after)})"
+
+
+def _size(count: int | None) -> str:
+    """Bytes in words, or a dash."""
+    return NONE if count is None else size(count)
+
+
+def _list(lines: Sequence[str]) -> str:
+    """Lines as a list, or the word nothing."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else "nothing"
+
+
+def _origin_section(result: Result) -> str:
+    """Machine, versions, seeds and data: what a reader needs to get the same figures."""
+    facts = {
+        "Machine": machine_line(result),
+        "Versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
+        "Seeds": ", ".join(map(str, result.seeds)),
+        "Data fingerprint": result.data_fingerprint,
+    }
+    lines = "".join(f"<dt>{name}</dt><dd>{escape(words)}</dd>" for name, words in facts.items() if words)
+    return _section("Measured on", f'<dl class="facts">{lines}</dl>') if lines else ""
+
+
+def _section(title: str, content: str) -> str:
+    """A part of the page under its heading."""
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _scroll(content: str, name: str, caption: str = "") -> str:
+    """A table that scrolls by itself where the page is narrower; reachable by keyboard, and named, for that."""
+    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"'
+    return f"<div {region}><table>{named}{content}</table></div>"
+
+
+def _head(*titles: str, words: Sequence[int] = ()) -> str:
+    """The head of a table; columns in `words` hold text and not numbers."""
+    tones = [' class="words"' if place in words else "" for place in range(len(titles))]
+    cells = [
+        f'<th scope="col"{tone}>{escape(title)}</th>' if title else "<td></td>"
+        for title, tone in zip(titles, tones, strict=True)
+    ]
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
+def _row(name: str, *values: str) -> str:
+    """A row of a table: its name, then numbers."""
+    cells = "".join(f'<td class="number">{escape(value)}</td>' for value in values)
+    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'

@@ -1,0 +1,243 @@
+"""The two pictures of the page, drawn by altair and turned into SVG by vl-convert: no script, nothing from outside.
+
+Colours are drawn as placeholders and become variables of the page, so that one picture is right on light and dark.
+Each is drawn wide and narrow, because a picture that is scaled down to a phone has letters that nobody can read.
+Left out: anything that needs a pointer; what a picture says stands in the page's tables as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from slimrank.config import InputError
+from slimrank.report.figures import QUALITY, size
+from slimrank.report.result import Measured, Point, Result, Tensor
+
+WIDE, NARROW = 680, 300
+MOST_TENSORS = 8
+AXIS = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 10}
+PLACEHOLDERS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "line": "#030303",
+    "teacher": "#040404",
+    "student": "#050505",
+    "slim": "#060606",
+    "paper": "#070707",
+}
+"""Colours that nothing else draws with, by the name of the page's variable that replaces them."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: SVG for a wide and for a narrow page, what it shows in words, and how to read it."""
+
+    wide: str
+    narrow: str
+    words: str
+    caption: str = ""
+
+
+def bytes_by_tensor(result: Result) -> Picture | None:
+    """Bars: both models on one scale, then the tensors of each on its own. None without a list of tensors."""
+    models = {"Teacher": result.teacher, "Slim": result.slim}
+    if not all(model.tensors for model in models.values()):
+        return None
+    totals = {name: sum(tensor.bytes for tensor in model.tensors) for name, model in models.items()}
+    largest = {name: max(model.tensors, key=lambda tensor: tensor.bytes) for name, model in models.items()}
+    words = "Bytes by tensor. " + " ".join(
+        f"{name}: {size(totals[name])}, of which {largest[name].name} takes {size(largest[name].bytes)}."
+        for name in models
+    )
+
+    def draw(width: int) -> str:
+        both = _bars([(name, totals[name], name.lower()) for name in models], "Both on one scale", width)
+        each = [
+            _bars([(*bar, name.lower()) for bar in largest_first(model.tensors)], f"{name}, on its own scale", width)
+            for name, model in models.items()
+        ]
+        return _svg(_altair().vconcat(both, *each, spacing=22), f"tensors-{width}", words)
+
+    return Picture(draw(WIDE), draw(NARROW), words)
+
+
+def largest_first(tensors: Sequence[Tensor], most: int = MOST_TENSORS) -> list[tuple[str, int]]:
+    """Names and bytes, largest first; what is beyond `most` bars is summed in the last.
+
+    >>> largest_first([Tensor(name="a", bytes=1), Tensor(name="b", bytes=3), Tensor(name="c", bytes=2)], most=2)
+    [('b', 3), ('2 others', 3)]
+    """
+    ordered = sorted(tensors, key=lambda tensor: -tensor.bytes)
+    shown = ordered if len(ordered) <= most else ordered[: most - 1]
+    rest = ordered[len(shown) :]
+    bars = [(tensor.name, tensor.bytes) for tensor in shown]
+    return [*bars, (f"{len(rest)} others", sum(tensor.bytes for tensor in rest))] if rest else bars
+
+
+def _bars(bars: Sequence[tuple[str, int, str]], title: str, width: int) -> Any:
+    """Horizontal bars of (name, bytes, colour), in the order given, each with its bytes in words."""
+    altair = _altair()
+    label = 190 if width == WIDE else 110
+    rows = [
+        {"place": place, "bytes": count, "words": size(count), "colour": PLACEHOLDERS[colour]}
+        for place, (_, count, colour) in enumerate(bars)
+    ]
+    # The axis writes an expression: JSON quotes the names, so that none of them can be one.
+    names = f"{json.dumps([_short(name, label) for name, _, _ in bars])}[datum.value]"
+    axis = altair.Axis(title=None, domain=False, ticks=False, labelExpr=names, labelLimit=label, minExtent=label)
+    most = max(max(count for _, count, _ in bars), 1)
+    base = altair.Chart(altair.Data(values=rows), title=altair.Title(title, anchor="start")).encode(
+        y=altair.Y("place:O", axis=axis),
+        x=altair.X("bytes:Q", axis=None, scale=altair.Scale(domain=[0, most], range=[0, width - label - 70])),
+    )
+    bar = base.mark_bar(height=13, cornerRadiusEnd=2).encode(color=altair.Color("colour:N", scale=None))
+    text = base.mark_text(align="left", dx=6, color=PLACEHOLDERS["ink"]).encode(text="words:N")
+    return altair.layer(bar, text).properties(width=width - label, height=22 * len(rows))
+
+
+def _short(name: str, pixels: int) -> str:
+    """A name that fits, its middle left out: both ends of a tensor's name tell it apart."""
+    most = pixels // 7
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+def quality_against_bytes(result: Result, front: Sequence[Point] = ()) -> Picture | None:
+    """Points: AUC over bytes on disk (logarithmic), with the range over seeds. None where AUC or bytes are missing."""
+    points = [point for name, model, colour in _models(result) if (point := _point(name, model, colour))]
+    if len(points) < 2:
+        return None
+    words = f"{QUALITY['auc']} against bytes on disk. " + " ".join(
+        f"{point['name']}: {point['auc']:.4f} at {point['words']}." for point in points
+    )
+    others = [{"bytes": point.bytes, "auc": point.auc, "name": point.name} for point in front]
+    if others:
+        words += f" Beside them {len(others)} models of the search's front."
+    caption = "" if result.student is None else "The student is the small model before its compression. "
+    if any(point["least"] < point["most"] for point in points):
+        caption += "A line spans the least and the greatest of the seeds."
+    wide, narrow = (_svg(_scatter(points, others, width), f"quality-{width}", words) for width in (WIDE, NARROW))
+    return Picture(wide, narrow, words, caption.strip())
+
+
+def _models(result: Result) -> list[tuple[str, Measured, str]]:
+    """The models to draw: name, figures, colour."""
+    student = [("Student", result.student, "student")] if result.student else []
+    return [("Teacher", result.teacher, "teacher"), *student, ("Slim", result.slim, "slim")]
+
+
+def _point(name: str, model: Measured, colour: str) -> dict[str, Any] | None:
+    """One model as a row of the picture's data."""
+    auc, count = model.quality.get("auc"), model.bytes.get("disk")
+    if auc is None or not count:
+        return None
+    seeds = [one["auc"] for one in model.by_seed if "auc" in one] or [auc]
+    spread = {"least": min(seeds), "most": max(seeds)}
+    return {"name": name, "auc": auc, "bytes": count, "words": size(count), "colour": PLACEHOLDERS[colour]} | spread
+
+
+def _scatter(points: list[dict[str, Any]], others: list[dict[str, Any]], width: int) -> Any:
+    """The points with their names, their ranges, and the front behind them."""
+    altair = _altair()
+    least = min(point["least"] for point in points + [{"least": one["auc"]} for one in others])
+    most = max(point["most"] for point in points + [{"most": one["auc"]} for one in others])
+    room = max((most - least) * 0.15, 0.0005)
+    counts = [one["bytes"] for one in points + others]
+    low, high = min(counts) / 1.8, max(counts) * 1.8
+    x = altair.X(
+        "bytes:Q",
+        title="bytes on disk, logarithmic",
+        scale=altair.Scale(type="log", domain=[low, high], nice=False),
+        axis=altair.Axis(labelExpr=_UNITS, values=round_bytes(low, high, 8 if width == WIDE else 4), grid=False),
+    )
+    y_scale = altair.Scale(domain=[least - room, min(most + room, 1.0)], zero=False, nice=False)
+    y = altair.Y("auc:Q", title="AUC", scale=y_scale, axis=altair.Axis(format=".4f", tickCount=5, domain=False))
+    colour = altair.Color("colour:N", scale=None)
+    base = altair.Chart(altair.Data(values=points)).encode(x=x, y=y)
+    span = base.mark_rule(strokeWidth=2).encode(
+        y=altair.Y("least:Q", scale=y_scale, title="AUC"), y2="most:Q", color=colour
+    )
+    dots = base.mark_point(size=110, filled=True, opacity=1, stroke=PLACEHOLDERS["paper"]).encode(color=colour)
+    middle = (min(counts) * max(counts)) ** 0.5
+    layers = [span, dots, *(_names(base, middle, side, width == WIDE) for side in ("left", "right"))]
+    if others:
+        back = altair.Chart(altair.Data(values=others)).encode(x=x, y=y)
+        layers.insert(0, back.mark_point(size=40, color=PLACEHOLDERS["muted"], opacity=0.8))
+    return altair.layer(*layers).properties(width=width - 70, height=260)
+
+
+def round_bytes(low: float, high: float, most: int) -> list[float]:
+    """At most `most` round numbers between two counts, evenly apart on a logarithmic axis.
+
+    >>> round_bytes(30_000, 3_000_000, 8), round_bytes(30_000, 3_000_000, 4)
+    ([50000.0, 100000.0, 200000.0, 500000.0, 1000000.0, 2000000.0], [100000.0, 1000000.0])
+    """
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [digit * 10.0**power for power in range(16) for digit in digits]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) <= most:
+            return inside
+    return inside[:: -(-len(inside) // most)]
+
+
+def _names(base: Any, middle: float, side: str, with_bytes: bool) -> Any:
+    """The names of the points of one half, written towards the middle so that they stay inside."""
+    half = "datum.bytes < " if side == "left" else "datum.bytes >= "
+    text = base.transform_filter(f"{half}{middle}").mark_text(
+        align=side, dx=12 if side == "left" else -12, dy=-10, color=PLACEHOLDERS["ink"]
+    )
+    label = "datum.name + ', ' + datum.words" if with_bytes else "datum.name"
+    return text.encode(text="label:N").transform_calculate(label=label)
+
+
+_UNITS = (
+    "datum.value >= 1e9 ? format(datum.value / 1e9, '~g') + ' GB' : "
+    "datum.value >= 1e6 ? format(datum.value / 1e6, '~g') + ' MB' : "
+    "datum.value >= 1e3 ? format(datum.value / 1e3, '~g') + ' KB' : datum.value + ' bytes'"
+)
+
+
+def _altair() -> Any:
+    """altair, which only the pictures need.
+
+    Raises:
+        InputError: it or vl-convert is not installed.
+    """
+    try:
+        import altair
+        import vl_convert  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(f'the report needs {error.name}: pip install "slimrank[train]"') from None
+    return altair
+
+
+def _svg(chart: Any, name: str, words: str) -> str:
+    """A chart as an element of the page: its colours the page's, its identifiers its own, its content one image."""
+    ink, muted, line = (PLACEHOLDERS[key] for key in ("ink", "muted", "line"))
+    styled = (
+        chart.configure(background="transparent", font="system-ui, sans-serif", aria=False)
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=muted, titleColor=muted, gridColor=line, domainColor=line, tickColor=line, **AXIS)
+        .configure_title(color=ink, fontSize=13, fontWeight=600, offset=8)
+        .configure_text(fontSize=12)
+    )
+    target = io.StringIO()
+    styled.save(target, format="svg")
+    text = target.getvalue()
+    for key, colour in PLACEHOLDERS.items():
+        text = text.replace(colour, f"var(--{key})")
+    return _as_image(text, name, words)
+
+
+def _as_image(text: str, name: str, words: str) -> str:
+    """The SVG with an alternative text, and with identifiers that no other picture and no later drawing has."""
+    # The renderer numbers them through for as long as its process lives.
+    for place, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))):
+        text = re.sub(rf'(\bid="|url\(#|href="#){re.escape(old)}(?=["\)])', rf"\g<1>{name}-{place}", text)
+    start = f'<svg role="img" aria-label="{escape(words, quote=True)}"'
+    return text[text.index("<svg") :].replace("<svg", start, 1)

@@ -1,0 +1,172 @@
+"""The result file as records: what the report may rely on, checked where it enters.
+
+Keys that the report does not show are ignored, so that a result file may grow. Left out: writing one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from slimrank.config import Config, InputError, describe
+
+
+class Record(BaseModel):
+    """A frozen part of a result file; keys it does not name are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def _named(value: Any) -> Any:
+    """A bare name as a record of one."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _several(value: Any) -> Any:
+    """One record as a list of one."""
+    return [value] if isinstance(value, Mapping) else value
+
+
+class Latency(Record):
+    """Milliseconds per call: median, 99th percentile, and of how many calls."""
+
+    p50: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    samples: int = 0
+
+
+class Tensor(Record):
+    """One tensor of an artifact's graph and its bytes there."""
+
+    name: str
+    bytes: int = Field(ge=0)
+
+
+class Measured(Record):
+    """One model: `quality` (of several seeds the mean, each in `by_seed`), bytes by kind, latency by rows."""
+
+    quality: dict[str, float]
+    by_seed: tuple[dict[str, float], ...] = ()
+    bytes: dict[str, int]
+    latency_ms: dict[str, Latency] = {}
+    tensors: tuple[Tensor, ...] = ()
+
+
+class Touched(Record):
+    """What a step changed, and its bytes before and after where known."""
+
+    name: str
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+
+
+class Skipped(Record):
+    """What a step left alone, and why."""
+
+    name: str
+    reason: str = ""
+
+
+class Step(Record):
+    """One step of the compression: what it touched and skipped, and the model's bytes before and after."""
+
+    name: str
+    touched: tuple[Annotated[Touched, BeforeValidator(_named)], ...] = ()
+    skipped: tuple[Annotated[Skipped, BeforeValidator(_named)], ...] = ()
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    note: str = ""
+
+
+class Paired(Record):
+    """`evaluate.paired.Comparison` of teacher (a) and slim (b), for one seed where there are several."""
+
+    auc_a: float
+    auc_b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    seed: int | None = None
+
+
+class Slice(Record):
+    """`evaluate.paired.Slice`: a band of ids by train frequency."""
+
+    name: str
+    ids: int
+    rows: int
+    positives: int
+    comparison: Paired | None = None
+
+
+class Slim(Measured):
+    """The compressed model, with the steps that made it."""
+
+    steps: tuple[Step, ...] = ()
+
+
+class Floor(Record):
+    """Latency of the same lookups and nothing else."""
+
+    latency_ms: dict[str, Latency]
+
+
+class Result(Record):
+    """All of `result.json` that the report shows."""
+
+    name: str = ""
+    data: str = ""
+    teacher: Measured
+    slim: Slim
+    student: Measured | None = None
+    floor: Floor | None = None
+    comparison: Annotated[tuple[Paired, ...], BeforeValidator(_several)] = ()
+    slices: dict[str, tuple[Slice, ...]] = {}
+    seeds: tuple[int, ...] = ()
+    data_fingerprint: str = ""
+    processor: str = ""
+    cores: int | None = None
+    threads: int | None = None
+    system: str = ""
+    instruction_set: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+
+
+class Point(Record):
+    """One model of a front: its bytes on disk and its AUC."""
+
+    name: str
+    bytes: int = Field(gt=0)
+    auc: float
+
+
+class Front(Record):
+    """The file of a search's front: `{"points": [...]}`."""
+
+    points: tuple[Point, ...]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read(source: Path | Mapping[str, Any], record: type[R]) -> R:
+    """A result file, or its content, as a record.
+
+    Raises:
+        InputError: no such file, not JSON, or a value is missing or not allowed; every fault by its key.
+    """
+    try:
+        content = source if isinstance(source, Mapping) else json.loads(source.read_text(encoding="utf-8"))
+        return record.model_validate(content)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file") from None
+    except ValidationError as error:
+        where = "result" if isinstance(source, Mapping) else str(source)
+        raise InputError(describe(error, Config, where)) from None
+    except ValueError as error:
+        raise InputError(f"{source}: not a JSON file: {error}") from None
