@@ -207,7 +207,7 @@ def _groups(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
     name = dataset.schema.group
     if name is None:
         return None
-    columns = pl.concat([frame.select(name) for frame in dataset.splits.values()])[name]
+    columns = pl.concat([frame.select(name) for frame in dataset.splits.values()], how="vertical_relaxed")[name]
     if not columns.dtype.is_integer():
         columns = columns.cast(pl.String).rank("dense") - 1
     numbers = columns.cast(pl.Int64).fill_null(-1).to_numpy()

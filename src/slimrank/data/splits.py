@@ -57,7 +57,7 @@ def divide(frames: tuple[pl.DataFrame, ...], split: Split, time: str | None = No
             )
         splits = (frames[0], frames[1], frames[2])
     else:
-        frame = pl.concat(frames) if len(frames) > 1 else frames[0]
+        frame = pl.concat(frames, how="vertical_relaxed")
         splits = by_rows(frame, split) if split.kind == "rows" else by_time(frame, split, time)
     empty = [name for name, part in zip(("train", "valid", "test"), splits, strict=True) if part.is_empty()]
     if empty:

@@ -29,7 +29,7 @@ MANY_ROWS = 4096  # from here on, finding the unique values first is cheaper tha
 def canonical(series: polars.Series) -> polars.Series:
     """The column as Int64 or String, so that 7, 7.0 and True/1 are one value wherever they come from.
 
-    Floats that are all whole become integers, NaN becomes missing; integers that do not fit 64 bits become text.
+    Whole floats become integers and NaN becomes missing; where one value is no integer of 64 bits, all become text.
 
     Raises:
         InputError: the column's type holds no ids.
@@ -38,13 +38,15 @@ def canonical(series: polars.Series) -> polars.Series:
 
     if series.dtype in (polars.Int64, polars.String):
         return series
-    if series.dtype.is_float():
-        series = series.fill_nan(None)
-        if not (series.is_null() | ((series == series.round()) & (series.abs() < 2.0**63))).all():
-            return series.cast(polars.String)
+    if series.dtype.is_float() or series.dtype.is_decimal():
+        series = series.cast(polars.Float64).fill_nan(None)
+        whole = series.is_null() | ((series == series.round()) & (series.abs() < 2.0**63))
+        if not whole.all():  # value by value, so that a value's id does not hang on the rest of its batch
+            text = series.cast(polars.Int64, strict=False).cast(polars.String)
+            return text.zip_with(whole, series.cast(polars.String))
     if series.dtype.is_numeric() or series.dtype in (polars.Boolean, polars.Null):
-        whole = series.cast(polars.Int64, strict=False)
-        return whole if whole.null_count() == series.null_count() else series.cast(polars.String)
+        integers = series.cast(polars.Int64, strict=False)
+        return integers if integers.null_count() == series.null_count() else series.cast(polars.String)
     if series.dtype.is_nested() or series.dtype in (polars.Binary, polars.Object):
         raise InputError(f"column {series.name!r}: {series.dtype} holds no ids; text or integers are allowed")
     return series.cast(polars.String)

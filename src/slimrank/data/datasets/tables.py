@@ -134,7 +134,8 @@ def _schema(config: Table, frame: pl.DataFrame) -> Schema:
     schema = infer_schema(
         frame.drop(dropped), label=label, group=config.group, time=config.time, overrides=_without(config.fields, both)
     )
-    return schema.model_copy(update={"fields": tuple(each for each in schema.fields if each.name not in both)})
+    kept = tuple(each for each in schema.fields if each.name not in both)
+    return Schema.parse({**dict(schema), "fields": kept})
 
 
 def _without(fields: Mapping[str, Mapping[str, Any]], names: list[str]) -> dict[str, Mapping[str, Any]]:
