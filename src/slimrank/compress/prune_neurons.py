@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimrank.compress.steps import Context
 from slimrank.config import Config, register
-from slimrank.models.layers import MLP, InputLinear, Ranker
+from slimrank.models.layers import MLP, Ranker, matrices
 
 
 class PruneNeurons(Config):
@@ -53,21 +53,15 @@ def width_of(layer: nn.Module) -> int:
 
 def most_important(layer: nn.Module, reader: nn.Linear, keep: float) -> Tensor:
     """Indices, in order, of the neurons that stay: at least one, the fraction `keep` rounded up."""
-    incoming = sum(part.weight.detach().square().sum(dim=1) for part in parts_of(layer))
+    incoming = sum(part.weight.detach().square().sum(dim=1) for part in matrices(layer))
     importance = torch.sqrt(torch.as_tensor(incoming)) * reader.weight.detach().norm(dim=0)
     count = max(1, math.ceil(keep * len(importance)))
     return importance.topk(count).indices.sort().values
 
 
-def parts_of(layer: nn.Module) -> list[nn.Linear]:
-    """The matrices whose products a layer adds."""
-    parts = [layer.lookups, layer.others] if isinstance(layer, InputLinear) else [layer]
-    return [part for part in parts if isinstance(part, nn.Linear)]
-
-
 def keep_outputs(layer: nn.Module, kept: Tensor) -> None:
     """Cut a layer down to the neurons `kept`, in place."""
-    for part in parts_of(layer):
+    for part in matrices(layer):
         part.weight = nn.Parameter(part.weight.detach()[kept].clone())
         if part.bias is not None:
             part.bias = nn.Parameter(part.bias.detach()[kept].clone())

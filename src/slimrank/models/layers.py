@@ -82,6 +82,31 @@ class MLP(nn.Module):
         return hidden
 
 
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        """Batch normalisation, which is a constant scale and shift outside training, becomes part of the layer before.
+
+        W' = diag(g) W and b' = g (b - mean) + beta, with g = gamma / sqrt(variance + eps).
+        """
+        for index, norm in enumerate(self.norms):
+            if not isinstance(norm, nn.BatchNorm1d):
+                continue
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            for part in matrices(self.linears[index]):
+                part.weight.mul_(gain.unsqueeze(1))
+                if part.bias is not None:
+                    part.bias.sub_(norm.running_mean).mul_(gain).add_(norm.bias)
+            self.norms[index] = nn.Identity()
+
+
+def matrices(layer: nn.Module) -> list[nn.Linear]:
+    """The linear layers whose products a layer adds."""
+    parts = [layer.lookups, layer.others] if isinstance(layer, InputLinear) else [layer]
+    return [part for part in parts if isinstance(part, nn.Linear)]
+
+
 def row_mlp(layout: Layout, dim: int, widths: Sequence[int], *, dropout: float, batch_norm: bool) -> MLP:
     """An MLP that reads a row."""
     return MLP(InputLinear(layout, dim, widths[0]), widths, dropout=dropout, batch_norm=batch_norm)

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slimrank.files import replace_file
 from slimrank.train.loop import Hook, State
+
+PROGRESS = ("epoch", "best_epoch", "best_auc", "history")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -47,37 +48,37 @@ class Checkpoint(Hook):
         self.path = path
 
     def on_start(self, state: State) -> None:
-        if self.path.exists():
-            tensors, metadata = load_tensors(self.path)
-            state.model.load_state_dict(_part(tensors, "model."))
-            state.best = _part(tensors, "best.")
-            for number, optimizer in enumerate(state.optimizers):
-                saved = metadata["optimizers"][number]
-                values: dict[int, dict[str, Any]] = {}
-                for name, tensor in _part(tensors, f"optimizer.{number}.").items():
-                    index, key = name.split(".")
-                    values.setdefault(int(index), {})[key] = tensor
-                optimizer.load_state_dict({"state": values, "param_groups": saved})
-            state.epoch, state.best_epoch = metadata["epoch"], metadata["best_epoch"]
-            state.best_auc, state.history = metadata["best_auc"], metadata["history"]
+        if not self.path.exists():
+            return
+        tensors, metadata = load_tensors(self.path)
+        state.model.load_state_dict(_part(tensors, "model."))
+        state.best = _part(tensors, "best.")
+        for number, optimizer in enumerate(state.optimizers):
+            plain = metadata["optimizers"][number]
+            values = {int(index): dict(numbers) for index, numbers in plain["numbers"].items()}
+            for name, tensor in _part(tensors, f"optimizer.{number}.").items():
+                index, key = name.split(".")
+                values.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": values, "param_groups": plain["groups"]})
+        for name in PROGRESS:
+            setattr(state, name, metadata[name])
 
     def on_epoch(self, state: State) -> None:
         tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
-        groups = []
+        plain = []
         for number, optimizer in enumerate(state.optimizers):
             saved = optimizer.state_dict()
-            groups.append(saved["param_groups"])
+            numbers: dict[str, dict[str, float]] = {}
             for index, values in saved["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{key}": _tensor(value) for key, value in values.items()}
-        names = ("epoch", "best_epoch", "best_auc", "history")
-        save_tensors(self.path, tensors, {name: getattr(state, name) for name in names} | {"optimizers": groups})
+                for key, value in values.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"optimizer.{number}.{index}.{key}"] = value
+                    else:  # some optimisers count their steps in a plain number
+                        numbers.setdefault(str(index), {})[key] = value
+            plain.append({"groups": saved["param_groups"], "numbers": numbers})
+        save_tensors(self.path, tensors, {name: getattr(state, name) for name in PROGRESS} | {"optimizers": plain})
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _tensor(value: Any) -> Tensor:
-    """An optimiser's state is tensors and, in some optimisers, a step count that is a plain number."""
-    return value if isinstance(value, Tensor) else torch.tensor(value)

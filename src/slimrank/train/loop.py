@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from slimrank.config import Config, InputError
 from slimrank.metrics import auc
 from slimrank.models.layers import Ranker
+from slimrank.models.quantized import QuantizedLinear
 from slimrank.train.examples import Examples, score
 from slimrank.train.losses import cross_entropy, row_penalty
 from slimrank.train.optimizers import one_cycle, optimizers
@@ -103,7 +104,7 @@ def fit(
     try:
         while state.epoch < config.epochs and not state.stale(config.patience):
             loss = _run_epoch(state, train, config, seed, objective, hooks)
-            _record(state, loss, float(auc(valid.label.cpu().numpy(), score(model, valid))))
+            _validate(state, loss, valid)
             for hook in hooks:
                 hook.on_epoch(state)
     finally:
@@ -160,10 +161,11 @@ def _set_rate(chosen: list[Optimizer], config: Training, progress: float) -> Non
             group["lr"] = config.learning_rate * factor
 
 
-def _record(state: State, loss: float, valid_auc: float) -> None:
-    """Note an epoch, and keep its weights if none before was better."""
+def _validate(state: State, loss: float, valid: Examples) -> None:
+    """Note an epoch, and keep its weights if none before was better on `valid`."""
     if not math.isfinite(loss):
         raise InputError(f"training diverged in epoch {state.epoch + 1}: the loss is {loss}; lower learning_rate")
+    valid_auc = float(auc(valid.label.cpu().numpy(), score(state.model, valid)))
     state.history.append({"epoch": state.epoch + 1, "loss": loss, "valid_auc": valid_auc})
     if valid_auc > state.best_auc:
         state.best_auc, state.best_epoch = valid_auc, state.epoch
@@ -175,7 +177,7 @@ class KeepZeros(Hook):
     """Weights of dense layers that are exactly 0 when training starts (pruned ones) are 0 after every step."""
 
     def on_start(self, state: State) -> None:
-        weights = [m.weight for m in state.model.modules() if isinstance(m, nn.Linear)]
+        weights = [m.weight for m in state.model.modules() if isinstance(m, nn.Linear | QuantizedLinear)]
         self.masks = [(weight, weight.detach() != 0) for weight in weights if bool((weight == 0).any())]
 
     @torch.no_grad()
