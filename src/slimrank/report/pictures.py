@@ -103,7 +103,7 @@ def _bars(bars: Sequence[tuple[str, int, str]], title: str, width: int) -> Any:
 
 def _short(name: str, pixels: int) -> str:
     """A name that fits, its middle left out: both ends of a tensor's name tell it apart."""
-    most = pixels // 7
+    most = pixels // 8
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
