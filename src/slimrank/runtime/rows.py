@@ -7,7 +7,7 @@ that what a row means never hangs on the other rows of its request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from slimrank.config import InputError, nearest
@@ -53,7 +53,8 @@ def _check_fields(schema: Schema, names: Iterable[str]) -> None:
     known = set(names)
     missing = [field.name for field in schema.fields if field.name not in known]
     if missing:
-        raise InputError("\n".join(f"missing column {name!r}. {nearest(name, map(str, known))}" for name in missing))
+        given = [str(name)[:80] for name in islice(known, 100)]  # a hostile row has a million long keys
+        raise InputError("\n".join(f"missing column {name!r}. {nearest(name, given)}" for name in missing))
 
 
 def _columns(rows: Sequence[Any], schema: Schema) -> dict[str, list[Any]]:
