@@ -183,7 +183,7 @@ def encode_dataset(dataset: Dataset) -> EncodedDataset:
     """
     with _named(f"{dataset.name}, train"):
         encoding = Encoding.fit(dataset.schema, dataset.train)
-    groups = _groups(dataset)
+    groups = group_codes(dataset)
     rows, unknown = {}, {}
     for split, frame in dataset.splits.items():
         with _named(f"{dataset.name}, {split}"):
@@ -202,7 +202,7 @@ def _named(where: str) -> Iterator[None]:
         raise InputError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 
-def _groups(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
+def group_codes(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
     """Groups by split as int64: integers as they are, other values numbered alike in all splits; missing is -1."""
     name = dataset.schema.group
     if name is None:

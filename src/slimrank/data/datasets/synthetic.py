@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field as Bound
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
-from slimrank.config import Config, InputError, register
+from slimrank.config import Config, register
 from slimrank.data.rows import Dataset, make_dataset
 from slimrank.data.schema import Field, Schema
 from slimrank.data.splits import Split, Splits, divide
@@ -66,10 +66,13 @@ class Synthetic(Config):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Ids of each field."""
-        sizes = self.ids if isinstance(self.ids, tuple) else (self.ids,) * self.fields
-        if len(sizes) != self.fields:
-            raise InputError(f"synthetic: ids names {len(sizes)} sizes, there are {self.fields} fields")
-        return sizes
+        return self.ids if isinstance(self.ids, tuple) else (self.ids,) * self.fields
+
+    @model_validator(mode="after")
+    def _a_size_per_field(self) -> Synthetic:
+        if len(self.sizes) != self.fields:
+            raise ValueError(f"ids names {len(self.sizes)} sizes, there are {self.fields} fields")
+        return self
 
 
 @register("dataset", Synthetic)
