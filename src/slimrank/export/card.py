@@ -1,0 +1,36 @@
+"""The model card: what a person needs to know who finds the artifact in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimrank.data.encoding import Encoding
+
+
+def model_card(manifest: Mapping[str, Any], encoding: Encoding) -> str:
+    """The artifact's README.md, from its manifest and its encoding."""
+    fields = "\n".join(
+        f"| {each.name} | {each.kind} | {encoding.sizes.get(each.name, 1):,} |" for each in encoding.schema.fields
+    )
+    stored = sum(tensor["bytes"] for tensor in manifest["graph"]["tensors"])
+    origin = "\n".join(
+        f"- {key.replace('_', ' ')}: {manifest[key]}" for key in ("data", "data_fingerprint", "seed") if key in manifest
+    )
+    return f"""# {manifest.get("name", "model")}
+
+A ranking model packed by slimrank: {stored:,} bytes of tensors. It answers with the logit of a click for every row;
+the probability is 1 / (1 + exp(-logit)).
+
+    slimrank predict . ROWS.parquet
+    slimrank inspect .
+
+{origin}
+
+| field | kind | ids |
+|---|---|---|
+{fields}
+
+Ids that the vocabulary does not hold count as out of vocabulary. The model ranks rows like those it was trained on;
+what it says of others is a guess. `manifest.json` holds the recipe, the versions and the sha256 of every file.
+"""

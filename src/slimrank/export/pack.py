@@ -1,0 +1,30 @@
+"""From the trainable form of a model to the packed form: integers, codes and folded layers, as they are exported."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from slimrank.models.layers import MLP, Ranker
+from slimrank.models.quantized import QuantizedLinear
+from slimrank.tables.embedding import FusedEmbedding
+
+
+def pack(model: Ranker) -> Ranker:
+    """A packed copy of `model`, on the CPU and in evaluation mode, that computes the same scores to within rounding."""
+    packed = copy.deepcopy(model).cpu().eval()
+    for module in packed.modules():
+        if isinstance(module, MLP):
+            module.fold_norms()
+    _pack_children(packed)
+    return packed.requires_grad_(False)
+
+
+def _pack_children(module: nn.Module) -> None:
+    """Layers before tables, since a layer that reads a table asks its trainable form for the scales."""
+    for kind in (QuantizedLinear, FusedEmbedding):
+        for owner in list(module.modules()):
+            for name, child in list(owner.named_children()):
+                if isinstance(child, kind):
+                    setattr(owner, name, child.pack())
