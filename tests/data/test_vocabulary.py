@@ -68,7 +68,11 @@ def test_close_and_scattered_integers_agree_with_a_dict(spread: int) -> None:
     known = pl.Series("x", generator.integers(-200, 200, 500) * spread)
     asked = pl.Series("x", [*generator.integers(-300, 300, 500) * spread, HUGE, -HUGE - 1, 1, None])
     table = brute_force(known)
-    codes, unknown = Vocabulary.fit(known, 1).codes(asked)
+    vocabulary = Vocabulary.fit(known, 1)
+    codes, unknown = vocabulary.codes(asked)
+    many = pl.concat([asked] * 10)
+    assert len(many) > MANY_ROWS
+    assert vocabulary.codes(many)[0].tolist() == codes.tolist() * 10
     assert codes.tolist() == [table.get(value, 0) for value in asked.to_list()]
     assert unknown == sum(value is not None and value not in table for value in asked.to_list())
 

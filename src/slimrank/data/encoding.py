@@ -31,7 +31,7 @@ SCHEMA_FILE = "schema.json"
 VOCABULARY_FILE = "vocabulary.parquet"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What a model takes: ids int32 [N, K], local to each field (`Schema.columns`), and numbers float32 [N, M]."""
 
@@ -49,7 +49,7 @@ class Inputs:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoding:
     """The fitted rules from raw columns to `Inputs`.
 

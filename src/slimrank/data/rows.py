@@ -24,7 +24,7 @@ from slimrank.data.schema import Schema
 SPLITS = ("train", "valid", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Encoded rows: inputs, label float32 [N] in {0, 1}, and group int64 [N] or None."""
 
@@ -44,7 +44,7 @@ class Rows:
         return self.take(slice(0, max(n, 0)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A table in three splits, with what it means.
 
@@ -70,7 +70,7 @@ class Dataset:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedDataset:
     """A dataset as arrays, the encoding that was fitted on its train split, and unknown values by split and field."""
 
