@@ -41,10 +41,10 @@ def run(
         chosen, folder = _recipe(recipe, data, seed)
         typer.echo(plan(chosen, _directory(out, chosen), folder))
         return
-    from slimrank.report.terminal import show
+    from slimrank.report import print_result
 
     directory = _run(recipe, data, out, seed, "report")
-    show(directory / "result.json")
+    print_result(directory / "result.json")
     typer.echo(f"report: {directory / 'report.html'}")
 
 
@@ -75,9 +75,9 @@ def evaluate(
 ) -> None:
     """Measure the artifacts of a recipe, or one artifact on a dataset's test rows (JSON)."""
     if recipe is None or not (Path(recipe) / "manifest.json").exists():
-        from slimrank.report.terminal import show
+        from slimrank.report import print_result
 
-        show(_run(recipe, data, out, seed, "evaluate") / "result.json")
+        print_result(_run(recipe, data, out, seed, "evaluate") / "result.json")
         return
     from slimrank.evaluate.measure import measure
 

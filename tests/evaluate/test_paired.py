@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from slimrank.config import InputError
-from slimrank.evaluate.metrics import auc
+from slimrank.metrics import auc
 from slimrank.evaluate.paired import Z_95, band_of_ids, compare, compare_slices, placements
 
 

@@ -10,7 +10,7 @@ from slimrank.models.dcnv2 import CrossNetwork
 from slimrank.models.deepfm import DeepFM, factorization_machine
 from slimrank.models.dlrm import DLRM
 from slimrank.models.finalmlp import BilinearFusion, FinalMLP
-from slimrank.models.layers import MLP, InputLinear
+from slimrank.models.layers import MLP, ByteDropout, InputLinear
 from slimrank.models.logistic_regression import LogisticRegression
 from slimrank.models.size import packed_bytes, sparse_bytes
 from slimrank.tables.embedding import Layout, Row
@@ -99,3 +99,18 @@ def test_packed_bytes_count_zeros_as_a_mask() -> None:
     with torch.no_grad():
         layer.weight[:, 10:] = 0.0
     assert packed_bytes(layer) == 125 + 100 * 4 == sparse_bytes(1000, 100, 4)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    torch.manual_seed(0)
+    dropped = ByteDropout(0.4)(torch.ones(200_000))
+    cut = round(0.4 * 256)
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0.0, 256 / (256 - cut)])
+    assert (dropped == 0).float().mean().item() == pytest.approx(cut / 256, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_dropout_does_nothing_outside_training() -> None:
+    values = torch.randn(10)
+    assert ByteDropout(0.5).eval()(values) is values
+    assert ByteDropout(0.0)(values) is values

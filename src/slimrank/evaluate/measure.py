@@ -39,7 +39,7 @@ def measure(
     """
     frame = dataset.splits[split]
     label = frame[dataset.schema.label].to_numpy()
-    group = group_codes(dataset, split)
+    groups = group_codes(dataset)
     models = {name: runtime.load(path, threads=threads) for name, path in artifacts.items()}
     inputs = {name: model.encoding.encode(frame) for name, model in models.items()}
     logits = {name: model.score(inputs[name]) for name, model in models.items()}
@@ -48,7 +48,7 @@ def measure(
     return {
         name: Measured(
             {
-                "quality": quality(label, logits[name], group),
+                "quality": quality(label, logits[name], None if groups is None else groups[split]),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
                 "tensors": tensors_of(path),

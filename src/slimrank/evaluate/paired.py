@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
-from slimrank.evaluate.metrics import Floats, check_rows
+from slimrank.metrics import Floats, check_rows
 
 Z_95 = 1.959963984540054
 """The 97.5% point of the normal distribution."""

@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from slimrank.config import Config, register
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, gather_rows
 
 
 class Dense(Config):
@@ -27,7 +26,7 @@ class DenseTable(Table):
         self.sparse = sparse
 
     def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
-        return functional.embedding(ids, self.weight, sparse=self.sparse)
+        return gather_rows(self.weight, ids, sparse=self.sparse)
 
     def pack(self) -> Table:
         return self

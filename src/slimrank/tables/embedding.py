@@ -123,15 +123,16 @@ class FusedEmbedding(nn.Module):
         """`ids` [N, K] local ids and `numbers` [N, M] to the row that the model scores."""
         if self.clip:
             ids = torch.where(ids < self.sizes, ids, self.unknown.to(ids.dtype))
+        if not self.layout.sequences:
+            lookups = self.table(ids + self.offsets, self.groups)
+            return Row(lookups, lookups[:, :0], numbers)
         split = self.layout.num_categorical
         lookups = self.table(ids[:, :split] + self.offsets[:split], self.groups[:split])
-        return Row(lookups, self._averages(ids[:, split:], split, lookups), numbers)
+        return Row(lookups, self._averages(ids[:, split:], split), numbers)
 
-    def _averages(self, ids: Tensor, split: int, lookups: Tensor) -> Tensor:
+    def _averages(self, ids: Tensor, split: int) -> Tensor:
         """For each sequence the mean of its vectors that are not padding, [N, sequences, dim]; 0 for an empty one."""
         widths = self.layout.widths[split:]
-        if not widths:
-            return lookups[:, :0]
         vectors = self.table(ids + self.offsets[split:], self.groups[split:])
         kept = (ids != 0).to(vectors.dtype).unsqueeze(-1)
         totals = [part.sum(dim=1) for part in (vectors * kept).split(widths, dim=1)]

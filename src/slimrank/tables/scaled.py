@@ -11,11 +11,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from slimrank.config import Config, InputError, register
 from slimrank.tables.affine import Codes, fake_quantize, learned_scale, quantize, range_scale, squared_error_scale
-from slimrank.tables.table import Table
+from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, unpack_bytes
+from slimrank.tables.table import Table, gather_rows
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when a scale is searched
@@ -45,7 +45,7 @@ class ScaledTable(Table):
         self.sparse = sparse
 
     def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
-        vectors = functional.embedding(ids, self.weight, sparse=self.sparse)
+        vectors = gather_rows(self.weight, ids, sparse=self.sparse)
         groups = self.groups_of(ids) if groups is None else groups
         scale = learned_scale(self.scale, vectors.numel() / len(self.scale), self.codes)
         return fake_quantize(vectors, scale[groups].unsqueeze(-1), self.codes)
@@ -64,37 +64,28 @@ class ScaledTable(Table):
 
 
 class PackedTable(Table):
-    """Packed form. Byte j of a row holds, from its low bits up, dimensions j, j + width, j + 2 width, ...
+    """Packed form: `packed` [num_rows, width] uint8 with width = dim * bits / 8, laid out as `unpack_bytes` reads it.
 
-    `packed` [num_rows, width] uint8 with width = dim * bits / 8: unpacking is a mask or a shift for each part and one
-    concatenation, with no interleaving.
+    A code has the high bits of its byte, so its step is scale / 2 ** (8 - bits) and its zero point 128 at every width.
     """
 
     def __init__(self, packed: Tensor, source: ScaledTable):
         super().__init__(source.num_rows, source.dim, source.starts)
         self.bits = source.bits
-        self.codes = source.codes
         self.packed: Tensor
         self.scale: Tensor
+        self.one: Tensor
+        self.zero_point: Tensor
         self.register_buffer("packed", packed)
         self.register_buffer("scale", source.scale.detach().clone())
-
-    def codes_of(self, ids: Tensor) -> Tensor:
-        """Codes [..., dim], uint8, of `ids` [...]: the gather and the unpacking, before any arithmetic."""
-        packed = functional.embedding(ids, self.packed)
-        if self.bits == 8:
-            return packed
-        mask = 2**self.bits - 1
-        parts = []
-        for shift in range(0, 8, self.bits):
-            part = torch.bitwise_right_shift(packed, shift) if shift else packed
-            parts.append(part if shift + self.bits == 8 else torch.bitwise_and(part, mask))
-        return torch.cat(parts, dim=-1)
+        self.register_buffer("one", torch.ones(()), persistent=False)
+        self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
 
     def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
         groups = self.groups_of(ids) if groups is None else groups
-        codes = self.codes_of(ids).to(torch.float32) - self.codes.zero_point
-        return codes * self.scale[groups].unsqueeze(-1)
+        codes = unpack_bytes(gather_rows(self.packed, ids, sparse=False), self.bits)
+        steps = self.scale / 2.0 ** (8 - self.bits)
+        return dequantize_linear(codes, self.one, self.zero_point) * steps[groups].unsqueeze(-1)
 
     def pack(self) -> PackedTable:
         return self

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Table(nn.Module, ABC):
@@ -52,3 +53,13 @@ class Table(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows} x {self.dim}, {self.nbytes} bytes packed"
+
+
+def gather_rows(weight: Tensor, ids: Tensor, *, sparse: bool) -> Tensor:
+    """Rows [..., dim] of `weight` [num_rows, dim] at `ids` [...], with a sparse or a dense gradient.
+
+    `index_select`, whose gradient is an `index_add`: twice as fast on a CPU as that of a dense `embedding`.
+    """
+    if sparse:
+        return functional.embedding(ids, weight, sparse=True)
+    return weight.index_select(0, ids.flatten()).view(*ids.shape, weight.shape[1])

@@ -39,7 +39,7 @@ class Training(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     sparse_optimizer: Literal["adagrad", "adam"] = "adagrad"
     patience: int = Field(default=3, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
 
 
 @dataclass
@@ -140,7 +140,7 @@ def _run_epoch(
 def _step(state: State, batch: Examples, config: Training, objective: Objective) -> Tensor:
     """One step of the optimisers on one batch; returns its loss."""
     device = batch.label.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config, device)):
         row = state.model.row(batch.ids, batch.numbers)
         logit = state.model.score(batch.ids, row)
     loss = objective(logit.float(), batch)
@@ -152,6 +152,15 @@ def _step(state: State, batch: Examples, config: Training, objective: Objective)
     for optimizer in state.optimizers:
         optimizer.step()
     return loss.detach()
+
+
+def uses_bfloat16(config: Training, device: str) -> bool:
+    """Whether matrix products are taken in bfloat16; "auto" means where the processor multiplies it natively."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
 
 
 def _set_rate(chosen: list[Optimizer], config: Training, progress: float) -> None:

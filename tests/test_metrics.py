@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from slimrank.config import InputError
-from slimrank.evaluate.metrics import auc, auc_by_group, gauc, logloss, normalized_entropy, pcoc, quality, sigmoid
+from slimrank.metrics import auc, auc_by_group, gauc, logloss, normalized_entropy, pcoc, quality, sigmoid
 
 INF, NAN = float("inf"), float("nan")
 
