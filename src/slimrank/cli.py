@@ -79,7 +79,7 @@ def evaluate(
 
         print_result(_run(recipe, data, out, seed, "evaluate") / "result.json")
         return
-    from slimrank.evaluate.measure import measure
+    from slimrank.evaluation.measure import measure
 
     chosen, folder = _recipe(None, data, None)
     if data is None:
@@ -124,7 +124,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
 ) -> None:
     """Answer ranking requests over HTTP (Open Inference Protocol, and raw rows)."""
-    from slimrank.serve import serve
+    from slimrank.serving import serve
 
     serve(artifact, host=host, port=port)
 
@@ -132,7 +132,7 @@ def serve(
 @app.command()
 def doctor() -> None:
     """Versions, cores, instruction set, and what is missing."""
-    from slimrank.evaluate.machine import doctor
+    from slimrank.evaluation.machine import doctor
 
     findings = doctor()
     for finding in findings:

@@ -22,8 +22,8 @@ FOLDERS = {
     "dataset": "slimrank.data.datasets",
     "table": "slimrank.tables",
     "model": "slimrank.models",
-    "step": "slimrank.compress",
-    "target": "slimrank.export",
+    "step": "slimrank.compression",
+    "target": "slimrank.exporting",
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from slimrank.config import Config, InputError, named, read_toml
-from slimrank.train.loop import Training
+from slimrank.training.loop import Training
 
 
 class Teacher(Config):

@@ -86,3 +86,10 @@ def test_learned_scale_damps_the_gradient_and_not_the_value() -> None:
     scaled.backward()
     assert scale.grad is not None
     assert scale.grad.item() == pytest.approx(1 / (100 * 7) ** 0.5)
+
+
+def test_codes_on_one_side_of_zero_get_their_range_from_that_side() -> None:
+    values = torch.tensor([0.0, 2.0, 51.0])
+    assert range_scale(values, Codes(0, 255, 0)).item() == pytest.approx(0.2)
+    assert range_scale(-values, Codes(0, 255, 255)).item() == pytest.approx(0.2)
+    assert range_scale(torch.tensor([-1.0, 51.0]), Codes(0, 255, 0)).item() == pytest.approx(0.2)

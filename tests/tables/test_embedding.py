@@ -10,6 +10,7 @@ LAYOUT = Layout(("user", "item", "genres"), (3, 4, 5), (1, 1, 3), numbers=2, seq
 
 def embedding(clip: bool = False) -> FusedEmbedding:
     weight = torch.arange(12.0).unsqueeze(1).repeat(1, 2)
+    weight[7] = 0.0  # padding
     return FusedEmbedding(LAYOUT, DenseTable(weight, torch.tensor(LAYOUT.starts)), clip=clip)
 
 

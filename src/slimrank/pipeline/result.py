@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from slimrank.data.rows import Dataset
-from slimrank.evaluate.machine import machine
-from slimrank.evaluate.measure import Measured
-from slimrank.evaluate.paired import Comparison
+from slimrank.evaluation.machine import machine
+from slimrank.evaluation.measure import Measured
+from slimrank.evaluation.paired import Comparison
 from slimrank.recipe import Recipe
 
 

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimrank.compress.steps import Context, compress
+from slimrank.compression.steps import Context, compress
 from slimrank.config import Config, InputError, nearest
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
-from slimrank.evaluate.measure import measure
-from slimrank.evaluate.paired import compare
-from slimrank.export.artifact import export
+from slimrank.evaluation.measure import measure
+from slimrank.evaluation.paired import compare
+from slimrank.exporting.artifact import export
 from slimrank.files import only_here, read_json, write_json
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
@@ -36,11 +36,11 @@ from slimrank.report import write_report
 from slimrank.pipeline.result import combined, provenance, seed_record
 from slimrank.pipeline.stages import stage
 from slimrank.tables.embedding import Layout
-from slimrank.train.checkpoint import Checkpoint, load_tensors, save_tensors
-from slimrank.train.examples import Examples, score
-from slimrank.train.loop import Hook, KeepZeros, Training, fit, hard_labels
-from slimrank.train.losses import distillation
-from slimrank.train.progress import ShowProgress
+from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
+from slimrank.training.examples import Examples, score
+from slimrank.training.loop import Hook, KeepZeros, Training, fit, hard_labels
+from slimrank.training.losses import distillation
+from slimrank.training.progress import ShowProgress
 
 STAGES = ("train", "compress", "export", "evaluate", "report")
 MODEL = "model.safetensors"

@@ -74,9 +74,12 @@ def affine_from_range(minimum: float, maximum: float, bits: int = 8) -> tuple[fl
 
 
 def range_scale(values: Tensor, codes: Codes) -> Tensor:
-    """The smallest scale at which no value is clipped, per last dimension reduced to a scalar."""
-    above = values.amax().clamp(min=0) / codes.positive
-    below = -values.amin().clamp(max=0) / codes.negative
+    """The smallest scale at which no value is clipped, a scalar; 1 where all values are 0.
+
+    Where there are no codes on one side of zero, values on that side are clipped and do not count.
+    """
+    above = values.amax().clamp(min=0) / (codes.positive or torch.inf)
+    below = -values.amin().clamp(max=0) / (codes.negative or torch.inf)
     scale = torch.maximum(above, below)
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 

@@ -135,7 +135,9 @@ class FusedEmbedding(nn.Module):
         widths = self.layout.widths[split:]
         vectors = self.table(ids + self.offsets[split:], self.groups[split:])
         kept = (ids != 0).to(vectors.dtype).unsqueeze(-1)
-        totals = [part.sum(dim=1) for part in (vectors * kept).split(widths, dim=1)]
+        if self.training:  # keeps gradients from the padding row, which therefore is 0 and adds nothing to a sum
+            vectors = vectors * kept
+        totals = [part.sum(dim=1) for part in vectors.split(widths, dim=1)]
         counts = [part.sum(dim=1).clamp(min=1.0) for part in kept.split(widths, dim=1)]
         return torch.stack([total / count for total, count in zip(totals, counts, strict=True)], dim=1)
 

@@ -1,0 +1,88 @@
+"""Step: magnitude pruning. Weights of dense layers with |w| <= tau become 0 and are stored sparse.
+
+The file gets smaller; nothing gets faster (for that, prune neurons). Han et al. 2015, arXiv 1506.02626.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from slimrank.compression.steps import Context
+from slimrank.config import Config, InputError, register
+from slimrank.metrics import auc
+from slimrank.models.layers import Ranker
+from slimrank.training.examples import score
+
+SPARSITIES = tuple(step / 100 for step in range(98, 0, -2))
+
+
+class PruneWeights(Config):
+    """Set weights of dense layers with |w| <= tau to 0; give tau, a sparsity, or a bound on the loss of AUC."""
+
+    name: Literal["prune-weights"] = "prune-weights"
+    tau: float | None = Field(default=None, ge=0)
+    sparsity: float | None = Field(default=None, ge=0, lt=1)
+    max_auc_drop: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PruneWeights:
+        given = [name for name in ("tau", "sparsity", "max_auc_drop") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(f"give exactly one of tau, sparsity and max_auc_drop, got {given or 'none'}")
+        return self
+
+
+@register("step", PruneWeights)
+def prune_weights(model: Ranker, config: PruneWeights, context: Context) -> Ranker:
+    """The model with small weights at 0, by one threshold for all dense layers."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if not layers:
+        context.skip("weights", "the model has no dense layer")
+        return model
+    weights = [layer.weight.data for layer in layers.values()]
+    if config.tau is not None:
+        tau = config.tau
+    elif config.sparsity is not None:
+        tau = threshold(weights, config.sparsity)
+    else:
+        tau = largest_threshold(model, weights, float(config.max_auc_drop or 0.0), context)
+    apply_threshold(weights, tau)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    context.note(tau=tau, sparsity=zeros / sum(weight.numel() for weight in weights))
+    for name in layers:
+        context.touch(name)
+    return model
+
+
+def threshold(weights: list[Tensor], sparsity: float) -> float:
+    """The tau at which the fraction `sparsity` of all weights, rounded down, is at most tau in size; 0 if none."""
+    sizes = torch.cat([weight.abs().flatten() for weight in weights])
+    count = int(sparsity * len(sizes))
+    return float(sizes.kthvalue(count).values) if count else 0.0
+
+
+def apply_threshold(weights: list[Tensor], tau: float) -> None:
+    """Set weights with |w| <= tau to 0, in place."""
+    for weight in weights:
+        weight[weight.abs() <= tau] = 0.0
+
+
+def largest_threshold(model: Ranker, weights: list[Tensor], max_auc_drop: float, context: Context) -> float:
+    """The tau of the highest sparsity, of 2% to 98%, whose validation AUC is within the bound; 0 if none is."""
+    label = context.valid.label.cpu().numpy()
+    before = float(auc(label, score(model, context.valid)))
+    kept = [weight.clone() for weight in weights]
+    for sparsity in SPARSITIES:
+        tau = threshold(kept, sparsity)
+        apply_threshold(weights, tau)
+        after = float(auc(label, score(model, context.valid)))
+        for weight, original in zip(weights, kept, strict=True):
+            weight.copy_(original)
+        if before - after <= max_auc_drop:
+            context.note(valid_auc_before=before, valid_auc_after=after)
+            return tau
+    return 0.0

@@ -1,0 +1,81 @@
+"""Step: dense layers become 8-bit integers, their input ranges calibrated on train rows and learned in retraining.
+
+Unsigned activations with one scale a layer, signed weights with one scale an output. A layer that reads a quantised
+table takes the table's codes as they are. `models/quantized.py` has the arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from slimrank.compression.steps import Context, replace_module
+from slimrank.config import Config, register
+from slimrank.models.layers import MLP, InputLinear, Ranker
+from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
+from slimrank.tables.scaled import ScaledTable
+from slimrank.training.examples import score
+
+
+class QuantizeDense(Config):
+    """Quantise dense layers to int8, calibrated on `rows` train rows."""
+
+    name: Literal["quantize-dense"] = "quantize-dense"
+    rows: int = Field(default=4096, ge=1)
+
+
+@register("step", QuantizeDense)
+def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ranker:
+    """The model with every linear layer in its quantised, trainable form."""
+    for module in model.modules():
+        if isinstance(module, MLP):
+            module.fold_norms()
+    inputs = calibration_inputs(model, config.rows, context)
+    by_column = {f"{name}.{part}" for name, m in inputs_of_rows(model).items() for part in ("lookups", "others")}
+    direct = {f"{name}.lookups" for name in inputs_of_rows(model)} if reads_codes(model) else set()
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, nn.Linear):
+            continue
+        if name not in inputs:
+            context.skip(name, "was not run on the calibration rows")
+            continue
+        quantizer: InputQuantizer
+        if name in direct:
+            split = model.embedding.layout.num_categorical
+            table = model.embedding.table
+            assert isinstance(table, ScaledTable)
+            quantizer = TableQuantizer(table, model.embedding.groups[:split], table.dim)
+        else:
+            quantizer = ActivationQuantizer.calibrated(inputs[name], per_column=name in by_column)
+        replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer))
+        context.touch(name)
+    return model
+
+
+def inputs_of_rows(model: Ranker) -> dict[str, InputLinear]:
+    """The layers that read a row of the model's embedding."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, InputLinear)}
+
+
+def reads_codes(model: Ranker) -> bool:
+    """Whether the model's table has codes that a layer can take as they are."""
+    return isinstance(model.embedding.table, ScaledTable)
+
+
+def calibration_inputs(model: Ranker, rows: int, context: Context) -> dict[str, Tensor]:
+    """What every linear layer is given for a sample of train rows: by name, [rows, in_features]."""
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(context.train), generator=generator)[:rows].to(context.train.label.device)
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: seen.__setitem__(name, given[0].detach().clone()))
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    score(model, context.train.take(chosen))
+    for hook in hooks:
+        hook.remove()
+    return seen

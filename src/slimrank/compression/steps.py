@@ -1,0 +1,104 @@
+"""What a step is given and what it must tell, and the verb that applies a list of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from slimrank.config import Config, InputError, entries, find, nearest, runner
+from slimrank.models.layers import Ranker
+from slimrank.models.size import packed_bytes
+from slimrank.training.examples import Examples
+
+
+@dataclass
+class Context:
+    """What steps may look at, and the record of what they did.
+
+    `train` serves calibration, `valid` the choices that a step makes by itself (never test rows). `counts` holds, for
+    each field whose ids are sorted by falling frequency, how often training met each id.
+    """
+
+    train: Examples
+    valid: Examples
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seed: int = 0
+    touched: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def touch(self, what: str) -> None:
+        """Note that a part of the model was changed."""
+        self.touched.append(what)
+
+    def skip(self, what: str, why: str) -> None:
+        """Note that a part of the model was left as it was, and the reason."""
+        self.skipped.append({"name": what, "reason": why})
+
+    def note(self, **facts: Any) -> None:
+        """Note a number that the step chose or found."""
+        self.facts |= facts
+
+
+def as_steps(steps: Sequence[Config | Mapping[str, Any] | str]) -> list[Config]:
+    """Steps from configs, mappings with a key `name`, or names.
+
+    Raises:
+        InputError: a name or a key is unknown, or a value is not allowed.
+    """
+    chosen = []
+    for step in steps:
+        values: Any = {"name": step} if isinstance(step, str) else step
+        if isinstance(values, Mapping):
+            if "name" not in values:
+                raise InputError(f"a step needs a name. {nearest('', entries('step'))}")
+            values = find("step", str(values["name"])).config.parse(values, f"step {values['name']}")
+        chosen.append(values)
+    return chosen
+
+
+def compress(
+    model: Ranker,
+    steps: Sequence[Config | Mapping[str, Any] | str],
+    context: Context,
+    *,
+    in_place: bool = False,
+) -> tuple[Ranker, list[dict[str, Any]]]:
+    """Apply `steps` in order to a copy of `model` (to the model itself with `in_place`, which spares the copy).
+
+    Returns:
+        The smaller model, and for every step a record: its `name` and `settings`, what it `touched`, what it `skipped`
+        and why, `bytes_before` and `bytes_after` (packed, all of the model), and `facts` that it chose or found.
+    """
+    chosen = as_steps(steps)
+    model = model if in_place else copy.deepcopy(model)
+    records = []
+    for step in chosen:
+        context.touched, context.skipped, context.facts = [], [], {}
+        before = packed_bytes(model)
+        model = runner("step", step)(model, step, context)
+        settings = step.model_dump(mode="json", exclude={"name"})
+        records.append(
+            {
+                "name": step.name,  # type: ignore[attr-defined]
+                "settings": settings,
+                "touched": context.touched,
+                "skipped": context.skipped,
+                "bytes_before": before,
+                "bytes_after": packed_bytes(model),
+                "facts": context.facts,
+                "note": ", ".join(f"{name} {value:.4g}" for name, value in context.facts.items()),
+            }
+        )
+    return model, records
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` where `name` (dotted) stands in `model`."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, new)

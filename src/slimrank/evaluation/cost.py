@@ -1,0 +1,214 @@
+"""What a model costs: bytes on disk, on the wire and resident, and milliseconds beside what it is compared with.
+
+Everything is measured on the artifact that ships, by the runtime that serves it. Latency is that of `session.run` on
+rows that are already encoded: it leaves out reading the request, looking up the vocabulary and validating ids, which
+are the same for every model compared. Left out: throughput under concurrent requests.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimrank.artifact import MANIFEST, open_artifact
+from slimrank.config import InputError
+from slimrank.data.encoding import VOCABULARY_FILE, Encoding, Inputs
+
+GRAPH = "model.onnx"
+WIRE_LEVEL = 9
+"""Level of zstd: on tables, levels 9 to 19 give the same bytes to 0.1%, and 19 takes a hundred times as long."""
+
+LEAST_SAMPLES = 299
+"""With fewer, the largest sample is no 95% upper bound of the 99th percentile: .99 ** 299 < .05."""
+
+WARM_UP = 20
+
+
+def bytes_of(path: Path) -> dict[str, int]:
+    """Bytes of an artifact, as `result.json` holds them.
+
+    - `disk`: the graph and its weights (`model.onnx` and its external data).
+    - `vocabulary`: the vocabulary file.
+    - `wire`: every file of the artifact, each compressed with zstd.
+    - `resident`: memory that loading it and scoring 256 rows adds to a child process whose libraries are in use
+      already (see `resident`); pages of a mapped file count once touched, shared or not.
+
+    Raises:
+        InputError: `path` is not a sound artifact.
+    """
+    artifact = open_artifact(path)
+    sizes = {name: file.stat().st_size for name, file in artifact.files.items()}
+    return {
+        "disk": sum(size for name, size in sizes.items() if name.startswith(GRAPH)),
+        "vocabulary": sizes[VOCABULARY_FILE],
+        "wire": sum(wire_bytes(file) for file in (*artifact.files.values(), artifact.path / MANIFEST)),
+        "resident": resident_bytes(path),
+    }
+
+
+def wire_bytes(file: Path) -> int:
+    """Bytes of one file after zstd, which is what a server that compresses, or an image layer, sends."""
+    from pyarrow import Codec, memory_map
+
+    if not file.stat().st_size:
+        return 0
+    with memory_map(str(file)) as source:
+        return int(Codec("zstd", compression_level=WIRE_LEVEL).compress(source.read_buffer()).size)
+
+
+def resident_bytes(path: Path) -> int:
+    """Memory that `slimrank.evaluation.resident` measures for this artifact in a fresh process.
+
+    Raises:
+        InputError: the artifact does not load; with the child's words.
+    """
+    command = [sys.executable, "-m", "slimrank.evaluation.resident", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{path}: cannot measure resident memory: {done.stderr.strip().splitlines()[-1]}")
+    return int(json.loads(done.stdout)["resident"])
+
+
+class Timed(Protocol):
+    """Whatever has an onnxruntime session, such as a `runtime.Model`."""
+
+    @property
+    def session(self) -> Any:
+        """The session, with inputs `ids` and, where there are numbers, `numbers`."""
+
+
+def latency(
+    models: Mapping[str, Timed],
+    inputs: Inputs | Mapping[str, Inputs],
+    sizes: Sequence[int] = (1, 32, 256),
+    samples: int = 300,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Milliseconds of `session.run` on encoded rows: name -> rows ("1", ...) -> `p50`, `p99`, `samples`.
+
+    The models take turns in one run, so that whatever else the machine does hits all of them; every sample is another
+    stretch of rows, so that lookups are as cold as they would be. After a warm-up, with garbage collection off.
+    The number of threads is that of each session.
+
+    Args:
+        models: name -> loaded model.
+        inputs: encoded rows, for all models or by name where models encode differently.
+        sizes: rows per call.
+        samples: calls per model and size; at least 299.
+
+    Raises:
+        InputError: too few samples, no rows.
+    """
+    if samples < LEAST_SAMPLES:
+        raise InputError(f"samples: got {samples}, allowed {LEAST_SAMPLES} or more; fewer cannot bound a p99")
+    rows = inputs if isinstance(inputs, Mapping) else dict.fromkeys(models, inputs)
+    empty = [name for name in models if not len(rows[name].ids)]
+    if empty:
+        raise InputError(f"no rows to time: {', '.join(empty)}")
+    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in models}
+    for size in sizes:
+        for name, taken in _take_turns(models, rows, size, samples).items():
+            p50, p99 = np.percentile(taken, [50, 99]) / 1e6
+            found[name][str(size)] = {"p50": round(float(p50), 6), "p99": round(float(p99), 6), "samples": samples}
+    return found
+
+
+def _take_turns(
+    models: Mapping[str, Timed], rows: Mapping[str, Inputs], size: int, samples: int
+) -> dict[str, NDArray[np.int64]]:
+    """Nanoseconds of every call, with `size` rows a call, the models one after the other within every sample."""
+    taken = {name: np.empty(samples, dtype=np.int64) for name in models}
+    sessions = {name: model.session for name, model in models.items()}
+    names = {name: {one.name for one in session.get_inputs()} for name, session in sessions.items()}
+    with _no_collection():
+        for sample in range(-WARM_UP, samples):
+            for name, session in sessions.items():
+                feeds = _stretch(rows[name], sample * size, size, names[name])
+                begin = time.perf_counter_ns()
+                session.run(None, feeds)
+                # A negative sample is warm-up: it is overwritten by the real ones at the end of the list.
+                taken[name][sample] = time.perf_counter_ns() - begin
+    return taken
+
+
+def _stretch(inputs: Inputs, start: int, size: int, names: set[str]) -> dict[str, NDArray[Any]]:
+    """`size` rows from `start` on, round and round, as the session's feeds."""
+    index = np.arange(start, start + size) % len(inputs.ids)
+    feeds = {"ids": inputs.ids, "numbers": inputs.numbers}
+    return {name: array[index] for name, array in feeds.items() if name in names}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage collected before and off within."""
+    gc.collect()
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The lookups of a model and nothing else; `latency` times it like a model, on its own `inputs`."""
+
+    session: Any
+    inputs: Inputs
+
+
+def floor(inputs: Inputs, encoding: Encoding, table_bytes: int, threads: int = 1) -> Floor:
+    """The same ids, looked up in onnxruntime in one table of the same bytes: no model of these lookups is faster.
+
+    Args:
+        inputs: encoded rows, local ids [N, K].
+        encoding: names the field behind each column, and how many ids it has.
+        table_bytes: of all tables of the model together; a row of the floor's has table_bytes / ids, at least one.
+        threads: as the models'.
+
+    Raises:
+        InputError: there are no ids, or the table is 2 GB or more, which no single graph can hold.
+    """
+    if not encoding.sizes:
+        raise InputError("the floor needs a categorical or sequence field: this model looks nothing up")
+    num_rows = sum(encoding.sizes.values())
+    width = max(1, round(table_bytes / num_rows))
+    if num_rows * width >= 2**31 - 2**16:
+        raise InputError(f"the floor needs a table below 2 GB, got {num_rows} rows of {width} bytes")
+    starts = dict(zip(encoding.sizes, np.cumsum([0, *encoding.sizes.values()]), strict=False))
+    offsets = np.array([starts[name] for name in encoding.schema.columns])
+    numbers = np.empty((len(inputs.ids), 0), dtype=np.float32)
+    ids = (inputs.ids + offsets).astype(np.int32)
+    return Floor(_lookup(num_rows, width, len(offsets), threads), Inputs(ids, numbers))
+
+
+def _lookup(num_rows: int, width: int, columns: int, threads: int) -> Any:
+    """A session of one Gather from uint8 [num_rows, width]."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    content = np.random.default_rng(0).bytes(num_rows * width)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        "floor",
+        [helper.make_tensor_value_info("ids", TensorProto.INT32, ["n", columns])],
+        [helper.make_tensor_value_info("rows", TensorProto.UINT8, ["n", columns, width])],
+        [helper.make_tensor("table", TensorProto.UINT8, [num_rows, width], content, raw=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

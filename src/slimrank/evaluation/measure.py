@@ -1,0 +1,66 @@
+"""Several artifacts of one dataset, measured side by side on the same rows: what `result.json` holds of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimrank import runtime
+from slimrank.artifact import open_artifact
+from slimrank.data.rows import Dataset, group_codes
+from slimrank.evaluation.cost import bytes_of, latency
+from slimrank.metrics import quality
+
+LATENCY_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`record` is the artifact's part of `result.json`; `logits` [N] are its scores of the split's rows."""
+
+    record: dict[str, Any]
+    logits: NDArray[np.float32]
+
+
+def measure(
+    artifacts: Mapping[str, Path], dataset: Dataset, split: str = "test", *, threads: int = 1
+) -> dict[str, Measured]:
+    """Quality, bytes and latency of every artifact on the rows of one split, latency in turns in one run.
+
+    Every artifact gets raw rows and encodes them by its own vocabulary, as it will where it is deployed.
+
+    Raises:
+        InputError: an artifact is not sound, or the rows do not fit it.
+    """
+    frame = dataset.splits[split]
+    label = frame[dataset.schema.label].to_numpy()
+    groups = group_codes(dataset)
+    models = {name: runtime.load(path, threads=threads) for name, path in artifacts.items()}
+    inputs = {name: model.encoding.encode(frame) for name, model in models.items()}
+    logits = {name: model.score(inputs[name]) for name, model in models.items()}
+    head = {name: rows.take(slice(0, LATENCY_ROWS)) for name, rows in inputs.items()}
+    times = latency(models, head)
+    return {
+        name: Measured(
+            {
+                "quality": quality(label, logits[name], None if groups is None else groups[split]),
+                "bytes": bytes_of(path),
+                "latency_ms": times[name],
+                "tensors": tensors_of(path),
+            },
+            logits[name],
+        )
+        for name, path in artifacts.items()
+    }
+
+
+def tensors_of(path: Path) -> list[dict[str, Any]]:
+    """Name and bytes of every tensor of an artifact's graph, the largest first."""
+    tensors = open_artifact(path).manifest["graph"]["tensors"]
+    kept = [{"name": tensor["name"], "bytes": tensor["bytes"]} for tensor in tensors]
+    return sorted(kept, key=lambda tensor: -tensor["bytes"])

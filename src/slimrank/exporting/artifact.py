@@ -1,0 +1,80 @@
+"""Model to artifact: graph, vocabulary, manifest and model card, written whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimrank.artifact import write_artifact
+from slimrank.config import Config, runner
+from slimrank.data.encoding import Encoding
+from slimrank.exporting.card import model_card
+from slimrank.exporting.onnx import Onnx
+from slimrank.exporting.pack import pack
+from slimrank.models.layers import Ranker
+
+
+def export(
+    model: Ranker,
+    encoding: Encoding,
+    path: Path,
+    target: Config | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the artifact of `model` to the directory `path`.
+
+    Args:
+        model: in its trainable or its packed form; it is not changed.
+        encoding: what the model's rows were encoded with; it is cut to the ids that the model still has.
+        path: the artifact's directory; an artifact that is there is replaced in one step.
+        target: a registered target; ONNX by default.
+        provenance: what the manifest says beside the graph: recipe, data, seeds, versions.
+
+    Raises:
+        InputError: the artifact cannot be written.
+    """
+    target = target or Onnx()
+    packed = pack(model)
+    layout = packed.embedding.layout
+    cut = encoding.cut(dict(zip(layout.names, layout.sizes, strict=True)))
+    with tempfile.TemporaryDirectory() as folder:
+        written: list[Path] = runner("target", target)(target, packed, Path(folder))
+        manifest = {**(provenance or {}), "target": target.model_dump(mode="json"), **describe_graph(written[0])}
+        files: dict[str, Path | bytes] = {file.name: file for file in written}
+        files |= cut.files()
+        files["README.md"] = model_card(manifest, cut).encode()
+        write_artifact(path, files, manifest)
+
+
+def describe_graph(path: Path) -> dict[str, Any]:
+    """Inputs, outputs, tensors and operators of the graph at `path`, for a manifest that is read without onnx."""
+    import onnx_ir as ir
+
+    graph = ir.load(path).graph
+    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
+    return {
+        "inputs": [_signature(value) for value in graph.inputs],
+        "outputs": [_signature(value) for value in graph.outputs],
+        "graph": {
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "dtype": tensor.dtype.name.lower(),
+                    "shape": [int(size) for size in tensor.shape.numpy()],
+                    "bytes": int(tensor.nbytes),
+                    "nonzero": int((tensor.numpy() != 0).sum()),
+                }
+                for tensor in tensors
+            ],
+            "operators": dict(sorted(Counter(node.op_type for node in graph).items())),
+        },
+    }
+
+
+def _signature(value: Any) -> dict[str, Any]:
+    """Name, type and shape of an input or output; a dimension that varies is its name."""
+    shape = [size if isinstance(size, int) else str(size.value) for size in value.shape]
+    return {"name": value.name, "dtype": value.dtype.name.lower(), "shape": shape}

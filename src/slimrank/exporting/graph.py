@@ -1,0 +1,139 @@
+"""Torch module to ONNX graph: inputs `ids` int32 [N, K] and, where there are numbers, `numbers` float32 [N, M]; output
+`logit` float32 [N]. Opset 21 and IR version 10 are pinned, since exporter and runtimes disagree on their defaults.
+
+Names, metadata and types that no runtime needs are dropped: in a model of some tens of kilobytes they are a tenth.
+Left out: vocabulary, manifest and everything else of the artifact around the graph.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from torch import nn
+
+from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_quantizers, unpack_at_load
+from slimrank.exporting.sparse import store_sparse
+from slimrank.tables.integer import OPSET
+
+IR_VERSION = 10
+EXTERNAL_FROM = 1 << 20  # bytes of a tensor from which it is stored beside the graph, to be mapped and not copied
+
+
+def build_graph(
+    model: nn.Module, columns: int, numbers: int = 0, *, sparse: bool = True, unpack_limit: int = LOAD_UNPACK_LIMIT
+) -> ir.Model:
+    """The graph of a packed `model` called with ids [N, columns] and numbers [N, numbers].
+
+    `sparse` lets pruned weights be stored sparse where that is smaller. Packed tables of at most `unpack_limit` bytes
+    are unpacked when the graph is loaded, larger ones by the row.
+    """
+    graph = trace(model, columns, numbers)
+    split_quantizers(graph.graph)
+    feed_codes(graph.graph)
+    unpack_at_load(graph.graph, unpack_limit)
+    shrink(graph)
+    if sparse:
+        store_sparse(graph.graph)
+    strip(graph)
+    return graph
+
+
+def trace(model: nn.Module, columns: int, numbers: int = 0) -> ir.Model:
+    """The graph as torch exports it, with any number of rows.
+
+    Raises:
+        ValueError: the model works for one number of rows only.
+    """
+    training = model.training
+    rows = torch.export.Dim("N")
+    args = [torch.zeros(2, columns, dtype=torch.int32)] + ([torch.zeros(2, numbers)] if numbers else [])
+    try:
+        with _silent(), torch.no_grad():
+            program = torch.onnx.export(
+                model.eval(),
+                tuple(args),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["ids", "numbers"][: len(args)],
+                output_names=["logit"],
+                dynamic_shapes=tuple({0: rows} for _ in args),
+                verbose=False,
+            )
+    finally:
+        model.train(training)
+    assert program is not None
+    graph: ir.Model = program.model
+    graph.ir_version = IR_VERSION
+    for value in graph.graph.inputs:
+        if value.shape is None or isinstance(value.shape[0], int):
+            raise ValueError(
+                f"the model fixes the number of rows of {value.name!r}: len() of a batch does, shape[0] does not"
+            )
+    return graph
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not there and on its own deprecated calls."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def shrink(model: ir.Model) -> None:
+    """Drops nodes and initialisers that nothing reads, and keeps one of each that are alike."""
+    for change in (
+        common.IdentityEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True),
+        common.CommonSubexpressionEliminationPass(),
+        common.DeduplicateInitializersPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    ):
+        change(model)
+
+
+def strip(model: ir.Model) -> None:
+    """Drops metadata, and the types of all but inputs and outputs; names become short, except those of weights."""
+    shrink(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.producer_name, model.producer_version, model.graph.name = "slimrank", None, "slimrank"
+    model.metadata_props.clear()
+    interface = [*model.graph.inputs, *model.graph.outputs]
+    computed = [output for node in model.graph for output in node.outputs]
+    for value in (*interface, *model.graph.initializers.values(), *computed):
+        value.metadata_props.clear()
+        if value not in interface:
+            value.type, value.shape = None, None
+    for node in model.graph:
+        node.name = None
+    initializers = model.graph.initializers
+    unnamed = [v for name, v in initializers.items() if "." not in name or (v.const_value and v.const_value.size == 1)]
+    for letter, values in (("c", unnamed), ("v", [value for value in computed if value not in interface])):
+        for count, value in enumerate(values):
+            value.name = f"{letter}{count}"
+
+
+def write_graph(model: ir.Model, path: Path, external_from: int = EXTERNAL_FROM) -> list[Path]:
+    """Writes the graph to `path`, tensors of `external_from` bytes or more to `path` + ".data"; the files written."""
+    data = path.with_name(path.name + ".data")
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    if any(tensor is not None and tensor.nbytes >= external_from for tensor in tensors):
+        ir.save(model, path, external_data=data.name, size_threshold_bytes=external_from)
+        return [path, data]
+    ir.save(model, path)
+    return [path]

@@ -1,0 +1,124 @@
+"""The HTTP application over one model: routes, limits on what comes in, errors as JSON.
+
+GET  /v2  /v2/health/live  /v2/health/ready  /v2/models/{name}  /v2/models/{name}/ready
+POST /v2/models/{name}/infer      encoded tensors to logits (Open Inference Protocol)
+POST /rank                        {"rows": [{...}, ...]} to probabilities and unknown counts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from slimrank.config import InputError, nearest
+from slimrank.runtime import Model
+from slimrank.serving.protocol import (
+    TooManyRows,
+    check_rows,
+    model_metadata,
+    read_request,
+    reply,
+    server_metadata,
+    version_of,
+)
+from slimrank.serving.server import Limits
+
+
+def create_app(model: Model, name: str, limits: Limits) -> Starlette:
+    """The application that serves `model` under `name`. Scoring runs in threads, so health is answered meanwhile."""
+
+    async def infer(request: Request) -> Response:
+        _check_name(request, name)
+        body = await _json_body(request, limits.max_body_bytes)
+        return JSONResponse(await run_in_threadpool(_infer, body, name, model, limits))
+
+    async def rank(request: Request) -> Response:
+        body = await _json_body(request, limits.max_body_bytes)
+        return JSONResponse(await run_in_threadpool(_rank, body, name, model, limits))
+
+    def of_model(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            _check_name(request, name)
+            return JSONResponse(answer)
+
+        return endpoint
+
+    routes = [
+        Route("/v2", _always(server_metadata())),
+        Route("/v2/health/live", _always({"live": True})),
+        Route("/v2/health/ready", _always({"ready": True})),
+        Route("/v2/models/{name}", of_model(model_metadata(name, model))),
+        Route("/v2/models/{name}/ready", of_model({"name": name, "ready": True})),
+        Route("/v2/models/{name}/infer", infer, methods=["POST"]),
+        Route("/rank", rank, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, InputError, Exception), _error))
+
+
+def _infer(body: Any, name: str, model: Model, limits: Limits) -> dict[str, Any]:
+    inputs = read_request(body, model, limits.max_rows)
+    return reply(body, name, model, model.score(inputs))
+
+
+def _rank(body: Any, name: str, model: Model, limits: Limits) -> dict[str, Any]:
+    if not isinstance(body, dict) or not isinstance(body.get("rows"), list):
+        raise InputError('the request must be an object with a list "rows"')
+    unknown = [key for key in body if key != "rows"]
+    if unknown:
+        raise InputError(f"unknown key {unknown[0][:80]!r}. {nearest(unknown[0][:80], ['rows'])}")
+    check_rows(len(body["rows"]), limits.max_rows)
+    predictions = model.predict(body["rows"])
+    return {
+        "model_name": name,
+        "model_version": version_of(model),
+        "probability": predictions.probability.tolist(),
+        "unknown": predictions.unknown,
+    }
+
+
+async def _json_body(request: Request, max_bytes: int) -> Any:
+    """The body as JSON, read no further than `max_bytes`; NaN and infinity are not JSON."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > max_bytes:
+        raise HTTPException(413, f"a body of {declared[:20]} bytes, at most {max_bytes} are allowed")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise HTTPException(413, f"a body of more than {max_bytes} bytes, at most {max_bytes} are allowed")
+        return from_json(bytes(body), allow_inf_nan=False)
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended before its length") from None
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
+
+
+def _check_name(request: Request, name: str) -> None:
+    asked = request.path_params["name"]
+    if asked != name:
+        raise HTTPException(404, f"unknown model {asked[:80]!r}. {nearest(asked[:80], [name])}")
+
+
+def _always(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse(answer)
+
+    return endpoint
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    """Every error as {"error": what, got, allowed}. An error of ours says nothing of its inside to the client."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    if isinstance(error, InputError):
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooManyRows) else 400)
+    return JSONResponse({"error": "internal error"}, 500)

@@ -1,0 +1,195 @@
+"""The training loop: batches in, a model fitted to them out, the weights of the best epoch kept.
+
+Everything that happens at the end of a step or an epoch and is not the loop itself is a hook: progress, checkpoints,
+zeros that stay zero. The order of rows and the noise of dropout are functions of (seed, epoch), so that a run that
+was killed goes on from its last epoch as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from slimrank.config import Config, InputError
+from slimrank.metrics import auc
+from slimrank.models.layers import Ranker
+from slimrank.models.quantized import QuantizedLinear
+from slimrank.training.examples import Examples, score
+from slimrank.training.losses import cross_entropy, row_penalty
+from slimrank.training.optimizers import one_cycle, optimizers
+
+Objective = Callable[[Tensor, Examples], Tensor]
+
+
+class Training(Config):
+    """How a model is fitted."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "one-cycle"] = "one-cycle"
+    l2: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    sparse_optimizer: Literal["adagrad", "adam"] = "adagrad"
+    patience: int = Field(default=3, ge=0)
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+
+
+@dataclass
+class State:
+    """Where a training is. `history` has one record an epoch."""
+
+    model: Ranker
+    optimizers: list[Optimizer]
+    epoch: int = 0
+    best_epoch: int = -1
+    best_auc: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def stale(self, patience: int) -> bool:
+        """Whether `patience` epochs (0: any number) have gone by without a better one."""
+        return patience > 0 and self.epoch - 1 - self.best_epoch >= patience
+
+
+class Hook:
+    """Does nothing; override what is needed."""
+
+    def on_start(self, state: State) -> None:
+        """Before the first epoch of this process; may restore an earlier state."""
+
+    def on_step(self, state: State) -> None:
+        """After the optimisers' step on a batch."""
+
+    def on_epoch(self, state: State) -> None:
+        """After an epoch was validated and recorded."""
+
+    def on_end(self, state: State) -> None:
+        """When training ends, by itself or by an error."""
+
+
+def hard_labels(logit: Tensor, batch: Examples) -> Tensor:
+    """The objective without a teacher."""
+    return cross_entropy(logit, batch.label)
+
+
+def fit(
+    model: Ranker,
+    train: Examples,
+    valid: Examples,
+    config: Training,
+    *,
+    seed: int,
+    objective: Objective = hard_labels,
+    hooks: Sequence[Hook] = (),
+) -> list[dict[str, Any]]:
+    """Fit `model` in place to `train`; it ends with the weights of the epoch with the best AUC on `valid`.
+
+    Returns:
+        One record an epoch: `epoch`, `loss` (mean over the epoch's batches), `valid_auc`.
+
+    Raises:
+        InputError: the loss is no longer finite.
+    """
+    state = State(model, optimizers(model, **_optimizer_options(config)))
+    for hook in hooks:
+        hook.on_start(state)
+    try:
+        while state.epoch < config.epochs and not state.stale(config.patience):
+            loss = _run_epoch(state, train, config, seed, objective, hooks)
+            _validate(state, loss, valid)
+            for hook in hooks:
+                hook.on_epoch(state)
+    finally:
+        for hook in hooks:
+            hook.on_end(state)
+    model.load_state_dict(state.best)
+    return state.history
+
+
+def _optimizer_options(config: Training) -> dict[str, Any]:
+    return {
+        "learning_rate": config.learning_rate,
+        "sparse": config.sparse_optimizer,
+        "weight_decay": config.weight_decay,
+    }
+
+
+def _run_epoch(
+    state: State, train: Examples, config: Training, seed: int, objective: Objective, hooks: Sequence[Hook]
+) -> float:
+    """Every batch of one epoch once; returns the mean loss."""
+    torch.manual_seed(seed * 1_000_003 + state.epoch)
+    state.model.train()
+    total, batches = torch.zeros(()), math.ceil(len(train) / config.batch_size)
+    for number, batch in enumerate(train.batches(config.batch_size, seed, state.epoch)):
+        _set_rate(state.optimizers, config, (state.epoch + number / batches) / config.epochs)
+        total += _step(state, batch, config, objective).to("cpu")
+        for hook in hooks:
+            hook.on_step(state)
+    return float(total) / batches
+
+
+def _step(state: State, batch: Examples, config: Training, objective: Objective) -> Tensor:
+    """One step of the optimisers on one batch; returns its loss."""
+    device = batch.label.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config, device)):
+        row = state.model.row(batch.ids, batch.numbers)
+        logit = state.model.score(batch.ids, row)
+    loss = objective(logit.float(), batch)
+    if config.l2:
+        loss = loss + config.l2 * row_penalty(row.fields)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in state.optimizers:
+        optimizer.step()
+    return loss.detach()
+
+
+def uses_bfloat16(config: Training, device: str) -> bool:
+    """Whether matrix products are taken in bfloat16; "auto" means where the processor multiplies it natively."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
+
+
+def _set_rate(chosen: list[Optimizer], config: Training, progress: float) -> None:
+    factor = one_cycle(progress) if config.schedule == "one-cycle" else 1.0
+    for optimizer in chosen:
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+
+
+def _validate(state: State, loss: float, valid: Examples) -> None:
+    """Note an epoch, and keep its weights if none before was better on `valid`."""
+    if not math.isfinite(loss):
+        raise InputError(f"training diverged in epoch {state.epoch + 1}: the loss is {loss}; lower learning_rate")
+    valid_auc = float(auc(valid.label.cpu().numpy(), score(state.model, valid)))
+    state.history.append({"epoch": state.epoch + 1, "loss": loss, "valid_auc": valid_auc})
+    if valid_auc > state.best_auc:
+        state.best_auc, state.best_epoch = valid_auc, state.epoch
+        state.best = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
+    state.epoch += 1
+
+
+class KeepZeros(Hook):
+    """Weights of dense layers that are exactly 0 when training starts (pruned ones) are 0 after every step."""
+
+    def on_start(self, state: State) -> None:
+        weights = [m.weight for m in state.model.modules() if isinstance(m, nn.Linear | QuantizedLinear)]
+        self.masks = [(weight, weight.detach() != 0) for weight in weights if bool((weight == 0).any())]
+
+    @torch.no_grad()
+    def on_step(self, state: State) -> None:
+        for weight, mask in self.masks:
+            weight.mul_(mask)

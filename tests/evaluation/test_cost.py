@@ -1,0 +1,185 @@
+"""Bytes and latency of a real artifact. No time is asserted, only what is measured and how often."""
+
+import gc
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+
+from slimrank import runtime
+from slimrank.config import InputError
+from slimrank.data.encoding import Encoding, Inputs
+from slimrank.data.schema import Field, Schema
+from slimrank.evaluation.cost import bytes_of, floor, latency, wire_bytes
+from slimrank.evaluation.resident import resident_now, spread_rows
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A model whose session notes the rows of every call before it runs the real one."""
+
+    model: runtime.Model
+    name: str
+    calls: list[tuple[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def session(self) -> Any:
+        return self
+
+    def get_inputs(self) -> Any:
+        return self.model.session.get_inputs()
+
+    def run(self, outputs: Any, feeds: dict[str, np.ndarray]) -> Any:
+        self.calls.append((self.name, feeds["ids"]))
+        assert not gc.isenabled()
+        return self.model.session.run(outputs, feeds)
+
+
+def some_inputs(encoding, rows=50):
+    return spread_rows(encoding, rows)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_bytes_on_disk_are_those_of_the_files(make_linear, external):
+    path = make_linear(external=external).path
+    found = bytes_of(path)
+    graph = [path / "model.onnx", *([path / "model.onnx.data"] if external else [])]
+    assert list(found) == ["disk", "vocabulary", "wire", "resident"]
+    assert found["disk"] == sum(file.stat().st_size for file in graph)
+    assert found["vocabulary"] == (path / "vocabulary.parquet").stat().st_size
+    assert found["wire"] == sum(wire_bytes(file) for file in path.iterdir())
+    assert 0 < found["resident"] < 2**30
+
+
+def test_wire_bytes_are_a_zstd_stream_of_the_file(tmp_path):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+    compressed = pyarrow.Codec("zstd", compression_level=9).compress(content)
+    assert wire_bytes(tmp_path / "a") == compressed.size < len(content)
+    assert wire_bytes(tmp_path / "empty") == 0
+
+
+def test_noise_does_not_shrink_on_the_wire(tmp_path):
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(100_000))
+    assert 100_000 <= wire_bytes(tmp_path / "noise") < 100_200
+
+
+def test_bytes_of_a_damaged_artifact_are_refused(linear, tmp_path):
+    (linear.path / "vocabulary.parquet").unlink()
+    with pytest.raises(InputError, match=r"vocabulary\.parquet"):
+        bytes_of(linear.path)
+    with pytest.raises(InputError, match="absent"):
+        bytes_of(tmp_path / "absent")
+
+
+def test_the_child_hands_over_why_it_cannot_load(make_linear):
+    def rename(model):
+        model.graph.output[0].name = model.graph.node[-1].output[0] = "score"
+
+    with pytest.raises(InputError, match=r"cannot measure resident memory: .*must be logit"):
+        bytes_of(make_linear(rename).path)
+
+
+def test_memory_in_use_is_counted():
+    before = resident_now()
+    held = np.ones(8_000_000, np.float64)
+    assert 0.9 * held.nbytes < resident_now() - before < 1.3 * held.nbytes
+
+
+def test_the_child_that_measures_imports_no_torch(linear):
+    code = "import sys, slimrank.evaluation.resident; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_spread_rows_touch_every_table_from_end_to_end(linear):
+    inputs = spread_rows(linear.encoding, 256)
+    sizes = [linear.encoding.sizes[name] for name in linear.encoding.schema.columns]
+    assert inputs.ids.min() == 0
+    assert inputs.ids.max(axis=0).tolist() == [size - 1 for size in sizes]
+    assert runtime.load(linear.path).score(inputs).shape == (256,)
+
+
+def test_latency_is_reported_by_name_and_rows(linear):
+    model = runtime.load(linear.path)
+    found = latency({"a": model, "b": model}, some_inputs(linear.encoding), sizes=(1, 8), samples=299)
+    assert list(found) == ["a", "b"]
+    assert list(found["a"]) == ["1", "8"]
+    for times in (*found["a"].values(), *found["b"].values()):
+        assert list(times) == ["p50", "p99", "samples"]
+        assert times["samples"] == 299
+        assert 0 < times["p50"] <= times["p99"] < math.inf
+
+
+def test_models_take_turns_on_rows_that_change(linear):
+    model, calls = runtime.load(linear.path), []
+    inputs = some_inputs(linear.encoding)
+    latency({name: Recorded(model, name, calls) for name in "ab"}, inputs, sizes=(8,), samples=299)
+    assert gc.isenabled()
+    names = [name for name, _ in calls]
+    assert names == ["a", "b"] * (len(names) // 2)
+    assert len(names) > 2 * 299
+    first, second, third = (calls[place][1] for place in (0, 1, 2))
+    assert first.tolist() == second.tolist() != third.tolist()
+    stacked = np.concatenate([ids for _, ids in calls[::2]])
+    assert {tuple(row) for row in stacked.tolist()} == {tuple(row) for row in inputs.ids.tolist()}
+
+
+def test_every_model_may_have_its_own_rows(linear):
+    model, calls = runtime.load(linear.path), []
+    inputs = some_inputs(linear.encoding)
+    zeros = Inputs(np.zeros_like(inputs.ids), inputs.numbers)
+    models = {name: Recorded(model, name, calls) for name in "ab"}
+    latency(models, {"a": inputs, "b": zeros}, sizes=(4,), samples=299)
+    assert not any(ids.any() for name, ids in calls if name == "b")
+    assert all(ids.shape == (4, inputs.ids.shape[1]) for _, ids in calls)
+
+
+def test_fewer_rows_than_asked_for_go_round(linear):
+    model = runtime.load(linear.path)
+    assert latency({"a": model}, some_inputs(linear.encoding, 3), sizes=(32,), samples=299)["a"]["32"]["samples"] == 299
+
+
+def test_what_cannot_be_timed_is_refused(linear):
+    model = runtime.load(linear.path)
+    with pytest.raises(InputError, match="got 298, allowed 299 or more"):
+        latency({"a": model}, some_inputs(linear.encoding), samples=298)
+    with pytest.raises(InputError, match="no rows to time: a"):
+        latency({"a": model}, some_inputs(linear.encoding).take(slice(0, 0)))
+
+
+def test_the_floor_looks_up_the_same_ids_in_a_table_of_the_same_bytes(linear):
+    inputs, sizes = some_inputs(linear.encoding), linear.encoding.sizes
+    rows = sum(sizes.values())
+    lowest = floor(inputs, linear.encoding, table_bytes=rows * 16)
+    (looked_up,) = lowest.session.run(None, {"ids": lowest.inputs.ids})
+    assert looked_up.shape == (*inputs.ids.shape, 16)
+    assert looked_up.dtype == np.uint8
+    assert lowest.inputs.ids.max() == rows - 1
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    columns = linear.encoding.schema.columns
+    assert (lowest.inputs.ids - inputs.ids == [starts[name] for name in columns]).all()
+    table = np.frombuffer(np.random.default_rng(0).bytes(rows * 16), np.uint8).reshape(rows, 16)
+    assert (looked_up == table[lowest.inputs.ids]).all()
+
+
+def test_the_floor_is_timed_beside_the_models(linear):
+    model, inputs = runtime.load(linear.path), some_inputs(linear.encoding)
+    lowest = floor(inputs, linear.encoding, table_bytes=1)
+    found = latency({"slim": model, "floor": lowest}, {"slim": inputs, "floor": lowest.inputs}, (1,), 299)
+    assert found["floor"]["1"]["samples"] == 299
+
+
+def test_a_floor_that_cannot_be_is_refused(linear):
+    with pytest.raises(InputError, match="below 2 GB"):
+        floor(some_inputs(linear.encoding), linear.encoding, table_bytes=3 << 30)
+    schema = Schema(fields=(Field(name="price", kind="numeric"),))
+    numbers = Inputs(np.zeros((2, 0), np.int32), np.zeros((2, 1), np.float32))
+    with pytest.raises(InputError, match="looks nothing up"):
+        floor(numbers, Encoding(schema, {}, {}), table_bytes=10)
