@@ -102,7 +102,9 @@ def inspect(artifact: Folder) -> None:
 def predict(
     artifact: Folder,
     rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A .parquet or .csv file of raw rows.")],
-    out: Annotated[Path | None, typer.Option(help="A .parquet or .csv file for the result; else CSV on stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .parquet or .csv file for the result; else CSV on stdout.")
+    ] = None,
 ) -> None:
     """Score raw rows; unknown ids are counted."""
     from slimrank.runtime import load

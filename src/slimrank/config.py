@@ -14,9 +14,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 FOLDERS = {
     "dataset": "slimrank.data.datasets",
@@ -147,28 +147,38 @@ def find(kind: str, name: str) -> Entry:
     return known[name]
 
 
+def name_of(config: Config) -> str:
+    """The name under which the thing that `config` describes is registered."""
+    return str(type(config).model_fields["name"].default)
+
+
 def runner(kind: str, config: Config) -> Callable[..., Any]:
     """What runs the thing that `config` describes."""
-    return find(kind, config.name).run  # type: ignore[attr-defined]
+    return find(kind, name_of(config)).run
 
 
-def named(kind: str) -> Any:
-    """The annotation of a pydantic field that holds one registered config of `kind`.
+def resolver(kind: str) -> BeforeValidator:
+    """What turns a pydantic field's input into a registered config of `kind`: `Annotated[Config, resolver("step")]`.
 
     Takes a config, a mapping with a key `name`, or the bare name, from Python, TOML and JSON alike.
     """
+    return BeforeValidator(lambda value: as_config(kind, value))
 
-    def resolve(value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"name": value}
-        if not isinstance(value, Mapping):
-            return value
-        if "name" not in value:
-            raise InputError(f"a {kind} needs a name. {nearest('', entries(kind))}")
-        entry = find(kind, str(value["name"]))
-        return entry.config.parse(value, f"{kind} {entry.name}")
 
-    return Annotated[SerializeAsAny[Config], BeforeValidator(resolve)]
+def as_config(kind: str, value: Any) -> Any:
+    """The registered config of `kind` that a name or a mapping with a key `name` describes; a config as it is.
+
+    Raises:
+        InputError: the name or a key is unknown, or a value is not allowed.
+    """
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        return value
+    if "name" not in value:
+        raise InputError(f"a {kind} needs a name. {nearest('', entries(kind))}")
+    entry = find(kind, str(value["name"]))
+    return entry.config.parse(value, f"{kind} {entry.name}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

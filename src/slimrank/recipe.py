@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from slimrank.config import Config, InputError, named, read_toml
+from slimrank.config import Config, InputError, as_config, read_toml, resolver
 from slimrank.training.loop import Training
+
+Dataset = Annotated[SerializeAsAny[Config], resolver("dataset")]
+Model = Annotated[SerializeAsAny[Config], resolver("model")]
+Step = Annotated[SerializeAsAny[Config], resolver("step")]
+Target = Annotated[SerializeAsAny[Config], resolver("target")]
 
 
 class Teacher(Config):
@@ -22,24 +27,28 @@ class Teacher(Config):
     With no seeds given, each run's teacher has the run's own seed.
     """
 
-    model: named("model") = Field(default={"name": "dcnv2"}, validate_default=True)
+    model: Model = Field(default_factory=lambda: as_config("model", "dcnv2"))
     training: Training = Training()
     seeds: tuple[int, ...] = ()
 
 
 class Student(Config):
-    """The small model that learns from the teacher. Without one, the teacher itself is compressed.
+    """The small model that learns from the teachers. Without one, the teacher itself is compressed.
 
-    With `warm_start` its table starts as the teacher's, which needs the same dimension.
+    With `warm_start` its table starts as the principal components of the teachers' (`training/warm_start.py`). It
+    reads the fields whose shuffling costs the teachers at least `min_field_importance` of AUC on validation rows
+    (`compression/fields.py`), or just `fields` where they are named.
     """
 
-    model: named("model") = Field(default={"name": "dnn", "hidden": (64, 32)}, validate_default=True)
+    model: Model = Field(default_factory=lambda: as_config("model", {"name": "dnn", "hidden": (64, 32)}))
     training: Training = Training()
     warm_start: bool = True
+    fields: tuple[str, ...] = ()
+    min_field_importance: float = Field(default=0.0, ge=0)
 
 
 class Distillation(Config):
-    """How the teacher's soft labels are mixed with the hard ones (`train/losses.py` has the formula)."""
+    """How the teacher's soft labels are mixed with the hard ones (`training/losses.py` has the formula)."""
 
     soft_weight: float = Field(default=0.9, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
@@ -49,16 +58,18 @@ class Recipe(Config):
     """Everything that a run does. What is not set is the main job's."""
 
     name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    data: named("dataset") = Field(default={"name": "movielens-100k"}, validate_default=True)
+    data: Dataset = Field(default_factory=lambda: as_config("dataset", "movielens-100k"))
     seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
     teacher: Teacher = Teacher()
     student: Student | None = Student()
     distillation: Distillation | None = Distillation()
-    steps: tuple[named("step"), ...] = Field(  # type: ignore[valid-type]
-        default=({"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}), validate_default=True
+    steps: tuple[Step, ...] = Field(
+        default_factory=lambda: tuple(
+            as_config("step", step) for step in ({"name": "quantize-tables", "bits": 4}, "quantize-dense")
+        )
     )
     retraining: Training | None = Training(epochs=4, patience=0)
-    target: named("target") = Field(default={"name": "onnx"}, validate_default=True)
+    target: Target = Field(default_factory=lambda: as_config("target", "onnx"))
     threads: int = Field(default=0, ge=0)  # for training; 0: all cores
 
     @model_validator(mode="after")

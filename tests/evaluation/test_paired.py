@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from slimrank.config import InputError
-from slimrank.metrics import auc
 from slimrank.evaluation.paired import Z_95, band_of_ids, compare, compare_slices, placements
+from slimrank.metrics import auc
 
 
 def two_models(generator, size, noise=0.5, levels=None):

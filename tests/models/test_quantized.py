@@ -128,7 +128,7 @@ def test_gradients_go_straight_through() -> None:
     assert layer.weight.grad is not None
     assert inputs.grad is not None
     assert isinstance(layer.inputs, ActivationQuantizer)
-    assert layer.inputs.scale.grad is not None
+    assert layer.inputs.log_scale.grad is not None
     torch.testing.assert_close(layer.weight.grad, inputs.detach().sum(dim=0).expand(3, -1), rtol=0.05, atol=0.5)
     torch.testing.assert_close(inputs.grad, layer.weight.detach().sum(dim=0).expand(64, -1), rtol=0.1, atol=0.05)
 

@@ -9,7 +9,6 @@ from slimrank.tables.affine import (
     affine_from_range,
     dequantize,
     fake_quantize,
-    learned_scale,
     quantize,
     range_scale,
     squared_error_scale,
@@ -39,7 +38,13 @@ def test_zero_is_exact_and_the_range_is_not_clipped(bits: int) -> None:
 
 @pytest.mark.parametrize(
     ("minimum", "maximum", "expected"),
-    [(0.0, 255.0, (1.0, 0)), (-255.0, 0.0, (1.0, 255)), (1.0, 255.0, (1.0, 0)), (0.0, 0.0, (1.0, 0)), (-1.0, 1.0, (2 / 255, 128))],
+    [
+        (0.0, 255.0, (1.0, 0)),
+        (-255.0, 0.0, (1.0, 255)),
+        (1.0, 255.0, (1.0, 0)),
+        (0.0, 0.0, (1.0, 0)),
+        (-1.0, 1.0, (2 / 255, 128)),
+    ],
 )
 def test_range_gives_scale_and_zero_point(minimum: float, maximum: float, expected: tuple[float, int]) -> None:
     scale, zero_point = affine_from_range(minimum, maximum)
@@ -77,15 +82,6 @@ def test_gradients_are_those_of_lsq() -> None:
     assert scale.grad is not None
     # inside: round(v/s) - v/s; below: -8; above: 7
     assert scale.grad.item() == pytest.approx((0 - 0.3) + (-8) + 7 + (1 - 0.9))
-
-
-def test_learned_scale_damps_the_gradient_and_not_the_value() -> None:
-    scale = torch.tensor(0.5, requires_grad=True)
-    scaled = learned_scale(scale, 100, Codes.unsigned(4))
-    assert scaled.item() == 0.5
-    scaled.backward()
-    assert scale.grad is not None
-    assert scale.grad.item() == pytest.approx(1 / (100 * 7) ** 0.5)
 
 
 def test_codes_on_one_side_of_zero_get_their_range_from_that_side() -> None:

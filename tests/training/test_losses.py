@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from slimrank.training.losses import cross_entropy, distillation, row_penalty, soft_cross_entropy
+from slimrank.training.losses import cross_entropy, distillation, lookup_penalty, row_penalty, soft_cross_entropy
 
 
 def sigmoid(x: float) -> float:
@@ -45,5 +45,6 @@ def test_extreme_logits_are_finite() -> None:
     assert cross_entropy(z, torch.tensor([0.0, 1.0])).isfinite()
 
 
-def test_row_penalty_is_half_the_mean_square_length() -> None:
-    assert row_penalty(torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])).item() == (1 + 4 + 9) / 2 / 2
+def test_penalties() -> None:
+    assert lookup_penalty(torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])).item() == (1 + 4 + 9) / 2 / 2
+    assert row_penalty(torch.tensor([[1.0, 2.0], [3.0, 0.0]])).item() == (1 + 4 + 9) / 2

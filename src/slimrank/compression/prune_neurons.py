@@ -56,7 +56,8 @@ def most_important(layer: nn.Module, reader: nn.Linear, keep: float) -> Tensor:
     incoming = sum(part.weight.detach().square().sum(dim=1) for part in matrices(layer))
     importance = torch.sqrt(torch.as_tensor(incoming)) * reader.weight.detach().norm(dim=0)
     count = max(1, math.ceil(keep * len(importance)))
-    return importance.topk(count).indices.sort().values
+    kept: Tensor = importance.topk(count).indices.sort().values
+    return kept
 
 
 def keep_outputs(layer: nn.Module, kept: Tensor) -> None:

@@ -34,7 +34,7 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
         if isinstance(module, MLP):
             module.fold_norms()
     inputs = calibration_inputs(model, config.rows, context)
-    by_column = {f"{name}.{part}" for name, m in inputs_of_rows(model).items() for part in ("lookups", "others")}
+    by_column = {f"{name}.{part}" for name in inputs_of_rows(model) for part in ("lookups", "others")}
     direct = {f"{name}.lookups" for name in inputs_of_rows(model)} if reads_codes(model) else set()
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, nn.Linear):
@@ -55,9 +55,9 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
     return model
 
 
-def inputs_of_rows(model: Ranker) -> dict[str, InputLinear]:
-    """The layers that read a row of the model's embedding."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, InputLinear)}
+def inputs_of_rows(model: Ranker) -> list[str]:
+    """Names of the layers that read a row of the model's embedding."""
+    return [name for name, module in model.named_modules() if isinstance(module, InputLinear)]
 
 
 def reads_codes(model: Ranker) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from slimrank.config import Config, InputError, entries, find, nearest, runner
+from slimrank.config import Config, as_config, name_of, runner
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.training.examples import Examples
@@ -45,23 +45,6 @@ class Context:
         self.facts |= facts
 
 
-def as_steps(steps: Sequence[Config | Mapping[str, Any] | str]) -> list[Config]:
-    """Steps from configs, mappings with a key `name`, or names.
-
-    Raises:
-        InputError: a name or a key is unknown, or a value is not allowed.
-    """
-    chosen = []
-    for step in steps:
-        values: Any = {"name": step} if isinstance(step, str) else step
-        if isinstance(values, Mapping):
-            if "name" not in values:
-                raise InputError(f"a step needs a name. {nearest('', entries('step'))}")
-            values = find("step", str(values["name"])).config.parse(values, f"step {values['name']}")
-        chosen.append(values)
-    return chosen
-
-
 def compress(
     model: Ranker,
     steps: Sequence[Config | Mapping[str, Any] | str],
@@ -75,7 +58,7 @@ def compress(
         The smaller model, and for every step a record: its `name` and `settings`, what it `touched`, what it `skipped`
         and why, `bytes_before` and `bytes_after` (packed, all of the model), and `facts` that it chose or found.
     """
-    chosen = as_steps(steps)
+    chosen = [as_config("step", step) for step in steps]
     model = model if in_place else copy.deepcopy(model)
     records = []
     for step in chosen:
@@ -85,7 +68,7 @@ def compress(
         settings = step.model_dump(mode="json", exclude={"name"})
         records.append(
             {
-                "name": step.name,  # type: ignore[attr-defined]
+                "name": name_of(step),
                 "settings": settings,
                 "touched": context.touched,
                 "skipped": context.skipped,

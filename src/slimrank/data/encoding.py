@@ -73,22 +73,28 @@ class Encoding:
         return {each.name: self.codecs[each.name].size + each.first_value - 1 for each in fields}
 
     def cut(self, sizes: Mapping[str, int]) -> Encoding:
-        """The same rules with fewer ids in some fields: values whose local id is not below the size become unknown.
+        """The rules of a smaller model: the fields in `sizes` with that many ids each, and all numbers.
+
+        Values whose local id is not below the field's size become unknown.
 
         Raises:
-            InputError: a size is larger than it was, or the field's ids are not a vocabulary's.
+            InputError: a field is unknown, a size is larger than it was, or the field's ids are not a vocabulary's.
         """
-        codecs, counts = dict(self.codecs), dict(self.counts)
-        for each in self.schema.categorical + self.schema.sequences:
-            codec, size = self.codecs[each.name], sizes.get(each.name, self.sizes[each.name])
-            if size == self.sizes[each.name]:
-                continue
-            if not isinstance(codec, Vocabulary) or not each.first_value <= size <= self.sizes[each.name]:
-                raise InputError(f"field {each.name!r} cannot be cut from {self.sizes[each.name]} ids to {size}")
-            codecs[each.name] = Vocabulary(codec.values.head(size - each.first_value))
-            if each.name in counts:
-                counts[each.name] = counts[each.name][:size]
-        return Encoding(self.schema, codecs, self.scales, counts)
+        codecs, counts = {}, {}
+        by_name = {each.name: each for each in self.schema.categorical + self.schema.sequences}
+        for name, size in sizes.items():
+            if name not in by_name:
+                raise InputError(f"unknown field {name!r}. {nearest(name, by_name)}")
+            codec, first = self.codecs[name], by_name[name].first_value
+            if size != self.sizes[name]:
+                if not isinstance(codec, Vocabulary) or not first <= size <= self.sizes[name]:
+                    raise InputError(f"field {name!r} cannot be cut from {self.sizes[name]} ids to {size}")
+                codec = Vocabulary(codec.values.head(size - first))
+            codecs[name] = codec
+            if name in self.counts:
+                counts[name] = self.counts[name][:size]
+        fields = tuple(each for each in self.schema.fields if each.kind == "numeric" or each.name in sizes)
+        return Encoding(self.schema.model_copy(update={"fields": fields}), codecs, self.scales, counts)
 
     @classmethod
     def fit(cls, schema: Schema, frame: polars.DataFrame) -> Encoding:

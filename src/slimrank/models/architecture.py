@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from slimrank.config import Config, runner
 from slimrank.models.layers import Ranker
@@ -37,4 +38,9 @@ def build_model(config: Config, layout: Layout, seed: int) -> Ranker:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Ranker = runner("model", config)(config, layout)
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
     return model

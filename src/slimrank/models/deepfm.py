@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from slimrank.config import register
@@ -34,12 +33,14 @@ class DeepFMModel(Ranker):
 
     def score(self, ids: Tensor, row: Row) -> Tensor:
         first: Tensor = self.first_order(self.weights(ids, row.numbers))
-        return first + factorization_machine(row.fields) + self.out(self.mlp(row)).squeeze(1)
+        deep: Tensor = self.out(self.mlp(row)).squeeze(1)
+        return first + factorization_machine(row.fields) + deep
 
 
 def factorization_machine(vectors: Tensor) -> Tensor:
     """Sum of the inner products of all pairs of a row's vectors: [N, fields, dim] to [N] (Rendle 2010, eq. 5).
 
+    >>> import torch
     >>> factorization_machine(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]))
     tensor([67.])
     """

@@ -61,9 +61,9 @@ class BilinearFusion(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(heads, left // heads, right // heads)))
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        left_heads = left.unflatten(1, (self.heads, -1)).transpose(0, 1)
-        right_heads = right.unflatten(1, (self.heads, -1)).transpose(0, 1)
-        bilinear = (torch.bmm(left_heads, self.weight) * right_heads).sum(dim=(0, 2))
+        left_heads = left.view(left.shape[0], self.heads, -1).transpose(0, 1)
+        right_heads = right.view(right.shape[0], self.heads, -1).transpose(0, 1)
+        bilinear: Tensor = (torch.bmm(left_heads, self.weight) * right_heads).sum(dim=(0, 2))
         linear: Tensor = self.left(left) + self.right(right)
         return linear.squeeze(1) + bilinear
 

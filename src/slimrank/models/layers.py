@@ -58,7 +58,8 @@ class InputLinear(nn.Module):
             parts.append(self.lookups(row.lookups.flatten(1)))
         if self.others is not None:
             parts.append(self.others(row.others))
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        total: Tensor = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return total
 
 
 class ByteDropout(nn.Module):
@@ -103,7 +104,6 @@ class MLP(nn.Module):
             hidden = self.dropout(torch.relu(norm(linear(hidden))))
         assert isinstance(hidden, Tensor)
         return hidden
-
 
     @torch.no_grad()
     def fold_norms(self) -> None:

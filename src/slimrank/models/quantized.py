@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import InputError
+from slimrank.models.size import sparse_bytes
 from slimrank.tables.affine import (
     WEIGHT_CODES,
     Codes,
     affine_from_range,
     fake_quantize,
-    learned_scale,
     quantize,
     round_through,
     squared_error_scale,
@@ -54,7 +54,7 @@ class ActivationQuantizer(InputQuantizer):
 
     def __init__(self, scale: Tensor, zero_point: int):
         super().__init__()
-        self.scale = nn.Parameter(scale.detach().clone().reshape(-1))
+        self.log_scale = nn.Parameter(scale.detach().reshape(-1).log())
         self.zero_point = zero_point
         self.codes = Codes(0, 255, zero_point)
 
@@ -78,18 +78,19 @@ class ActivationQuantizer(InputQuantizer):
         return cls(torch.stack([squared_error_scale(column, codes) for column in columns]), zero_point)
 
     def steps(self) -> Tensor:
-        return self.scale.squeeze()
+        return self.log_scale.exp().squeeze()
 
     def forward(self, values: Tensor) -> Tensor:
-        scale = learned_scale(self.scale, values.numel() / len(self.scale), self.codes)
-        return fake_quantize(values, scale, self.codes)
+        return fake_quantize(values, self.log_scale.exp(), self.codes)
 
 
 class ScaledRows(Protocol):
     """What `TableQuantizer` asks of a table: `scale` [groups] float32, and the bits of a code."""
 
-    scale: Tensor
     bits: int
+
+    @property
+    def scale(self) -> Tensor: ...
 
 
 class TableQuantizer(InputQuantizer):
@@ -138,6 +139,12 @@ class QuantizedLinear(nn.Module):
     def pack(self) -> PackedLinear:
         """The packed form of the layer as it is now."""
         return PackedLinear(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed form, zeros of the weight stored sparse where that is less."""
+        packed = self.pack()
+        return packed.nbytes - packed.weight.numel() + sparse_bytes(packed.weight)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, int8"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Protocol, runtime_checkable
 
-from slimrank.tables.table import Table
+from torch import Tensor, nn
 
 
 def packed_bytes(model: nn.Module) -> int:
@@ -17,18 +17,29 @@ def packed_bytes(model: nn.Module) -> int:
     for module in model.modules():
         if id(module) in counted:
             continue
-        if isinstance(module, Table) or hasattr(module, "nbytes"):
-            total += int(module.nbytes)
+        if isinstance(module, Packable):
+            total += module.nbytes
             counted |= {id(part) for part in module.modules()}
-            continue
-        total += sum(sparse_bytes(p.numel(), int(p.count_nonzero()), 4) for p in module.parameters(recurse=False))
+        else:
+            total += sum(sparse_bytes(parameter) for parameter in module.parameters(recurse=False))
     return total
 
 
-def sparse_bytes(numbers: int, nonzero: int, width: int) -> int:
-    """Bytes of `numbers` numbers of `width` bytes: as they are, or as a bit mask and the nonzero ones if that is less.
+@runtime_checkable
+class Packable(Protocol):
+    """A module that knows how many bytes it takes when packed, with all it is made of."""
 
-    >>> sparse_bytes(1000, 1000, 4), sparse_bytes(1000, 100, 4)
-    (4000, 525)
+    @property
+    def nbytes(self) -> int:
+        """Packed bytes."""
+
+
+def sparse_bytes(values: Tensor) -> int:
+    """Bytes of a tensor as it is, or as a bit mask and its nonzero values where that is less.
+
+    >>> import torch
+    >>> sparse_bytes(torch.ones(1000)), sparse_bytes(torch.arange(1000) % 10 == 0)
+    (4000, 225)
     """
-    return min(numbers * width, (numbers + 7) // 8 + nonzero * width)
+    width = values.element_size()
+    return min(values.numel() * width, (values.numel() + 7) // 8 + int(values.count_nonzero()) * width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimrank.config import find
+from slimrank.config import find, name_of
 from slimrank.models.architecture import build_model
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.run import Run
@@ -24,15 +24,17 @@ def plan(recipe: Recipe, out: Path, data: Path | None = None) -> str:
     lines = [
         f"data      {run.dataset.name}: {rows} rows; {run.layout.num_rows:,} ids in {len(run.layout.names)} fields, "
         f"{run.layout.numbers} numbers",
-        f"teacher   {recipe.teacher.model.name}, {packed_bytes(teacher):,} bytes, seeds {seeds}",
+        f"teacher   {name_of(recipe.teacher.model)}, {packed_bytes(teacher):,} bytes, seeds {seeds}",
     ]
     if recipe.student is not None:
         student = build_model(recipe.student.model, run.layout, 0)
-        lines.append(f"student   {recipe.student.model.name}, {packed_bytes(student):,} bytes, seeds {list(recipe.seeds)}")
+        lines.append(
+            f"student   {name_of(recipe.student.model)}, {packed_bytes(student):,} bytes, seeds {list(recipe.seeds)}"
+        )
     for number, step in enumerate(recipe.steps, 1):
-        lines.append(f"step {number}    {step.name}: {find('step', step.name).summary}")
+        lines.append(f"step {number}    {name_of(step)}: {find('step', name_of(step)).summary}")
     if recipe.retraining is not None:
         lines.append(f"retrain   {recipe.retraining.epochs} epochs")
-    lines.append(f"export    {recipe.target.name}")
+    lines.append(f"export    {name_of(recipe.target)}")
     lines.append(f"out       {out}")
     return "\n".join(lines)

@@ -4,13 +4,13 @@
     value = (code - zero_point) * scale
 
 Rounding is to the nearest, halves to even, as in ONNX QuantizeLinear. Training uses the straight-through
-estimator for rounding and, for a learned scale, the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153).
-Jacob et al. 2018, arXiv 1712.05877, for the scheme.
+estimator for rounding and, for a learned scale, the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153). A learned
+scale is kept as its logarithm: it stays positive, and a step of Adam changes it by a share of itself, whatever its
+size, which makes LSQ's own balancing of gradients needless. Jacob et al. 2018, arXiv 1712.05877, for the scheme.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -98,12 +98,6 @@ def squared_error_scale(values: Tensor, codes: Codes, candidates: int = 48) -> T
 def round_through(values: Tensor) -> Tensor:
     """Round to the nearest integer, halves to even; its gradient is that of the identity."""
     return values + (values.round() - values).detach()
-
-
-def learned_scale(scale: Tensor, values_per_scale: float, codes: Codes) -> Tensor:
-    """`scale` itself, its gradient multiplied by 1 / sqrt(values * positive steps), LSQ's balance with the weights."""
-    factor = 1.0 / math.sqrt(max(values_per_scale, 1.0) * max(codes.positive, 1))
-    return scale * factor + (scale * (1.0 - factor)).detach()
 
 
 def fake_quantize(values: Tensor, scale: Tensor, codes: Codes) -> Tensor:

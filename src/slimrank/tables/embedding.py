@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -33,7 +34,9 @@ class Layout:
     def of(cls, encoding: Encoding) -> Layout:
         """The columns that an encoding gives."""
         schema, sizes = encoding.schema, encoding.sizes
-        widths = tuple(each.max_length if each.kind == "sequence" else 1 for each in schema.categorical + schema.sequences)
+        widths = tuple(
+            each.max_length if each.kind == "sequence" else 1 for each in schema.categorical + schema.sequences
+        )
         sequences = tuple(each.name for each in schema.sequences)
         return cls(tuple(sizes), tuple(sizes.values()), widths, len(schema.numeric), sequences)
 
@@ -55,6 +58,21 @@ class Layout:
     def per_column(self, values: tuple[int, ...]) -> Tensor:
         """`values`, one a field, repeated for each of the field's columns: [K] int64."""
         return torch.tensor(values, dtype=torch.int64).repeat_interleave(torch.tensor(self.widths, dtype=torch.int64))
+
+    def only(self, kept: Collection[str]) -> Layout:
+        """The fields in `kept` alone, in their order; numbers stay."""
+        chosen = [place for place, name in enumerate(self.names) if name in kept]
+        return Layout(
+            names=tuple(self.names[place] for place in chosen),
+            sizes=tuple(self.sizes[place] for place in chosen),
+            widths=tuple(self.widths[place] for place in chosen),
+            numbers=self.numbers,
+            sequences=tuple(name for name in self.sequences if name in kept),
+        )
+
+    def columns_of(self, kept: Collection[str]) -> Tensor:
+        """The columns of `ids` that belong to the fields in `kept`: [K'] int64."""
+        return self.per_column(tuple(int(name in kept) for name in self.names)).nonzero().flatten()
 
     def with_sizes(self, sizes: dict[str, int]) -> Layout:
         """The same fields with fewer ids: the ids of a field are sorted by frequency, so the rare ones are cut off."""
@@ -88,11 +106,14 @@ class Row(NamedTuple):
 class FusedEmbedding(nn.Module):
     """All categorical fields of a row from one table in one lookup, and sequences averaged over what is not padding.
 
-    With `clip`, ids beyond a field's size count as out of vocabulary: rows encoded before the vocabulary was cut.
+    Rows may have been encoded for a larger model: with `clip`, ids beyond a field's size count as out of vocabulary;
+    with `reads`, only those columns of the rows' ids are this layout's.
     """
 
-    def __init__(self, layout: Layout, table: Table, *, clip: bool = False):
+    def __init__(self, layout: Layout, table: Table, *, clip: bool = False, reads: Tensor | None = None):
         super().__init__()
+        self.reads: Tensor | None
+        self.register_buffer("reads", reads, persistent=False)
         self.layout = layout
         self.table = table
         self.clip = clip
@@ -121,8 +142,7 @@ class FusedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor, numbers: Tensor) -> Row:
         """`ids` [N, K] local ids and `numbers` [N, M] to the row that the model scores."""
-        if self.clip:
-            ids = torch.where(ids < self.sizes, ids, self.unknown.to(ids.dtype))
+        ids = self._columns(ids)
         if not self.layout.sequences:
             lookups = self.table(ids + self.offsets, self.groups)
             return Row(lookups, lookups[:, :0], numbers)
@@ -130,23 +150,34 @@ class FusedEmbedding(nn.Module):
         lookups = self.table(ids[:, :split] + self.offsets[:split], self.groups[:split])
         return Row(lookups, self._averages(ids[:, split:], split), numbers)
 
+    def _columns(self, ids: Tensor) -> Tensor:
+        """The columns of `ids` that this embedding reads, with ids beyond a field's size as out of vocabulary."""
+        if self.reads is not None:
+            ids = ids.index_select(1, self.reads)
+        return torch.where(ids < self.sizes, ids, self.unknown.to(ids.dtype)) if self.clip else ids
+
     def _averages(self, ids: Tensor, split: int) -> Tensor:
         """For each sequence the mean of its vectors that are not padding, [N, sequences, dim]; 0 for an empty one."""
-        widths = self.layout.widths[split:]
+        widths = list(self.layout.widths[split:])
         vectors = self.table(ids + self.offsets[split:], self.groups[split:])
         kept = (ids != 0).to(vectors.dtype).unsqueeze(-1)
         if self.training:  # keeps gradients from the padding row, which therefore is 0 and adds nothing to a sum
             vectors = vectors * kept
-        totals = [part.sum(dim=1) for part in vectors.split(widths, dim=1)]
-        counts = [part.sum(dim=1).clamp(min=1.0) for part in kept.split(widths, dim=1)]
+        totals = [part.sum(dim=1) for part in torch.split(vectors, widths, dim=1)]
+        counts = [part.sum(dim=1).clamp(min=1.0) for part in torch.split(kept, widths, dim=1)]
         return torch.stack([total / count for total, count in zip(totals, counts, strict=True)], dim=1)
+
+    def distinct_rows(self, ids: Tensor) -> Tensor:
+        """The vectors [R, dim] of the table's rows that `ids` [N, K] use, each once."""
+        rows: Tensor = self.table(torch.unique(self._columns(ids) + self.offsets))
+        return rows
 
     def with_table(self, table: Table) -> FusedEmbedding:
         """The same fields over another table."""
-        return FusedEmbedding(self.layout, table, clip=self.clip)
+        return FusedEmbedding(self.layout, table, clip=self.clip, reads=self.reads)
 
     def pack(self) -> FusedEmbedding:
-        """The form that is exported: packed table, and no clipping, since the artifact's vocabulary is cut as well."""
+        """The form that is exported: packed table, and rows that the artifact's own, smaller schema has encoded."""
         return FusedEmbedding(self.layout, self.table.pack())
 
     @property

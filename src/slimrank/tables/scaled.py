@@ -7,13 +7,14 @@ fifth of what 8 bits save, and three gathers are slower than one).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from slimrank.config import Config, InputError, register
-from slimrank.tables.affine import Codes, fake_quantize, learned_scale, quantize, range_scale, squared_error_scale
+from slimrank.tables.affine import Codes, fake_quantize, quantize, range_scale, squared_error_scale
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, unpack_bytes
 from slimrank.tables.table import Table, gather_rows
 
@@ -33,13 +34,13 @@ class Scaled(Config):
 class ScaledTable(Table):
     """Trainable form: float rows that are quantised as they are read, with a learned scale per group.
 
-    Shapes: `weight` [num_rows, dim] float32, `scale` [groups] float32.
+    Shapes: `weight` [num_rows, dim] float32, `log_scale` [groups] float32.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, bits: int, starts: Tensor, *, sparse: bool = False):
         super().__init__(weight.shape[0], weight.shape[1], starts)
         self.weight = nn.Parameter(weight)
-        self.scale = nn.Parameter(scale)
+        self.log_scale = nn.Parameter(scale.log())
         self.bits = bits
         self.codes = Codes.unsigned(bits)
         self.sparse = sparse
@@ -47,8 +48,12 @@ class ScaledTable(Table):
     def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
         vectors = gather_rows(self.weight, ids, sparse=self.sparse)
         groups = self.groups_of(ids) if groups is None else groups
-        scale = learned_scale(self.scale, vectors.numel() / len(self.scale), self.codes)
-        return fake_quantize(vectors, scale[groups].unsqueeze(-1), self.codes)
+        return fake_quantize(vectors, self.scale[groups].unsqueeze(-1), self.codes)
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale of each group: [groups] float32."""
+        return self.log_scale.exp()
 
     def pack(self) -> PackedTable:
         return PackedTable(pack_rows(self.weight.detach(), self.scale.detach(), self.bits, self.starts), self)
@@ -106,7 +111,7 @@ def pack_rows(weight: Tensor, scale: Tensor, bits: int, starts: Tensor) -> Tenso
     packed = torch.empty(num_rows, width, dtype=torch.uint8)
     bounds = [*starts.tolist(), num_rows]
     step = max(1, CHUNK // dim)
-    for group, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for group, (first, last) in enumerate(pairwise(bounds)):
         for start in range(first, last, step):
             stop = min(start + step, last)
             chunk = quantize(weight[start:stop], scale[group], codes).to(torch.uint8)
@@ -123,7 +128,7 @@ def group_scales(weight: Tensor, config: Scaled, starts: Tensor) -> Tensor:
     search = range_scale if config.range == "max" else squared_error_scale
     bounds = [*starts.tolist(), len(weight)]
     scales = []
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         stride = 1 if config.range == "max" else max(1, (last - first) * weight.shape[1] // SAMPLE)
         rows = weight[first:last:stride]
         scales.append(search(rows, codes) if rows.numel() else torch.ones((), device=weight.device))

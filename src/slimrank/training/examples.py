@@ -16,7 +16,7 @@ SCORED_AT_ONCE = 1 << 15  # rows scored at a time outside training
 
 @dataclass(frozen=True)
 class Examples:
-    """N rows: `ids` [N, K] int32, `numbers` [N, M] float32, `label` [N] float32 and, to distil, `teacher` [N] logits."""
+    """N rows: `ids` [N, K] int32, `numbers` [N, M] and `label` [N] float32, and, to distil, `teacher` [N] logits."""
 
     ids: Tensor
     numbers: Tensor
@@ -27,7 +27,8 @@ class Examples:
     def of(cls, rows: Rows, device: torch.device | str = "cpu") -> Examples:
         """The rows' arrays as tensors; on the CPU they share memory with the arrays."""
         arrays = (rows.inputs.ids, rows.inputs.numbers, rows.label)
-        ids, numbers, label = (torch.from_numpy(np.require(array, requirements="CW")).to(device) for array in arrays)
+        writable = (np.require(array, requirements=["C", "W"]) for array in arrays)
+        ids, numbers, label = (torch.from_numpy(array).to(device) for array in writable)
         return cls(ids, numbers, label)
 
     def __len__(self) -> int:
@@ -40,15 +41,15 @@ class Examples:
     def take(self, index: Tensor) -> Examples:
         """The rows of `index`, in its order."""
         teacher = None if self.teacher is None else self.teacher.index_select(0, index)
-        picked = (column.index_select(0, index) for column in (self.ids, self.numbers, self.label))
-        return Examples(*picked, teacher)
+        ids, numbers, label = (column.index_select(0, index) for column in (self.ids, self.numbers, self.label))
+        return Examples(ids, numbers, label, teacher)
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Examples]:
         """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.label.device)
-        for index in order.split(size):
-            yield self.take(index)
+        for start in range(0, len(self), size):
+            yield self.take(order[start : start + size])
 
 
 @torch.inference_mode()

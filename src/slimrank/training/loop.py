@@ -21,21 +21,28 @@ from slimrank.config import Config, InputError
 from slimrank.metrics import auc
 from slimrank.models.layers import Ranker
 from slimrank.models.quantized import QuantizedLinear
+from slimrank.tables.embedding import Row
 from slimrank.training.examples import Examples, score
-from slimrank.training.losses import cross_entropy, row_penalty
+from slimrank.training.losses import cross_entropy, lookup_penalty, row_penalty
 from slimrank.training.optimizers import one_cycle, optimizers
 
 Objective = Callable[[Tensor, Examples], Tensor]
 
 
 class Training(Config):
-    """How a model is fitted."""
+    """How a model is fitted.
+
+    `l2` is the weight of half the sum of squares of what the batch looks up: with `l2_of` "lookups" the mean over the
+    batch's rows, so that an id is pulled to 0 as often as it is met; with "rows" each distinct row of the table once.
+    """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
+    warm_up: float = Field(default=0.1, gt=0, lt=1)
     l2: float = Field(default=0.0, ge=0)
+    l2_of: Literal["lookups", "rows"] = "lookups"
     weight_decay: float = Field(default=0.0, ge=0)
     sparse_optimizer: Literal["adagrad", "adam"] = "adagrad"
     patience: int = Field(default=3, ge=0)
@@ -145,7 +152,7 @@ def _step(state: State, batch: Examples, config: Training, objective: Objective)
         logit = state.model.score(batch.ids, row)
     loss = objective(logit.float(), batch)
     if config.l2:
-        loss = loss + config.l2 * row_penalty(row.fields)
+        loss = loss + config.l2 * _penalty(state.model, batch, row, config)
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -154,17 +161,25 @@ def _step(state: State, batch: Examples, config: Training, objective: Objective)
     return loss.detach()
 
 
+def _penalty(model: Ranker, batch: Examples, row: Row, config: Training) -> Tensor:
+    """The L2 penalty of what the batch looks up."""
+    if config.l2_of == "lookups":
+        return lookup_penalty(row.fields)
+    return row_penalty(model.embedding.distinct_rows(batch.ids))
+
+
 def uses_bfloat16(config: Training, device: str) -> bool:
     """Whether matrix products are taken in bfloat16; "auto" means where the processor multiplies it natively."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
+        return bool(torch.cuda.is_bf16_supported())
+    found = torch.cpu.get_capabilities()
+    return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _set_rate(chosen: list[Optimizer], config: Training, progress: float) -> None:
-    factor = one_cycle(progress) if config.schedule == "one-cycle" else 1.0
+    factor = one_cycle(progress, config.warm_up) if config.schedule == "one-cycle" else 1.0
     for optimizer in chosen:
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * factor

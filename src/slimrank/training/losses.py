@@ -15,7 +15,7 @@ def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
 
 
 def soft_cross_entropy(logit: Tensor, teacher_logit: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy between the softened teacher and the softened student, a scalar (Hinton et al. 2015, arXiv 1503.02531).
+    """Cross-entropy between softened teacher and softened student, a scalar (Hinton et al. 2015, arXiv 1503.02531).
 
     T^2 * mean(softplus(z/T) - sigmoid(t/T) z/T). The factor T^2 keeps the size of the gradient, which falls with 1/T^2.
     """
@@ -32,10 +32,14 @@ def distillation(
     return soft_weight * soft + (1.0 - soft_weight) * cross_entropy(logit, label)
 
 
-def row_penalty(vectors: Tensor) -> Tensor:
-    """Half the mean over rows of the sum of squares of the row's vectors [N, ...], a scalar.
+def lookup_penalty(vectors: Tensor) -> Tensor:
+    """Half the mean over rows of the sum of squares of the row's vectors [N, fields, dim], a scalar.
 
-    The L2 penalty of the rows used: an id is pulled to 0 as often as it is met, and an id that the batch does not hold
-    costs nothing.
+    An id is pulled to 0 as often as it is met, and an id that the batch does not hold costs nothing.
     """
     return 0.5 * vectors.square().sum() / vectors.shape[0]
+
+
+def row_penalty(rows: Tensor) -> Tensor:
+    """Half the sum of squares of table rows [R, dim], a scalar: each row that the batch uses is pulled to 0 alike."""
+    return 0.5 * rows.square().sum()

@@ -64,12 +64,12 @@ def optimizers(
     return chosen
 
 
-def one_cycle(progress: float, warm_up: float = 0.3, start: float = 0.04, end: float = 4e-6) -> float:
+def one_cycle(progress: float, warm_up: float, start: float = 0.04, end: float = 4e-6) -> float:
     """The factor on the peak learning rate after a fraction `progress` of the steps (Smith 2018, arXiv 1803.09820).
 
-    Half a cosine from `start` up to 1 at `warm_up`, half a cosine down to `end`; the defaults are PyTorch's.
+    Half a cosine from `start` up to 1 at `warm_up`, half a cosine down to `end`; both defaults are PyTorch's.
 
-    >>> [round(one_cycle(x), 2) for x in (0.0, 0.3, 1.0)]
+    >>> [round(one_cycle(x, warm_up=0.3), 2) for x in (0.0, 0.3, 1.0)]
     [0.04, 1.0, 0.0]
     """
     rising = progress < warm_up
