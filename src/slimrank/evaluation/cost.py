@@ -33,6 +33,8 @@ LEAST_SAMPLES = 299
 """With fewer, the largest sample is no 95% upper bound of the 99th percentile: .99 ** 299 < .05."""
 
 WARM_UP = 20
+TURN = 10
+"""Calls in a row: one at a time, a small model would be timed right after a large one has emptied the cache."""
 
 
 def bytes_of(path: Path) -> dict[str, int]:
@@ -96,8 +98,9 @@ def latency(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds of `session.run` on encoded rows: name -> rows ("1", ...) -> `p50`, `p99`, `samples`.
 
-    The models take turns in one run, so that whatever else the machine does hits all of them; every sample is another
-    stretch of rows, so that lookups are as cold as they would be. After a warm-up, with garbage collection off.
+    The models take turns of `TURN` calls in one run, so that whatever else the machine does hits all of them, while
+    each has its weights in the cache as it has where it is served alone; every sample is another stretch of rows, so
+    that lookups are as cold as they would be. After a warm-up, with garbage collection off.
     The number of threads is that of each session.
 
     Args:
@@ -126,18 +129,19 @@ def latency(
 def _take_turns(
     models: Mapping[str, Timed], rows: Mapping[str, Inputs], size: int, samples: int
 ) -> dict[str, NDArray[np.int64]]:
-    """Nanoseconds of every call, with `size` rows a call, the models one after the other within every sample."""
+    """Nanoseconds of every call, with `size` rows a call, the models one after the other, `TURN` calls each."""
     taken = {name: np.empty(samples, dtype=np.int64) for name in models}
     sessions = {name: model.session for name, model in models.items()}
     names = {name: {one.name for one in session.get_inputs()} for name, session in sessions.items()}
     with _no_collection():
-        for sample in range(-WARM_UP, samples):
+        for start in range(-WARM_UP, samples, TURN):
             for name, session in sessions.items():
-                feeds = _stretch(rows[name], sample * size, size, names[name])
-                begin = time.perf_counter_ns()
-                session.run(None, feeds)
-                # A negative sample is warm-up: it is overwritten by the real ones at the end of the list.
-                taken[name][sample] = time.perf_counter_ns() - begin
+                for sample in range(start, min(start + TURN, samples)):
+                    feeds = _stretch(rows[name], sample * size, size, names[name])
+                    begin = time.perf_counter_ns()
+                    session.run(None, feeds)
+                    # A negative sample is warm-up: it is overwritten by the real ones at the end of the list.
+                    taken[name][sample] = time.perf_counter_ns() - begin
     return taken
 
 

@@ -88,7 +88,7 @@ class PackedTable(Table):
 
     def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
         groups = self.groups_of(ids) if groups is None else groups
-        codes = unpack_bytes(gather_rows(self.packed, ids, sparse=False), self.bits)
+        codes = unpack_bytes(gather_rows(self.packed, ids), self.bits)
         steps = self.scale / 2.0 ** (8 - self.bits)
         return dequantize_linear(codes, self.one, self.zero_point) * steps[groups].unsqueeze(-1)
 

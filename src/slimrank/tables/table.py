@@ -55,11 +55,12 @@ class Table(nn.Module, ABC):
         return f"{self.num_rows} x {self.dim}, {self.nbytes} bytes packed"
 
 
-def gather_rows(weight: Tensor, ids: Tensor, *, sparse: bool) -> Tensor:
-    """Rows [..., dim] of `weight` [num_rows, dim] at `ids` [...], with a sparse or a dense gradient.
+def gather_rows(weight: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
+    """Rows [..., dim] of `weight` [num_rows, dim] at `ids` [...], with a sparse or a dense gradient where it has one.
 
-    `index_select`, whose gradient is an `index_add`: twice as fast on a CPU as that of a dense `embedding`.
+    A dense gradient goes through `index_select`, whose gradient is an `index_add`: on a CPU twice as fast as that of
+    `embedding`. Without a gradient `embedding` it is, which exports to one Gather and nothing else.
     """
-    if sparse:
-        return functional.embedding(ids, weight, sparse=True)
+    if sparse or not weight.requires_grad:
+        return functional.embedding(ids, weight, sparse=sparse)
     return weight.index_select(0, ids.flatten()).view(*ids.shape, weight.shape[1])
