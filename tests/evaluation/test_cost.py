@@ -1,6 +1,7 @@
 """Bytes and latency of a real artifact. No time is asserted, only what is measured and how often."""
 
 import gc
+import itertools
 import math
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from slimrank import runtime
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
-from slimrank.evaluation.cost import bytes_of, floor, latency, wire_bytes
+from slimrank.evaluation.cost import TURN, bytes_of, floor, latency, wire_bytes
 from slimrank.evaluation.resident import resident_now, spread_rows
 
 
@@ -123,11 +124,14 @@ def test_models_take_turns_on_rows_that_change(linear):
     latency({name: Recorded(model, name, calls) for name in "ab"}, inputs, sizes=(8,), samples=299)
     assert gc.isenabled()
     names = [name for name, _ in calls]
-    assert names == ["a", "b"] * (len(names) // 2)
-    assert len(names) > 2 * 299
-    first, second, third = (calls[place][1] for place in (0, 1, 2))
-    assert first.tolist() == second.tolist() != third.tolist()
-    stacked = np.concatenate([ids for _, ids in calls[::2]])
+    turns = [list(turn) for _, turn in itertools.groupby(names)]
+    assert {len(turn) for turn in turns[:-2]} == {TURN}
+    assert [turn[0] for turn in turns] == ["a", "b"] * (len(turns) // 2)
+    assert names.count("a") == names.count("b") > 299
+    of_a, of_b = ([ids.tolist() for name, ids in calls if name == wanted] for wanted in "ab")
+    assert of_a == of_b
+    assert of_a[0] != of_a[1]
+    stacked = np.concatenate([ids for name, ids in calls if name == "a"])
     assert {tuple(row) for row in stacked.tolist()} == {tuple(row) for row in inputs.ids.tolist()}
 
 
