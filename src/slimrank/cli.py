@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,17 +75,16 @@ def evaluate(
     seed: Seeds = None,
 ) -> None:
     """Measure the artifacts of a recipe, or one artifact on a dataset's test rows (JSON)."""
-    if recipe is None or not (Path(recipe) / "manifest.json").exists():
+    if recipe is None or not Path(recipe).is_dir():
         from slimrank.report import print_result
 
         print_result(_run(recipe, data, out, seed, "evaluate") / "result.json")
         return
-    from slimrank.evaluation.measure import measure
-
-    chosen, folder = _recipe(None, data, None)
     if data is None:
-        raise InputError("evaluate ARTIFACT needs --data: a dataset's name, or a .parquet or .csv file")
+        raise InputError(f"{recipe} is a directory, so an artifact: it needs --data, a dataset's name or a file")
+    chosen, folder = _recipe(None, data, None)
     from slimrank.data import load_dataset
+    from slimrank.evaluation.measure import measure
 
     measured = measure({"artifact": Path(recipe)}, load_dataset(chosen.data, folder))
     _print_json(measured["artifact"].record)
@@ -146,18 +146,25 @@ def doctor() -> None:
 def _recipe(source: str | None, data: str | None, seeds: list[int] | None) -> tuple[Any, Path | None]:
     """The recipe, and the folder that holds its data where the user names one."""
     _need("torch", "train")
-    from slimrank.config import entries
     from slimrank.recipe import read_recipe
 
     changes: dict[str, Any] = {"seeds": tuple(seeds)} if seeds else {}
-    folder = None
-    if data is not None and data in entries("dataset"):
-        changes["data"] = {"name": data}
-    elif data is not None and Path(data).is_dir():
-        folder = Path(data)
-    elif data is not None:
-        changes["data"] = {"name": "table", "path": data}
+    config, folder = (None, None) if data is None else _data(data, source)
+    if config is not None:
+        changes["data"] = config
     return read_recipe(source, **changes), folder
+
+
+def _data(data: str, source: str | None) -> tuple[Any, Path | None]:
+    """The dataset that --data means, or None where it means a folder that holds the data of the recipe."""
+    from slimrank.data import resolve
+
+    if not Path(data).is_dir():
+        return resolve(data)
+    if source is None:
+        with contextlib.suppress(InputError):
+            return resolve(Path(data))
+    return None, Path(data)
 
 
 def _run(source: str | None, data: str | None, out: Path | None, seeds: list[int] | None, until: str) -> Path:

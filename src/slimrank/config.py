@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -86,9 +86,12 @@ def _owner(config: type[Config], path: Iterable[Any]) -> type[Config] | None:
     """The config class that a nested key belongs to, or None where the path leads through a union."""
     for part in path:
         field = config.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Config)):
+        annotation = field.annotation if field is not None else None
+        choices = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        owners = [one for one in choices if issubclass(one, Config)]
+        if len(owners) != 1:
             return None
-        config = field.annotation
+        config = owners[0]
     return config
 
 

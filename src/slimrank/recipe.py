@@ -10,9 +10,9 @@ import runpy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from slimrank.config import Config, InputError, as_config, read_toml, resolver
+from slimrank.config import Config, InputError, as_config, describe, read_toml, resolver
 from slimrank.training.loop import Training
 
 Dataset = Annotated[SerializeAsAny[Config], resolver("dataset")]
@@ -85,6 +85,16 @@ class Recipe(Config):
         return (seed, *others) if seed in self.teacher.seeds or not self.teacher.seeds else others
 
 
+def _config_called(name: str) -> type[Config]:
+    """The config class of that name, for an error in a Python recipe; `Recipe` if there is none."""
+    found = [kind for kind in _below(Config) if kind.__name__ == name]
+    return found[0] if found else Recipe
+
+
+def _below(kind: type[Config]) -> list[type[Config]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _below(child))]
+
+
 def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
     """The recipe of a TOML file, or the variable `recipe` of a Python file, or the main job; with some keys changed.
 
@@ -97,7 +107,10 @@ def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
     if path.suffix == ".py":
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        recipe = runpy.run_path(str(path)).get("recipe")
+        try:
+            recipe = runpy.run_path(str(path)).get("recipe")
+        except ValidationError as error:
+            raise InputError(describe(error, _config_called(error.title), str(path))) from None
         if not isinstance(recipe, Recipe):
             raise InputError(f"{path}: has no variable `recipe` that is a slimrank.Recipe")
         return Recipe.parse(recipe.model_dump() | changes, str(path)) if changes else recipe

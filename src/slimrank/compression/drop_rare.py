@@ -31,6 +31,11 @@ class DropRare(Config):
 def drop_rare(model: Ranker, config: DropRare, context: Context) -> Ranker:
     """The model over a shorter vocabulary."""
     layout = model.embedding.layout
+    embeddings = {name: module for name, module in model.named_modules() if isinstance(module, FusedEmbedding)}
+    quantised = [name for name, module in embeddings.items() if not isinstance(module.table, DenseTable)]
+    if quantised:
+        context.skip(", ".join(f"{name}.table" for name in quantised), "is quantised already: drop rare ids first")
+        return model
     sizes = {}
     for name, size in zip(layout.names, layout.sizes, strict=True):
         if name not in context.counts:
@@ -42,9 +47,8 @@ def drop_rare(model: Ranker, config: DropRare, context: Context) -> Ranker:
             continue
         sizes[name] = kept
         context.touch(f"{name}: {size:,} ids to {kept:,}")
-    for name, module in list(model.named_modules()):
-        if isinstance(module, FusedEmbedding):
-            replace_module(model, name, cut(module, layout.with_sizes(sizes), context))
+    for name, module in embeddings.items():
+        replace_module(model, name, cut(module, layout.with_sizes(sizes), context))
     return model
 
 
@@ -59,12 +63,9 @@ def kept_ids(counts: np.ndarray, min_count: int, reserved: int) -> int:
 
 def cut(embedding: FusedEmbedding, layout: Layout, context: Context) -> FusedEmbedding:
     """`embedding` over the fewer ids of `layout`."""
-    table = embedding.table
-    if not isinstance(table, DenseTable):
-        context.skip("embedding.table", "is quantised already: drop rare ids before quantising")
-        return embedding
+    table, old = embedding.table, embedding.layout
+    assert isinstance(table, DenseTable)
     parts = []
-    old = embedding.layout
     for name, start, size, kept in zip(old.names, old.starts, old.sizes, layout.sizes, strict=True):
         rows = table.weight.detach()[start : start + size]
         parts.append(_cut_field(rows, kept, int(name in old.sequences), context.counts.get(name)))
@@ -76,8 +77,8 @@ def _cut_field(rows: Tensor, kept: int, unknown: int, counts: np.ndarray | None)
     """The first `kept` rows; the row of unknown ids becomes the weighted mean of itself and the dropped rows."""
     if kept == len(rows) or counts is None:
         return rows
-    weights = torch.as_tensor(counts[: len(rows)], dtype=rows.dtype).clone()
-    weights[:kept] *= torch.arange(kept) == unknown
+    weights = torch.tensor(counts[: len(rows)], dtype=rows.dtype, device=rows.device)
+    weights[:kept] *= torch.arange(kept, device=rows.device) == unknown
     short = rows[:kept].clone()
     short[unknown] = (weights.unsqueeze(1) * rows).sum(dim=0) / weights.sum().clamp(min=1.0)
     return short

@@ -32,18 +32,31 @@ def prune_neurons(model: Ranker, config: PruneNeurons, context: Context) -> Rank
         if not isinstance(mlp, MLP):
             continue
         for index, layer in enumerate(mlp.linears):
-            reader = mlp.linears[index + 1] if index + 1 < len(mlp.linears) else getattr(model, "out", None)
             where = f"{name}.linears.{index}"
-            if not (isinstance(reader, nn.Linear) and reader.in_features == width_of(layer)):
-                context.skip(where, "its neurons are read by more than one dense layer")
+            reader = reader_of(model, mlp, index)
+            if reader is None:
+                context.skip(where, "its neurons are not read by just one dense layer")
+                continue
+            if not matrices(layer) or not isinstance(reader, nn.Linear):
+                context.skip(where, "is quantised already: prune neurons before quantising")
                 continue
             kept = most_important(layer, reader, config.keep)
+            if len(kept) == width_of(layer):
+                context.skip(where, f"all of its {len(kept)} neurons are kept")
+                continue
             context.touch(f"{where}: {width_of(layer)} neurons to {len(kept)}")
             keep_outputs(layer, kept)
             keep_norm(mlp.norms[index], kept)
             reader.weight = nn.Parameter(reader.weight.detach()[:, kept].clone())
             reader.in_features = len(kept)
     return model
+
+
+def reader_of(model: Ranker, mlp: MLP, index: int) -> nn.Module | None:
+    """The one layer that reads layer `index`: the next one, or `model.out` after the last of `model.mlp`; else None."""
+    if index + 1 < len(mlp.linears):
+        return mlp.linears[index + 1]
+    return getattr(model, "out", None) if mlp is getattr(model, "mlp", None) else None
 
 
 def width_of(layer: nn.Module) -> int:

@@ -41,7 +41,7 @@ def prune_weights(model: Ranker, config: PruneWeights, context: Context) -> Rank
     """The model with small weights at 0, by one threshold for all dense layers."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not layers:
-        context.skip("weights", "the model has no dense layer")
+        context.skip("weights", "the model has no dense layer of floats")
         return model
     weights = [layer.weight.data for layer in layers.values()]
     if config.tau is not None:
@@ -50,11 +50,16 @@ def prune_weights(model: Ranker, config: PruneWeights, context: Context) -> Rank
         tau = threshold(weights, config.sparsity)
     else:
         tau = largest_threshold(model, weights, float(config.max_auc_drop or 0.0), context)
-    apply_threshold(weights, tau)
+    for name, weight in zip(layers, weights, strict=True):
+        before = int(weight.count_nonzero())
+        apply_threshold([weight], tau)
+        zeroed = before - int(weight.count_nonzero())
+        if zeroed:
+            context.touch(f"{name}: {zeroed:,} of {weight.numel():,} weights to 0")
+        else:
+            context.skip(name, f"no weight other than 0 is at most {tau:.3g} in size")
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     context.note(tau=tau, sparsity=zeros / sum(weight.numel() for weight in weights))
-    for name in layers:
-        context.touch(name)
     return model
 
 

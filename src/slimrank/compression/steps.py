@@ -60,11 +60,12 @@ def compress(
     """
     chosen = [as_config("step", step) for step in steps]
     model = model if in_place else copy.deepcopy(model)
+    device = context.train.label.device
     records = []
     for step in chosen:
         context.touched, context.skipped, context.facts = [], [], {}
         before = packed_bytes(model)
-        model = runner("step", step)(model, step, context)
+        model = runner("step", step)(model, step, context).to(device)
         settings = step.model_dump(mode="json", exclude={"name"})
         records.append(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class MLP(nn.Module):
     def __init__(self, first: nn.Module, widths: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False):
         super().__init__()
         linears: list[nn.Module] = [first]
-        linears += [nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+        linears += [nn.Linear(before, after) for before, after in pairwise(widths)]
         self.linears = nn.ModuleList(linears)
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in widths)
         self.dropout = ByteDropout(dropout)

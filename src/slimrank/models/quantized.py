@@ -77,6 +77,15 @@ class ActivationQuantizer(InputQuantizer):
         columns = values.unbind(dim=1) if per_column else (values,)
         return cls(torch.stack([squared_error_scale(column, codes) for column in columns]), zero_point)
 
+    def get_extra_state(self) -> Tensor:
+        """The zero point: it is no parameter, and yet a part of what is saved."""
+        return torch.tensor(self.zero_point)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over a saved zero point."""
+        self.zero_point = int(state)
+        self.codes = Codes(0, 255, self.zero_point)
+
     def steps(self) -> Tensor:
         return self.log_scale.exp().squeeze()
 

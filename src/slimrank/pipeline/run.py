@@ -123,6 +123,9 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
     layout = this.layout  # faults in the data come to light before anything is written
     if not layout.names and not layout.numbers:
         raise InputError(f"{this.dataset.name}: no input columns beside label, group and time")
+    for name in recipe.student.fields if recipe.student is not None else ():
+        if name not in layout.names:
+            raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
     with only_here(out):
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
@@ -186,15 +189,8 @@ def _train_student(run: Run, seed: int, teachers: list[str]) -> str:
 
 
 def _choose_fields(run: Run, student: Student, teachers: Sequence[Ranker], seed: int) -> dict[str, Any]:
-    """The fields that the student reads, and the importance of all of them where that was asked for.
-
-    Raises:
-        InputError: the recipe names a field that the data does not have.
-    """
+    """The fields that the student reads, and the importance of all of them where that was asked for."""
     names = run.layout.names
-    for name in student.fields:
-        if name not in names:
-            raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, names)}")
     if student.fields or not student.min_field_importance:
         return {"kept": list(student.fields or names), "importance": {}}
     importance = field_importance(teachers, run.valid, seed)

@@ -27,7 +27,9 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None])
     if before.get("key") == key and before["done"]:
         return key
     if before.get("key") != key:
-        shutil.rmtree(folder, ignore_errors=True)
+        record.unlink(missing_ok=True)  # first: a folder that is half gone must not say that it is done
+        if folder.exists():
+            shutil.rmtree(folder)
         write_json(record, {"key": key, "done": False, "inputs": dict(inputs)})
     work(folder)
     write_json(record, {"key": key, "done": True, "inputs": dict(inputs)})

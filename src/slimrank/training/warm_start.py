@@ -42,10 +42,10 @@ def start_table(
 
 
 def _field(teacher: Ranker, name: str, rows: int) -> Tensor:
-    """The teacher's vectors [rows, dim] of one field."""
+    """The teacher's vectors [rows, dim] of one field, on the CPU."""
     layout: Layout = teacher.embedding.layout
     start = layout.starts[layout.names.index(name)]
-    return teacher.embedding.table.rows(start, start + rows)
+    return teacher.embedding.table.rows(start, start + rows).cpu()
 
 
 def components(wide: Tensor, weight: Tensor, dim: int) -> Tensor:
