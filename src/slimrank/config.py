@@ -46,7 +46,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 class Config(BaseModel):
     """A frozen record that refuses unknown keys, with the nearest known key in its error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, allow_inf_nan=False)
 
     @classmethod
     def parse(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
