@@ -14,6 +14,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from slimrank.config import Config, InputError, as_config, describe, read_toml, resolver
 from slimrank.training.loop import Training
+from slimrank.training.losses import Distillation
 
 Dataset = Annotated[SerializeAsAny[Config], resolver("dataset")]
 Model = Annotated[SerializeAsAny[Config], resolver("model")]
@@ -27,8 +28,8 @@ class Teacher(Config):
     With no seeds given, each run's teacher has the run's own seed.
     """
 
-    model: Model = Field(default_factory=lambda: as_config("model", "dcnv2"))
-    training: Training = Training()
+    model: Model = Field(default_factory=lambda: as_config("model", {"name": "dcnv2", "dropout": 0.3}))
+    training: Training = Training(epochs=6, batch_size=1024, learning_rate=1e-3, l2=0.05)
     seeds: tuple[int, ...] = ()
 
 
@@ -41,17 +42,10 @@ class Student(Config):
     """
 
     model: Model = Field(default_factory=lambda: as_config("model", {"name": "dnn", "hidden": (64, 32)}))
-    training: Training = Training()
+    training: Training = Training(epochs=8, batch_size=1024, learning_rate=2e-3, l2=0.05)
     warm_start: bool = True
     fields: tuple[str, ...] = ()
-    min_field_importance: float = Field(default=0.0, ge=0)
-
-
-class Distillation(Config):
-    """How the teacher's soft labels are mixed with the hard ones (`training/losses.py` has the formula)."""
-
-    soft_weight: float = Field(default=0.9, ge=0, le=1)
-    temperature: float = Field(default=1.0, gt=0)
+    min_field_importance: float = Field(default=0.0005, ge=0)
 
 
 class Recipe(Config):
@@ -60,7 +54,7 @@ class Recipe(Config):
     name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: Dataset = Field(default_factory=lambda: as_config("dataset", "movielens-100k"))
     seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
-    teacher: Teacher = Teacher()
+    teacher: Teacher = Teacher(seeds=(1, 2, 3))
     student: Student | None = Student()
     distillation: Distillation | None = Distillation()
     steps: tuple[Step, ...] = Field(
@@ -68,7 +62,7 @@ class Recipe(Config):
             as_config("step", step) for step in ({"name": "quantize-tables", "bits": 4}, "quantize-dense")
         )
     )
-    retraining: Training | None = Training(epochs=4, patience=0)
+    retraining: Training | None = Training(epochs=4, batch_size=1024, learning_rate=1e-3, l2=0.05, patience=0)
     target: Target = Field(default_factory=lambda: as_config("target", "onnx"))
     threads: int = Field(default=0, ge=0)  # for training; 0: all cores
 

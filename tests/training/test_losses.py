@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from slimrank.training.losses import cross_entropy, distillation, lookup_penalty, row_penalty, soft_cross_entropy
+from slimrank.training.losses import (
+    Distillation,
+    cross_entropy,
+    distillation,
+    lookup_penalty,
+    row_penalty,
+    soft_cross_entropy,
+)
 
 
 def sigmoid(x: float) -> float:
@@ -35,7 +42,7 @@ def test_soft_cross_entropy_is_least_where_the_student_equals_the_teacher() -> N
 
 def test_mixture() -> None:
     z, y, t = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5, -0.5])
-    mixed = distillation(z, y, t, soft_weight=0.9, temperature=2.0)
+    mixed = distillation(z, y, t, Distillation(soft_weight=0.9, temperature=2.0))
     assert mixed.item() == pytest.approx(0.9 * soft_cross_entropy(z, t, 2.0).item() + 0.1 * cross_entropy(z, y).item())
 
 

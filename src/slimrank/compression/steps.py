@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from slimrank.config import Config, as_config, name_of, runner
+from slimrank.data.rows import EncodedDataset
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.training.examples import Examples
@@ -32,6 +33,11 @@ class Context:
     skipped: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, data: EncodedDataset, seed: int = 0) -> Context:
+        """The context that an encoded dataset gives, on the CPU."""
+        return cls(Examples.of(data.train), Examples.of(data.valid), vocabulary_counts(data), seed)
+
     def touch(self, what: str) -> None:
         """Note that a part of the model was changed."""
         self.touched.append(what)
@@ -43,6 +49,12 @@ class Context:
     def note(self, **facts: Any) -> None:
         """Note a number that the step chose or found."""
         self.facts |= facts
+
+
+def vocabulary_counts(data: EncodedDataset) -> dict[str, np.ndarray]:
+    """How often training met each local id, for the fields with a vocabulary: their ids are sorted by frequency."""
+    fields = data.encoding.schema.categorical + data.encoding.schema.sequences
+    return {each.name: data.encoding.counts[each.name] for each in fields if each.encoding == "vocabulary"}
 
 
 def compress(

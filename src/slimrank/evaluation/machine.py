@@ -121,6 +121,9 @@ class Finding:
         """Whether there is nothing to do."""
         return not self.advice
 
+    def __str__(self) -> str:
+        return f"{self.name:<18} {self.found}" + (f"  ({self.advice})" if self.advice else "")
+
 
 def doctor() -> list[Finding]:
     """What this machine and this environment have, and for what is missing the command that installs it."""

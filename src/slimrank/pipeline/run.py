@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from slimrank.compression.fields import field_importance, needed_fields
-from slimrank.compression.steps import Context, compress
+from slimrank.compression.steps import Context, compress, vocabulary_counts
 from slimrank.config import Config, InputError, nearest
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
@@ -35,13 +35,13 @@ from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.result import combined, provenance, seed_record
 from slimrank.pipeline.stages import stage
-from slimrank.recipe import Distillation, Recipe, Student
+from slimrank.recipe import Recipe, Student
 from slimrank.report import write_report
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
 from slimrank.training.examples import Examples, score
-from slimrank.training.loop import Hook, KeepZeros, Training, fit, hard_labels
-from slimrank.training.losses import distillation
+from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit, hard_labels
+from slimrank.training.losses import Distillation
 from slimrank.training.progress import ShowProgress
 from slimrank.training.warm_start import start_table
 
@@ -93,9 +93,7 @@ class Run:
 
     def context(self, seed: int) -> Context:
         """What the steps of one seed may look at."""
-        vocabulary = {f.name for f in self.dataset.schema.fields if f.kind != "numeric" and f.encoding == "vocabulary"}
-        counts = {name: count for name, count in self.encoded.encoding.counts.items() if name in vocabulary}
-        return Context(self.train, self.valid, counts, seed)
+        return Context(self.train, self.valid, vocabulary_counts(self.encoded), seed)
 
     def teacher_folder(self, seed: int) -> Path:
         """Where the teacher of that seed is."""
@@ -297,7 +295,7 @@ def fitted(
     objective = hard_labels
     if soft is not None:
         mix = run.recipe.distillation or Distillation()
-        objective = partial(_distilled, mix=mix)
+        objective = partial(distilled, mix=mix)
     steps = training.epochs * ceil(len(run.train) / training.batch_size)
     history = fit(
         model,
@@ -309,12 +307,6 @@ def fitted(
         hooks=[Checkpoint(folder / CHECKPOINT), *hooks, ShowProgress(name, training.epochs, steps)],
     )
     write_json(folder / "history.json", history)
-
-
-def _distilled(logit: Tensor, batch: Examples, *, mix: Distillation) -> Tensor:
-    """The objective with a teacher."""
-    assert batch.teacher is not None
-    return distillation(logit, batch.label, batch.teacher, soft_weight=mix.soft_weight, temperature=mix.temperature)
 
 
 def _soft_labels(run: Run, seed: int) -> Tensor | None:

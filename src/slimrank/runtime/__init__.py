@@ -4,6 +4,6 @@ model = load("run/artifact")
 model.predict([{"user": 7, "item": 42}]).probability
 """
 
-from slimrank.runtime.model import Model, Predictions, load, sigmoid
+from slimrank.runtime.model import Model, Predictions, load, predict, sigmoid
 
-__all__ = ["Model", "Predictions", "load", "sigmoid"]
+__all__ = ["Model", "Predictions", "load", "predict", "sigmoid"]

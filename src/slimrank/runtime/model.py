@@ -90,6 +90,15 @@ def load(path: str | Path, *, threads: int = 1) -> Model:
     raise InputError(f"{path}: the artifact is being replaced over and over; try again")
 
 
+def predict(path: str | Path, rows: Rows) -> Predictions:
+    """Probabilities of raw rows by the artifact in `path`, loaded for this one call (`load` it to ask more than once).
+
+    Raises:
+        InputError: as `load` and `Model.predict`.
+    """
+    return load(path).predict(rows)
+
+
 def _open(artifact: Artifact, threads: int) -> Model:
     check_operators(artifact)
     encoding = Encoding.load(artifact.path)

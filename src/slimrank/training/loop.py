@@ -23,7 +23,7 @@ from slimrank.models.layers import Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
 from slimrank.training.examples import Examples, score
-from slimrank.training.losses import cross_entropy, lookup_penalty, row_penalty
+from slimrank.training.losses import Distillation, cross_entropy, distillation, lookup_penalty, row_penalty
 from slimrank.training.optimizers import one_cycle, optimizers
 
 Objective = Callable[[Tensor, Examples], Tensor]
@@ -34,11 +34,14 @@ class Training(Config):
 
     `l2` is the weight of half the sum of squares of what the batch looks up: with `l2_of` "lookups" the mean over the
     batch's rows, so that an id is pulled to 0 as often as it is met; with "rows" each distinct row of the table once.
+    `sparse_learning_rate` is the peak rate of tables with sparse gradients, as `learning_rate` is that of all else;
+    None: the same rate. A step of row-wise Adagrad shrinks as a row is met again, so it bears a larger one.
     """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    sparse_learning_rate: float | None = Field(default=None, gt=0)
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     warm_up: float = Field(default=0.1, gt=0, lt=1)
     l2: float = Field(default=0.0, ge=0)
@@ -87,6 +90,12 @@ def hard_labels(logit: Tensor, batch: Examples) -> Tensor:
     return cross_entropy(logit, batch.label)
 
 
+def distilled(logit: Tensor, batch: Examples, *, mix: Distillation) -> Tensor:
+    """The objective with a teacher, whose logits the examples carry."""
+    assert batch.teacher is not None
+    return distillation(logit, batch.label, batch.teacher, mix)
+
+
 def fit(
     model: Ranker,
     train: Examples,
@@ -124,6 +133,7 @@ def fit(
 def _optimizer_options(config: Training) -> dict[str, Any]:
     return {
         "learning_rate": config.learning_rate,
+        "sparse_learning_rate": config.sparse_learning_rate or config.learning_rate,
         "sparse": config.sparse_optimizer,
         "weight_decay": config.weight_decay,
     }
@@ -182,7 +192,7 @@ def _set_rate(chosen: list[Optimizer], config: Training, progress: float) -> Non
     factor = one_cycle(progress, config.warm_up) if config.schedule == "one-cycle" else 1.0
     for optimizer in chosen:
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+            group["lr"] = group["peak"] * factor
 
 
 def _validate(state: State, loss: float, valid: Examples) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from slimrank.config import Config
 
 
 def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
@@ -24,12 +27,17 @@ def soft_cross_entropy(logit: Tensor, teacher_logit: Tensor, temperature: float)
     return temperature**2 * (softplus(student) - target * student).mean()
 
 
-def distillation(
-    logit: Tensor, label: Tensor, teacher_logit: Tensor, *, soft_weight: float, temperature: float
-) -> Tensor:
+class Distillation(Config):
+    """How the teachers' soft labels are mixed with the hard ones."""
+
+    soft_weight: float = Field(default=0.9, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+def distillation(logit: Tensor, label: Tensor, teacher_logit: Tensor, mix: Distillation) -> Tensor:
     """soft_weight * soft cross-entropy + (1 - soft_weight) * cross-entropy with the hard label, a scalar."""
-    soft = soft_cross_entropy(logit, teacher_logit, temperature)
-    return soft_weight * soft + (1.0 - soft_weight) * cross_entropy(logit, label)
+    soft = soft_cross_entropy(logit, teacher_logit, mix.temperature)
+    return mix.soft_weight * soft + (1.0 - mix.soft_weight) * cross_entropy(logit, label)
 
 
 def lookup_penalty(vectors: Tensor) -> Tensor:

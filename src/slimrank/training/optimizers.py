@@ -44,9 +44,17 @@ class RowAdagrad(Optimizer):
 
 
 def optimizers(
-    model: nn.Module, *, learning_rate: float, sparse: Literal["adagrad", "adam"], weight_decay: float
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    sparse_learning_rate: float,
+    sparse: Literal["adagrad", "adam"],
+    weight_decay: float,
 ) -> list[Optimizer]:
-    """One optimiser for the dense parameters and, where there are tables with sparse gradients, one for those."""
+    """One optimiser for the dense parameters and, where there are tables with sparse gradients, one for those.
+
+    Each group of parameters keeps its learning rate as `peak`, of which a schedule takes fractions.
+    """
     tables = {
         id(module.weight)
         for module in model.modules()
@@ -60,7 +68,9 @@ def optimizers(
         chosen.append(torch.optim.AdamW(dense, lr=learning_rate, weight_decay=weight_decay, fused=True))
     if large:
         kind = RowAdagrad if sparse == "adagrad" else torch.optim.SparseAdam
-        chosen.append(kind(large, lr=learning_rate))
+        chosen.append(kind(large, lr=sparse_learning_rate))
+    for group in (group for optimizer in chosen for group in optimizer.param_groups):
+        group["peak"] = group["lr"]
     return chosen
 
 

@@ -1,0 +1,82 @@
+"""The verbs in Python, on objects: train, compress, export, evaluate, and `run` for all of it from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slimrank.compression.steps import Context
+from slimrank.compression.steps import compress as apply_steps
+from slimrank.config import Config, as_config
+from slimrank.data.rows import Dataset, EncodedDataset
+from slimrank.evaluation.measure import measure
+from slimrank.exporting.artifact import export
+from slimrank.models.architecture import build_model
+from slimrank.models.layers import Ranker
+from slimrank.pipeline.run import run
+from slimrank.tables.embedding import Layout
+from slimrank.training.examples import Examples, score
+from slimrank.training.loop import KeepZeros, Training, distilled, fit, hard_labels
+from slimrank.training.losses import Distillation
+
+__all__ = ["compress", "evaluate", "export", "run", "train"]
+
+
+def train(
+    model: Config | Mapping[str, Any] | str | Ranker,
+    data: EncodedDataset,
+    training: Training | None = None,
+    *,
+    seed: int = 0,
+    teachers: Sequence[Ranker] = (),
+    distillation: Distillation | None = None,
+) -> Ranker:
+    """Fit a model to the train rows; it keeps the weights that were best on the validation rows.
+
+    Args:
+        model: a model to go on with (it is changed; weights that are 0 stay 0), or the config or name of a new one.
+        data: encoded rows.
+        training: epochs, batch size, learning rate and the like.
+        seed: of a new model's weights and of the order of rows.
+        teachers: models whose mean logit serves as soft labels.
+        distillation: how soft and hard labels are mixed.
+
+    Raises:
+        InputError: the model is unknown, or training diverged.
+    """
+    if not isinstance(model, Ranker):
+        model = build_model(as_config("model", model), Layout.of(data.encoding), seed)
+    rows, valid = Examples.of(data.train), Examples.of(data.valid)
+    objective = hard_labels
+    if teachers:
+        mean = np.mean([score(teacher, rows) for teacher in teachers], axis=0)
+        rows = rows.with_teacher(torch.from_numpy(mean))
+        objective = partial(distilled, mix=distillation or Distillation())
+    fit(model, rows, valid, training or Training(), seed=seed, objective=objective, hooks=[KeepZeros()])
+    return model
+
+
+def compress(
+    model: Ranker, steps: Sequence[Config | Mapping[str, Any] | str], data: EncodedDataset, *, seed: int = 0
+) -> tuple[Ranker, list[dict[str, Any]]]:
+    """Apply `steps` in order to a copy of `model`; with the copy comes what each step touched, skipped and saved.
+
+    Raises:
+        InputError: a step or a setting is unknown or not allowed.
+    """
+    return apply_steps(model, steps, Context.of(data, seed))
+
+
+def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str = "test") -> dict[str, dict[str, Any]]:
+    """Quality, bytes and latency of artifacts, side by side on the rows of one split.
+
+    Raises:
+        InputError: an artifact is not sound, or the rows do not fit it.
+    """
+    paths = {name: Path(path) for name, path in artifacts.items()}
+    return {name: found.record for name, found in measure(paths, dataset, split).items()}
