@@ -28,9 +28,10 @@ class PruneNeurons(Config):
 @register("step", PruneNeurons)
 def prune_neurons(model: Ranker, config: PruneNeurons, context: Context) -> Ranker:
     """The model with narrower hidden layers."""
-    for name, mlp in list(model.named_modules()):
-        if not isinstance(mlp, MLP):
-            continue
+    found = {name: module for name, module in model.named_modules() if isinstance(module, MLP)}
+    if not found:
+        context.skip("neurons", "the model has no hidden layer")
+    for name, mlp in found.items():
         for index, layer in enumerate(mlp.linears):
             where = f"{name}.linears.{index}"
             reader = reader_of(model, mlp, index)

@@ -34,6 +34,8 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
         if isinstance(module, MLP):
             module.fold_norms()
     inputs = calibration_inputs(model, config.rows, context)
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+        context.skip("layers", "the model has no dense layer of floats")
     by_column = {f"{name}.{part}" for name in inputs_of_rows(model) for part in ("lookups", "others")}
     direct = {f"{name}.lookups" for name in inputs_of_rows(model)} if reads_codes(model) else set()
     for name, layer in list(model.named_modules()):

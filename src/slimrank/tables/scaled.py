@@ -140,9 +140,11 @@ def scaled(config: Scaled, weight: Tensor, starts: Tensor | None = None) -> Scal
     """A scaled table in its trainable form over `weight` [num_rows, dim], which is not copied.
 
     Raises:
-        InputError: the dimension does not fill whole bytes, or a value is NaN or infinite.
+        InputError: there are no rows, the dimension does not fill whole bytes, or a value is NaN or infinite.
     """
     dim, per_byte = weight.shape[1], 8 // config.bits
+    if not weight.numel():
+        raise InputError("the table has no rows")
     if dim % per_byte:
         raise InputError(f"dimension {dim} does not pack at {config.bits} bits: {per_byte} codes fill a byte")
     if starts is None or config.scale == "table":

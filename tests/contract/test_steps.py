@@ -1,0 +1,137 @@
+"""What every registered step promises: tell what it did, do it the same way twice, and leave a model that ships."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slimrank import runtime
+from slimrank.compression.steps import Context, compress
+from slimrank.config import as_config, entries
+from slimrank.exporting.artifact import export
+from slimrank.exporting.pack import pack
+from slimrank.training.examples import Examples, score
+from slimrank.training.loop import KeepZeros, Training, fit
+
+VARIANTS: list[dict[str, Any]] = [
+    {"name": "drop-rare", "min_count": 3},
+    {"name": "prune-neurons", "keep": 0.5},
+    {"name": "prune-weights", "tau": 0.05},
+    {"name": "prune-weights", "sparsity": 0.9},
+    {"name": "prune-weights", "max_auc_drop": 0.01},
+    {"name": "quantize-dense"},
+    {"name": "quantize-tables", "bits": 8},
+    {"name": "quantize-tables", "bits": 4, "scale": "table"},
+    {"name": "quantize-tables", "bits": 2, "range": "max"},
+]
+ARCHITECTURES = ("dcnv2", "deepfm", "dnn", "logistic-regression")
+SHAPES = ("ids", "ids, sequence and numbers")
+
+
+def decibels(signal: np.ndarray, other: np.ndarray) -> float:
+    """Power of the signal over the power of the difference."""
+    noise = np.square(signal.astype(np.float64) - other).mean()
+    return float(10 * np.log10(np.square(signal.astype(np.float64)).mean() / max(noise, 1e-30)))
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: "-".join(str(value) for value in v.values()))
+def step(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param
+
+
+@pytest.fixture(params=SHAPES)
+def case(request: pytest.FixtureRequest, problem):
+    return problem(request.param)
+
+
+def context_of(case) -> Context:
+    vocabulary = {f.name for f in case.dataset.schema.fields if f.kind != "numeric" and f.encoding == "vocabulary"}
+    counts = {name: count for name, count in case.encoding.counts.items() if name in vocabulary}
+    return Context(Examples.of(case.encoded.train), Examples.of(case.encoded.valid), counts, seed=3)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_step_has_a_variant() -> None:
+    assert {variant["name"] for variant in VARIANTS} == set(entries("step"))
+
+
+@pytest.mark.parametrize("name", sorted(entries("step")))
+def test_the_config_survives_json_and_says_what_it_is(name: str) -> None:
+    variant = next(variant for variant in VARIANTS if variant["name"] == name)
+    config = as_config("step", variant)
+    assert config.name == name
+    assert as_config("step", config.model_dump(mode="json")) == config
+    assert entries("step")[name].summary.endswith(".")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_leaves_its_input_alone_and_does_the_same_twice(step, case, architecture) -> None:
+    """A run that was killed applies the steps again and expects the same model."""
+    model = case.model(architecture)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first, records = compress(model, [step], context_of(case))
+    second, again = compress(model, [step], context_of(case))
+    assert same(before, model.state_dict())
+    assert same(first.state_dict(), second.state_dict())
+    assert records == again
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_says_what_it_touched_or_why_not_and_nothing_grows(step, case, architecture) -> None:
+    model = case.model(architecture)
+    small, (record,) = compress(model, [step], context_of(case))
+    assert record["touched"] or record["skipped"]
+    assert all(each["name"] and each["reason"] for each in record["skipped"])
+    # A dense layer of few inputs may grow: int8 spares 3 bytes a weight and adds 10 an output and 5 an input.
+    few = step["name"] == "quantize-dense" and architecture == "logistic-regression"
+    assert few or record["bytes_after"] <= record["bytes_before"]
+    if not record["touched"]:
+        assert record["bytes_after"] == record["bytes_before"]
+        assert same(model.state_dict(), small.state_dict())
+
+
+def test_the_result_trains_packs_and_ships(step, case, tmp_path) -> None:
+    context = context_of(case)
+    small, _ = compress(case.model("dnn"), [step], context)
+    training = Training(epochs=1, batch_size=128, learning_rate=0.01)
+    history = fit(small, context.train, context.valid, training, seed=1, hooks=[KeepZeros()])
+    assert np.isfinite(history[0]["loss"])
+    expected = score(small, Examples.of(case.encoded.test))
+    export(small, case.encoding, tmp_path / "artifact")
+    model = runtime.load(tmp_path / "artifact")
+    inputs = model.encoding.encode(case.dataset.test)
+    assert decibels(expected, model.score(inputs)) > 40
+    packed = pack(small)(torch.from_numpy(inputs.ids), torch.from_numpy(inputs.numbers)).numpy()
+    assert decibels(packed, model.score(inputs)) > 60
+
+
+def test_zeros_stay_zeros_when_the_result_is_retrained(case) -> None:
+    context = context_of(case)
+    small, _ = compress(case.model("dnn"), [{"name": "prune-weights", "sparsity": 0.8}, "quantize-dense"], context)
+    masks = {name: value == 0 for name, value in small.state_dict().items() if name.endswith("weight")}
+    fit(small, context.train, context.valid, Training(epochs=1, batch_size=64), seed=1, hooks=[KeepZeros()])
+    for name, mask in masks.items():
+        if "linears" in name:
+            assert (small.state_dict()[name][mask] == 0).all()
+            assert int(mask.sum()) >= 0.5 * mask.numel()
+
+
+@pytest.mark.parametrize("architecture", sorted(set(entries("model")) - {"logistic-regression"}))
+def test_all_steps_one_after_another_ship(case, architecture, tmp_path) -> None:
+    """Each kind once, in the order in which they do not stand in each other's way."""
+    order = ["drop-rare", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
+    assert set(order) == set(entries("step"))
+    steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
+    context = context_of(case)
+    small, records = compress(case.model(architecture), steps, context)
+    assert all(record["touched"] for record in records)
+    expected = score(small, Examples.of(case.encoded.test))
+    export(small, case.encoding, tmp_path / "artifact")
+    model = runtime.load(tmp_path / "artifact")
+    assert decibels(expected, model.score(model.encoding.encode(case.dataset.test))) > 40
