@@ -16,6 +16,7 @@ HOMES = {
     "compress": "slimrank.api",
     "export": "slimrank.api",
     "evaluate": "slimrank.api",
+    "search": "slimrank.api",
     "Recipe": "slimrank.recipe",
     "read_recipe": "slimrank.recipe",
     "Training": "slimrank.training.loop",

@@ -1,4 +1,4 @@
-"""The verbs in Python, on objects: train, compress, export, evaluate, and `run` for all of it from a recipe."""
+"""The verbs in Python, on objects: train, compress, export, evaluate; from a recipe, `run` and `search`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ import torch
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
 from slimrank.config import Config, as_config
+from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.measure import measure
 from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
 from slimrank.pipeline.run import run
+from slimrank.recipe import Recipe
+from slimrank.searching.goal import Goal, read_goal
+from slimrank.searching.search import Found
+from slimrank.searching.search import search as find_recipe
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import KeepZeros, Training, distilled, fit, hard_labels
 from slimrank.training.losses import Distillation
 
-__all__ = ["compress", "evaluate", "export", "run", "train"]
+__all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
 
 def train(
@@ -80,3 +85,42 @@ def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str =
     """
     paths = {name: Path(path) for name, path in artifacts.items()}
     return {name: found.record for name, found in measure(paths, dataset, split).items()}
+
+
+def search(
+    recipe: Recipe, goal: Goal | str, space: Mapping[str, Sequence[Any]], out: Path | str, data: Path | None = None
+) -> Found:
+    """Try every combination of `space` on a recipe, and find the one that meets `goal` in the fewest bytes.
+
+    All trials work in the run directory `out` and share its teachers. They are measured on the validation rows: what
+    is found has still to be measured on the test rows, by `run`.
+
+    Raises:
+        InputError: the goal, a key or a value is not allowed, or a trial fails as `run` does.
+    """
+    goal = read_goal(goal) if isinstance(goal, str) else goal
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = load_dataset(recipe.data, data)
+
+    def attempt(candidate: Recipe) -> dict[str, float]:
+        run(candidate, folder, data=data, until="export")
+        artifacts = folder / f"seed-{candidate.seeds[0]}" / "artifacts"
+        found = measure({name: artifacts / name for name in ("teacher", "slim")}, dataset, "valid")
+        return figures_of(found["teacher"].record, found["slim"].record)
+
+    return find_recipe(recipe, goal, space, attempt, folder / "search.db")
+
+
+def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str, float]:
+    """What a goal may bound, from the records of a teacher and of what was made of it."""
+    bytes_of_slim, latency = slim["bytes"], slim["latency_ms"]
+    return {
+        "auc_drop": teacher["quality"]["auc"] - slim["quality"]["auc"],
+        "logloss_rise": slim["quality"]["logloss"] - teacher["quality"]["logloss"],
+        "bytes": bytes_of_slim["disk"],
+        "wire_bytes": bytes_of_slim["wire"],
+        "resident_bytes": bytes_of_slim["resident"],
+        **{f"p50_ms@{rows}": latency[rows]["p50"] for rows in latency},
+        **{f"p99_ms@{rows}": latency[rows]["p99"] for rows in latency},
+    }

@@ -1,0 +1,71 @@
+"""A goal: bounds on what a compressed model may lose and cost, as text that people write.
+
+auc_drop <= 0.001, bytes <= 64 KB, p50_ms@256 <= 2
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from slimrank.config import Config, InputError, nearest
+
+UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+FIGURES = ("auc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
+BOUND = re.compile(r"\s*([A-Za-z0-9_]+)(?:@(\d+))?\s*<=\s*(-?[0-9.]+(?:[eE]-?\d+)?)\s*([A-Za-z]*)\s*")
+
+
+class Bound(Config):
+    """`figure` is at most `limit` (bytes, milliseconds, or a difference of a metric). Latency is at `rows` rows."""
+
+    figure: str
+    limit: float
+    rows: int | None = None
+
+    @property
+    def key(self) -> str:
+        """The figure's name in a trial's record, such as `bytes` or `p50_ms@256`."""
+        return self.figure if self.rows is None else f"{self.figure}@{self.rows}"
+
+
+class Goal(Config):
+    """All of these bounds."""
+
+    bounds: tuple[Bound, ...]
+
+    def met(self, figures: Mapping[str, float]) -> bool:
+        """Whether every bound holds."""
+        return self.excess(figures) == 0.0
+
+    def excess(self, figures: Mapping[str, float]) -> float:
+        """By how much the bounds are missed, each as a share of its limit, added up; 0 if all hold.
+
+        A limit of 0 counts as one thousandth, the unit in which differences of metrics are judged.
+        """
+        over = ((figures[bound.key] - bound.limit) / (abs(bound.limit) or 1e-3) for bound in self.bounds)
+        return sum(max(0.0, share) for share in over)
+
+
+def read_goal(text: str) -> Goal:
+    """The goal that `text` states.
+
+    Raises:
+        InputError: a bound cannot be read, its figure or unit is unknown, or latency lacks its number of rows.
+    """
+    return Goal(bounds=tuple(_bound(part) for part in text.split(",")))
+
+
+def _bound(text: str) -> Bound:
+    """One bound."""
+    found = BOUND.fullmatch(text)
+    if found is None:
+        raise InputError(f"goal {text.strip()!r} is not of the form 'FIGURE <= NUMBER UNIT', such as 'bytes <= 64 KB'")
+    figure, rows, number, unit = found.groups()
+    if figure not in FIGURES:
+        raise InputError(f"goal {text.strip()!r}: unknown figure {figure!r}. {nearest(figure, FIGURES)}")
+    if unit and (unit not in UNITS or not figure.endswith("bytes")):
+        allowed = nearest(unit, [name for name in UNITS if name]) if figure.endswith("bytes") else "It takes none."
+        raise InputError(f"goal {text.strip()!r}: unknown unit {unit!r}. {allowed}")
+    if figure.endswith("_ms") != (rows is not None):
+        raise InputError(f"goal {text.strip()!r}: latency, and nothing else, is of a number of rows: p50_ms@256")
+    return Bound(figure=figure, limit=float(number) * UNITS[unit], rows=None if rows is None else int(rows))

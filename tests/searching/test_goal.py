@@ -1,0 +1,41 @@
+"""Goals as people write them."""
+
+import pytest
+
+from slimrank.config import InputError
+from slimrank.searching.goal import Bound, read_goal
+
+
+def test_bounds_with_units_and_rows() -> None:
+    goal = read_goal("auc_drop <= 0.001, bytes <= 64 KB,p99_ms@256<=2.5")
+    assert goal.bounds == (
+        Bound(figure="auc_drop", limit=0.001),
+        Bound(figure="bytes", limit=64_000),
+        Bound(figure="p99_ms", limit=2.5, rows=256),
+    )
+
+
+def test_excess_adds_up_what_is_missed_as_shares() -> None:
+    goal = read_goal("bytes <= 100, p50_ms@1 <= 2, auc_drop <= 0")
+    figures = {"bytes": 150.0, "p50_ms@1": 1.0, "auc_drop": 0.002}
+    assert goal.excess(figures) == pytest.approx(0.5 + 0.0 + 2.0)
+    assert not goal.met(figures)
+    assert goal.met({"bytes": 100.0, "p50_ms@1": 2.0, "auc_drop": -0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("byte <= 3", "unknown figure 'byte'. Did you mean 'bytes'?"),
+        ("bytes <= 3 Kb", "unknown unit 'Kb'. Did you mean 'KB'?"),
+        ("auc_drop <= 1 KB", "unknown unit 'KB'. It takes none."),
+        ("p50_ms <= 1", "latency, and nothing else, is of a number of rows"),
+        ("bytes@3 <= 1", "latency, and nothing else, is of a number of rows"),
+        ("bytes < 3", "is not of the form"),
+        ("", "is not of the form"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_nearest(text: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_goal(text)
+    assert words in str(error.value)
