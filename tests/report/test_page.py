@@ -130,7 +130,7 @@ def test_a_result_of_only_what_must_be_gives_a_page(smallest):
     page = Page(render(read(smallest, Result)))
     assert "Is the difference real?" not in page.text
     assert len(page.all("svg")) == 2
-    assert "the same" in page.text
+    assert "about equal" in page.text
 
 
 def test_the_page_is_written_whole_and_small(content, write, tmp_path):

@@ -103,7 +103,7 @@ def _times(before: float | None, after: float | None, less: str, more: str) -> t
     if not before or not after:
         return NONE, None
     if f"{before / after:.1f}" == "1.0":
-        return "the same", None
+        return "about equal", None
     if after < before:
         return f"{before / after:.1f}x {less}", True
     return f"{after / before:.1f}x {more}", False
@@ -177,7 +177,7 @@ def answer(result: Result) -> str:
     """The result in one sentence."""
     lines = {(line.group, line.name): line for line in figures(result)}
     disk = lines.get(("Bytes", BYTES["disk"]))
-    parts = [disk.change.replace("the same", "as large")] if disk and disk.change != NONE else []
+    parts = [disk.change.replace("about equal", "about as large")] if disk and disk.change != NONE else []
     latencies = [line for line in lines.values() if line.group == "Latency" and line.name.startswith("p50")]
     if latencies and latencies[-1].change != NONE:
         parts.append(f"{latencies[-1].change.replace('the same', 'as fast')} {latencies[-1].name.removeprefix('p50 ')}")
