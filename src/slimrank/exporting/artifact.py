@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimrank.artifact import write_artifact
+from slimrank.artifact import SEALED_KEYS, open_artifact, write_artifact
 from slimrank.config import Config, runner
 from slimrank.data.encoding import Encoding
 from slimrank.exporting.card import model_card
@@ -47,6 +47,20 @@ def export(
         files |= cut.files()
         files["README.md"] = model_card(manifest, cut).encode()
         write_artifact(path, files, manifest)
+
+
+def with_metrics(source: Path, path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write the artifact in `source` to `path`, the same but for what was measured of it, in manifest and model card.
+
+    Raises:
+        InputError: `source` is not sound, or `path` cannot be written.
+    """
+    found = open_artifact(source)
+    manifest = {key: value for key, value in found.manifest.items() if key not in SEALED_KEYS}
+    manifest["metrics"] = dict(metrics)
+    files: dict[str, Path | bytes] = dict(found.files)
+    files["README.md"] = model_card(manifest, Encoding.load(source)).encode()
+    write_artifact(path, files, manifest)
 
 
 def describe_graph(path: Path) -> dict[str, Any]:

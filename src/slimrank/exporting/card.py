@@ -17,6 +17,9 @@ def model_card(manifest: Mapping[str, Any], encoding: Encoding) -> str:
     origin = "\n".join(
         f"- {key.replace('_', ' ')}: {manifest[key]}" for key in ("data", "data_fingerprint", "seed") if key in manifest
     )
+    quality = manifest.get("metrics", {}).get("quality", {})
+    figures = "\n".join(f"- {key.replace('_', ' ')}: {value:.4f}" for key, value in quality.items())
+    measured = f"\nOn test rows that took no part in any choice:\n\n{figures}\n" if figures else ""
     return f"""# {manifest.get("name", "model")}
 
 A ranking model packed by slimrank: {stored:,} bytes of tensors. It answers with the logit of a click for every row;
@@ -26,7 +29,7 @@ the probability is 1 / (1 + exp(-logit)).
     slimrank inspect .
 
 {origin}
-
+{measured}
 | field | kind | ids |
 |---|---|---|
 {fields}

@@ -7,27 +7,42 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
-from slimrank.data.rows import Dataset
+from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.machine import machine
 from slimrank.evaluation.measure import Measured
-from slimrank.evaluation.paired import Comparison
+from slimrank.evaluation.paired import compare_slices
 from slimrank.recipe import Recipe
 
+SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
 
-def seed_record(
-    seed: int, measured: Mapping[str, Measured], paired: Comparison, steps: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """What was measured of one seed's artifacts, and how teacher and slim differ on the same rows."""
+
+def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured of one seed's artifacts, and the steps that led to the slim one."""
     models = {name: one.record for name, one in measured.items()}
     models["slim"] = {**models["slim"], "steps": list(steps)}
-    return {"seed": seed, "models": models, "comparison": {**asdict(paired), "seed": seed}}
+    return {"seed": seed, "models": models}
+
+
+def by_frequency(
+    label: NDArray[Any], teacher: NDArray[Any], slim: NDArray[Any], data: EncodedDataset
+) -> dict[str, list[dict[str, Any]]]:
+    """Teacher and slim compared on test rows with frequent, less frequent and rare ids, for each field of many ids."""
+    schema, counts = data.encoding.schema, data.encoding.counts
+    slices = {}
+    for column, each in enumerate(schema.categorical):
+        if len(counts[each.name]) >= SLICED_FROM:
+            ids = data.test.inputs.ids[:, column]
+            slices[each.name] = [asdict(one) for one in compare_slices(label, teacher, slim, ids, counts[each.name])]
+    return slices
 
 
 def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of `result.json`: for each model the means over seeds, beside on what and from what.
 
-    Bytes, tensors and steps are the first seed's (they hardly differ); qualities and latencies are means.
+    Qualities and median latencies are means over seeds, a p99 is the largest of them; bytes, tensors, steps and slices
+    are the first seed's.
     """
     names = ("teacher", "student", "slim")
     models = {name: [record["models"][name] for record in records if name in record["models"]] for name in names}
@@ -36,6 +51,7 @@ def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, An
         "data": dataset.name,
         **{name: _mean_model(found) for name, found in models.items() if found},
         "comparison": [record["comparison"] for record in records],
+        "slices": records[0]["slices"],
         "seeds": [record["seed"] for record in records],
         "rows": {split: len(frame) for split, frame in dataset.splits.items()},
         "data_fingerprint": dataset.fingerprint,
@@ -53,7 +69,11 @@ def _mean_model(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first["quality"] = _means(qualities)
     first["by_seed"] = qualities
     first["latency_ms"] = {
-        rows: {**_means([one["latency_ms"][rows] for one in found]), "samples": first["latency_ms"][rows]["samples"]}
+        rows: {
+            "p50": sum(one["latency_ms"][rows]["p50"] for one in found) / len(found),
+            "p99": max(one["latency_ms"][rows]["p99"] for one in found),
+            "samples": first["latency_ms"][rows]["samples"],
+        }
         for rows in first["latency_ms"]
     }
     return first

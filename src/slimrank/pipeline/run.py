@@ -2,7 +2,8 @@
 
 A run is a directory. Each stage writes its own part of it and reads the parts before it:
 
-    recipe.json  result.json  report.html     what the run is for
+    artifact/  result.json  report.html       what the run is for; the artifact of the seed that validation prefers
+    recipe.json                               what it was asked to do
     teacher-SEED/                             a teacher and its logits, shared by the seeds that learn from it
     seed-SEED/student/  slim/                 models before and after compression, with the steps' record
     seed-SEED/artifacts/teacher/  slim/       what can be shipped
@@ -12,7 +13,7 @@ A run is a directory. Each stage writes its own part of it and reads the parts b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
@@ -28,12 +29,12 @@ from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
 from slimrank.evaluation.measure import measure
 from slimrank.evaluation.paired import compare
-from slimrank.exporting.artifact import export
+from slimrank.exporting.artifact import export, with_metrics
 from slimrank.files import only_here, read_json, write_json
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
-from slimrank.pipeline.result import combined, provenance, seed_record
+from slimrank.pipeline.result import by_frequency, combined, provenance, seed_record
 from slimrank.pipeline.stages import stage
 from slimrank.recipe import Recipe, Student
 from slimrank.report import write_report
@@ -51,6 +52,7 @@ LOGITS = "logits.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 STEPS = "steps.json"
 FIELDS = "fields.json"
+HISTORY = "history.json"
 
 
 @dataclass
@@ -147,6 +149,7 @@ def _run_stages(run: Run, last: int) -> dict[str, Any]:
     records = [read_json(run.seed_folder(seed) / "measured" / "result.json") for seed in keys]
     result = combined(run.recipe, run.dataset, records)
     write_json(run.folder / "result.json", result)
+    _publish(run, records)
     if last == 4:
         write_report(run.folder / "result.json", run.folder / "report.html")
     return result
@@ -189,7 +192,7 @@ def _train_student(run: Run, seed: int, teachers: list[str]) -> str:
 def _choose_fields(run: Run, student: Student, teachers: Sequence[Ranker], seed: int) -> dict[str, Any]:
     """The fields that the student reads, and the importance of all of them where that was asked for."""
     names = run.layout.names
-    if student.fields or not student.min_field_importance:
+    if student.fields or not student.min_field_importance or not names:
         return {"kept": list(student.fields or names), "importance": {}}
     importance = field_importance(teachers, run.valid, seed)
     return {"kept": list(needed_fields(importance, student.min_field_importance)), "importance": importance}
@@ -273,12 +276,31 @@ def _measure(run: Run, seed: int, exported: str) -> str:
         artifacts = run.seed_folder(seed) / "artifacts"
         paths = {path.name: path for path in sorted(artifacts.iterdir()) if path.is_dir()}
         measured = measure(paths, run.dataset)
+        record = seed_record(seed, measured, read_json(run.seed_folder(seed) / "slim" / STEPS))
         label = run.dataset.test[run.dataset.schema.label].to_numpy()
-        paired = compare(label, measured["teacher"].logits, measured["slim"].logits)
-        steps = read_json(run.seed_folder(seed) / "slim" / STEPS)
-        write_json(folder / "result.json", seed_record(seed, measured, paired, steps))
+        logits = measured["teacher"].logits, measured["slim"].logits
+        record["comparison"] = {**asdict(compare(label, *logits)), "seed": seed}
+        record["slices"] = by_frequency(label, *logits, run.encoded)
+        write_json(folder / "result.json", record)
 
     return stage(run.seed_folder(seed) / "measured", {"exported": exported}, work)
+
+
+def _publish(run: Run, records: Sequence[dict[str, Any]]) -> None:
+    """Put the slim artifact of the seed that validation prefers, with its figures, where it is easy to find."""
+    best = max(records, key=lambda record: valid_auc(run.seed_folder(record["seed"])))
+    measured = {
+        key: value for key, value in best["models"]["slim"].items() if key in ("quality", "bytes", "latency_ms")
+    }
+    with_metrics(run.seed_folder(best["seed"]) / "artifacts" / "slim", run.folder / "artifact", measured)
+
+
+def valid_auc(folder: Path) -> float:
+    """The validation AUC of the last training that led to a seed's slim model; 0 if there was none."""
+    for part in ("slim", "student"):
+        if (folder / part / HISTORY).exists():
+            return float(max(record["valid_auc"] for record in read_json(folder / part / HISTORY)))
+    return 0.0
 
 
 def fitted(
@@ -306,7 +328,7 @@ def fitted(
         objective=objective,
         hooks=[Checkpoint(folder / CHECKPOINT), *hooks, ShowProgress(name, training.epochs, steps)],
     )
-    write_json(folder / "history.json", history)
+    write_json(folder / HISTORY, history)
 
 
 def _soft_labels(run: Run, seed: int) -> Tensor | None:
