@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -147,3 +148,45 @@ def linear(make_linear: Callable[..., Linear]) -> Linear:
 @pytest.fixture(scope="session")
 def linear_rows() -> polars.DataFrame:
     return LINEAR_ROWS
+
+
+def tiny_rows(count: int, seed: int = 0) -> polars.DataFrame:
+    """Clicks of 60 users on 90 items with tags and a price; the label hangs on all of them."""
+    draw = np.random.default_rng(seed)
+    user, item = np.minimum(draw.zipf(1.3, count), 60), np.minimum(draw.zipf(1.2, count), 90)
+    tags = [" ".join("abcd"[:one]) for one in draw.integers(1, 5, count)]
+    price = np.exp(draw.normal(0, 1, count))
+    logit = 1.5 * (user % 3 - 1) + 1.5 * (item % 2) - 1 + 0.4 * np.array([len(one) - 4 for one in tags]) + np.log(price)
+    label = (draw.random(count) < 1 / (1 + np.exp(-logit))).astype(np.int8)
+    return polars.DataFrame({"user": user, "item": item, "tags": tags, "price": price, "label": label})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """A recipe of seconds as plain data, over rows in a Parquet file; keys may be changed."""
+    rows = tmp_path_factory.mktemp("tiny") / "rows.parquet"
+    tiny_rows(2500).write_parquet(rows)
+
+    def recipe(**changes: Any) -> dict[str, Any]:
+        training = {"epochs": 2, "batch_size": 256, "learning_rate": 0.02, "patience": 0}
+        tags = {"kind": "sequence", "separator": " ", "max_length": 3}
+        return {
+            "name": "tiny",
+            "data": {"name": "parquet", "path": str(rows), "group": "user", "fields": {"tags": tags}},
+            "teacher": {
+                "model": {"name": "dcnv2", "embedding_dim": 8, "hidden": [16, 16], "cross_layers": 1},
+                "training": training,
+            },
+            "student": {"model": {"name": "dnn", "embedding_dim": 4, "hidden": [8, 8]}, "training": training},
+            "steps": [
+                {"name": "drop-rare", "min_count": 5},
+                {"name": "prune-weights", "sparsity": 0.3},
+                {"name": "prune-neurons", "keep": 0.5},
+                {"name": "quantize-tables", "bits": 4},
+                {"name": "quantize-dense"},
+            ],
+            "retraining": training,
+            **changes,
+        }
+
+    return recipe
