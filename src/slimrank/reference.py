@@ -14,10 +14,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from slimrank.config import FOLDERS, Config, entries
-from slimrank.recipe import Distillation, Recipe, Student, Teacher, Training
+from slimrank.data.schema import Field
+from slimrank.data.splits import Split
+from slimrank.recipe import Recipe, Student, Teacher
+from slimrank.training.loop import Training
+from slimrank.training.losses import Distillation
 
 TITLES = {"dataset": "Datasets", "model": "Models", "table": "Tables", "step": "Steps", "target": "Targets"}
-RECIPE = {"recipe": Recipe, "teacher": Teacher, "student": Student, "training": Training, "distillation": Distillation}
+RECIPE: dict[str, type[Config]] = {
+    "recipe": Recipe,
+    "teacher": Teacher,
+    "student": Student,
+    "training": Training,
+    "distillation": Distillation,
+}
+DATA: dict[str, type[Config]] = {"split": Split, "field": Field}
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 HEAD = """# Reference
@@ -31,6 +42,8 @@ def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Recipe\n\nThe keys of a recipe, and of the tables in it.\n"]
     parts += [_entry(name, config) for name, config in RECIPE.items()]
+    parts += ["## Data\n\nTables that the keys of datasets name.\n"]
+    parts += [_entry(name, config) for name, config in DATA.items()]
     for kind, title in TITLES.items():
         folder = FOLDERS[kind].replace(".", "/")
         parts.append(f"## {title}\n\nOne file each in `src/{folder}/`.\n")
@@ -43,11 +56,13 @@ def _entry(name: str, config: type[Config]) -> str:
     words = inspect.cleandoc(config.__doc__ or "").split("\nAttributes:")[0].strip()
     said = _attributes(config)
     rows = [
-        f"| `{key}` | {_allowed(field.annotation, field.metadata)} | {_default(field)} | {said.get(key, '')} |"
+        (f"`{key}`", _allowed(field.annotation, field.metadata), _default(field), said.get(key, ""))
         for key, field in config.model_fields.items()
         if key != "name" or not get_args(field.annotation)
     ]
-    table = "\n".join(["| key | allowed | default | |", "|---|---|---|---|", *rows]) if rows else "No keys."
+    titles = ("key", "allowed", "default", "what it is")[: 4 if said else 3]
+    lines = [titles, ("---",) * len(titles), *rows] if rows else []
+    table = "\n".join(f"| {' | '.join(line[: len(titles)])} |" for line in lines) or "No keys."
     return f"### `{name}`\n\n{words}\n\n{table}\n"
 
 

@@ -106,7 +106,8 @@ def test_the_answer_is_one_sentence(content, smallest):
     content["comparison"] = content["comparison"][0]
     assert answer(read(content, Result)).endswith("+0.0010 (95% interval −0.0002 to +0.0022).")
     assert (
-        answer(read(smallest, Result)) == "Against its teacher the slim model is about as large; its AUC changes by 0.0000."
+        answer(read(smallest, Result))
+        == "Against its teacher the slim model is about as large; its AUC changes by 0.0000."
     )
     smallest["teacher"] = {"quality": {}, "bytes": {}}
     assert answer(read(smallest, Result)) == "Nothing can be compared."
