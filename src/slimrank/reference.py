@@ -56,7 +56,7 @@ def _entry(name: str, config: type[Config]) -> str:
     words = inspect.cleandoc(config.__doc__ or "").split("\nAttributes:")[0].strip()
     said = _attributes(config)
     rows = [
-        (f"`{key}`", _allowed(field.annotation, field.metadata), _default(field), said.get(key, ""))
+        (f"`{key}`", _allowed(field.annotation, field.metadata), _default(field), said.get(key, "").replace("|", "\\|"))
         for key, field in config.model_fields.items()
         if key != "name" or not get_args(field.annotation)
     ]
