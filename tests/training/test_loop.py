@@ -107,6 +107,21 @@ def test_sparse_tables_resume_as_well(tmp_path: Path) -> None:
         assert same(weights(whole), weights(resumed)), kind
 
 
+def test_sparse_tables_may_have_a_learning_rate_of_their_own() -> None:
+    """The first step of row-wise Adagrad moves a row by its rate, root mean square, whatever the other rate is."""
+    for rate, expected in ((0.3, 0.3), (None, 0.02)):
+        trained = model(dropout=0.0)
+        table = trained.embedding.table
+        table.sparse = True
+        before = table.weight.detach().clone()
+        config = CONFIG.model_copy(
+            update={"sparse_learning_rate": rate, "epochs": 1, "batch_size": 600, "schedule": "constant"}
+        )
+        fit(trained, examples(), examples(seed=1), config, seed=1)
+        moved = (table.weight.detach() - before).square().mean(dim=1).sqrt()
+        assert moved[moved > 0].numpy() == pytest.approx(expected, rel=1e-3)
+
+
 def test_it_stops_when_nothing_gets_better_and_keeps_the_best() -> None:
     trained = model()
     config = Training(epochs=50, batch_size=64, learning_rate=0.05, patience=2, schedule="constant")
