@@ -2,7 +2,7 @@
 
 Runs in the environment that `fuxictr.sh` makes. The wheel carries the layers, the base model, the loaders and the
 loop, but not the model zoo's DCNv2, so the class below puts FuxiCTR's layers together as its zoo does with
-`model_structure: parallel`. Nothing of the loop is changed; only its evaluations are timed apart.
+`model_structure: parallel`. Nothing of the loop is changed; only its evaluations and checkpoints are timed apart.
 
     .venv-fuxictr/bin/python bench/peers/fuxictr_train.py --train TRAIN.parquet --valid VALID.parquet --threads 2
 
@@ -75,10 +75,15 @@ def dcnv2_class() -> type:
             out = torch.cat([self.crossnet(row), self.parallel_dnn(row)], dim=-1)
             return {"y_pred": self.output_activation(self.fc(out))}
 
+        def eval_step(self) -> None:
+            start, used = time.perf_counter(), time.process_time()
+            super().eval_step()
+            spent = {"seconds": time.perf_counter() - start, "processor": time.process_time() - used}
+            self.history.append(spent | {"auc": float(self.last_auc)})
+
         def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-            start = time.perf_counter()
-            logs = super().evaluate(*arguments, **options)
-            self.history.append({"seconds": time.perf_counter() - start, **logs})
+            logs: dict[str, float] = super().evaluate(*arguments, **options)
+            self.last_auc = logs["AUC"]
             return logs
 
     return DCNv2
@@ -86,7 +91,7 @@ def dcnv2_class() -> type:
 
 def train(folder: Path, shape: argparse.Namespace) -> dict[str, Any]:
     """Fits for `shape.epochs` epochs (or until FuxiCTR's early stop); seconds are of the training steps and the
-    loader, evaluations apart. `epoch_seconds` counts the loader's start at the head of each epoch too."""
+    loader, evaluations and checkpoints apart. `processor_seconds` are those of this process, loader processes apart."""
     import torch
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.dataloaders import RankDataLoader
@@ -106,10 +111,12 @@ def train(folder: Path, shape: argparse.Namespace) -> dict[str, Any]:
     step = model.train_epoch
 
     def timed_epoch(generator: Any) -> None:
-        start, seen = time.perf_counter(), len(model.history)
+        start, used, seen = time.perf_counter(), time.process_time(), len(model.history)
         step(generator)
-        evaluating = sum(each["seconds"] for each in model.history[seen:])
-        epochs.append({"seconds": time.perf_counter() - start - evaluating, "auc": model.history[-1]["AUC"]})
+        seconds, processor = time.perf_counter() - start, time.process_time() - used
+        for each in model.history[seen:]:
+            seconds, processor = seconds - each["seconds"], processor - each["processor"]
+        epochs.append({"seconds": seconds, "processor": processor, "auc": model.history[-1]["auc"]})
 
     model.train_epoch = timed_epoch
     model.fit(rows, epochs=shape.epochs, validation_data=valid)
@@ -118,15 +125,17 @@ def train(folder: Path, shape: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows_per_second": rows.num_samples * len(epochs) / seconds,
         "seconds": seconds,
+        "processor_seconds": sum(each["processor"] for each in epochs),
         "validation_auc": float(best["AUC"]),
         "validation_logloss": float(best["logloss"]),
         "epoch_seconds": [each["seconds"] for each in epochs],
-        "epoch_auc": [float(each["auc"]) for each in epochs],
+        "epoch_auc": [each["auc"] for each in epochs],
         "steps": len(epochs) * rows.num_batches,
     }
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
@@ -148,6 +157,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Train once and print what came of it."""
     shape = arguments()
     os.environ.setdefault("RAY_TQDM", "0")
     sizes = json.loads(shape.sizes.read_text()) if shape.sizes else None

@@ -1,0 +1,84 @@
+"""The front of the benchmarks.
+
+python -m bench                 all of them, one after the other
+python -m bench NAME...         some of them
+python -m bench --list          their names, and what each compares
+
+Each writes bench/results/NAME.json: its figures, and the machine that they were measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.frappe import frappe
+from bench.import_time import import_time
+from bench.movielens import movielens
+from bench.quantize_table import quantize_table
+from bench.throughput import CASES, throughput
+from slimrank.config import InputError, nearest
+from slimrank.evaluation.machine import machine
+from slimrank.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
+    "movielens": (
+        lambda options: movielens(options.runs / "movielens"),
+        "slim artifact beside its fp32 teacher: quality, bytes, latency",
+    ),
+    "frappe": (
+        lambda options: frappe(options.runs / "frappe"),
+        "the same on Frappe, three seeds, beside the lookups alone",
+    ),
+    **{
+        f"throughput-{case}": (
+            partial(lambda options, case: throughput(case, threads=options.threads), case=case),
+            f"training, rows a second beside FuxiCTR, {case}",
+        )
+        for case in CASES
+    },
+    "quantize-table": (
+        lambda options: quantize_table(threads=options.threads),
+        "int8 and int4 of a 10,000,000 x 16 table: seconds and memory",
+    ),
+    "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
+}
+
+
+def main() -> int:
+    """Run what the command line names; 2 where a name is unknown or something is missing."""
+    options = _arguments()
+    if options.list:
+        print("\n".join(f"{name:24}{what}" for name, (_, what) in BENCHMARKS.items()))
+        return 0
+    try:
+        for name in options.names or BENCHMARKS:
+            if name not in BENCHMARKS:
+                raise InputError(f"unknown benchmark {name!r}. {nearest(name, list(BENCHMARKS))}")
+        for name in options.names or BENCHMARKS:
+            result = {"name": name, **BENCHMARKS[name][0](options), "machine": machine()}
+            write_json(RESULTS / f"{name}.json", result)
+            print(json.dumps({key: value for key, value in result.items() if key != "runs"}, indent=1), flush=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks; see bench/README.md.")
+    parser.add_argument("names", nargs="*", help="which; all where none is named")
+    parser.add_argument("--list", action="store_true", help="name them and stop")
+    parser.add_argument("--threads", type=int, default=2, help="threads for training and quantisation")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished runs are, or are made")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
