@@ -1,0 +1,241 @@
+"""Everything shown is executed: the commands and examples of the README and docs/, in a directory of their own.
+
+`python tests/test_readme.py` writes the figures of bench/results/ into the README's table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+
+from slimrank.cli import app
+from slimrank.report.figures import BYTES, QUALITY, size
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+RESULTS = ROOT / "bench" / "results"
+PORT = "8000"
+LANGUAGES = {"bash", "python", "toml", "console", "text"}
+SOURCE = re.compile(r"^(\| .* \|) ([^|]+) \| `([a-z0-9-]+): ([^`|]+)` \|$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(document: str) -> list[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(each[1], each[2], text[: each.start()].count("\n") + 1) for each in found]
+
+
+def commands(document: str) -> list[str]:
+    """The shell commands of a document, without comments, continued lines joined."""
+    text = "".join(block.text for block in blocks(document) if block.language == "bash").replace("\\\n", " ")
+    return [line for each in text.splitlines() if (line := re.sub(r"\s#.*", "", each).strip())]
+
+
+def is_checked_apart(command: str) -> bool:
+    """Whether a command would take minutes, or change the environment."""
+    return command.startswith(("make ", "pip ", "slimrank run recipes/"))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A directory with the files that the documents name: clicks, as someone's own data would look."""
+    generator = np.random.default_rng(0)
+    rows = 1200
+    user, item = generator.integers(0, 40, rows), generator.integers(0, 60, rows)
+    price = generator.lognormal(2, 1, rows).round(2)
+    logit = generator.normal(size=40)[user] + generator.normal(size=60)[item] - 0.2 * np.log(price)
+    frame = polars.DataFrame(
+        {
+            "user": user,
+            "item": [f"film-{each}" for each in item],
+            "price": price,
+            "shown_at": np.arange(rows),
+            "click": (generator.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int8),
+        }
+    )
+    frame.write_parquet(tmp_path / "clicks.parquet")
+    frame.write_csv(tmp_path / "clicks.csv")
+    frame.drop("price").write_parquet(tmp_path / "no_price.parquet")
+    return tmp_path
+
+
+def execute(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with this environment's commands first, one thread, in `folder`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return str(door.getsockname()[1])
+
+
+def run_block(block: Block, folder: Path) -> str:
+    """What the block prints; fails where it fails."""
+    named = re.match(r"# (\S+\.(?:py|toml))\n", block.text)
+    if named:
+        (folder / named[1]).write_text(block.text, encoding="utf-8")
+    if block.language == "toml":
+        assert named, f"line {block.line}: a TOML block begins with a comment that names its file"
+        return ""
+    if block.language == "python":
+        done = execute([sys.executable, "-W", "error", "-c", block.text], folder)
+    else:
+        kept = [line for line in block.text.splitlines() if not is_checked_apart(line)]
+        script = "\n".join(kept).replace(PORT, free_port())
+        done = execute(["bash", "-euo", "pipefail", "-c", script], folder)
+    assert done.returncode == 0, f"line {block.line}: {block.text}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def check_console(block: Block, folder: Path) -> None:
+    """Each `$ command` is refused with exit code 2 and prints exactly what stands below it."""
+    for each in block.text.removeprefix("$ ").split("\n$ "):
+        command, _, expected = each.partition("\n")
+        done = execute(shlex.split(command), folder)
+        assert (done.returncode, done.stdout + done.stderr) == (2, expected.rstrip("\n") + "\n")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_runs_in_order(document: str, workplace: Path) -> None:
+    printed = ""
+    for block in blocks(document):
+        assert block.language in LANGUAGES, f"line {block.line}: say the language of the block"
+        if block.language == "console":
+            check_console(block, workplace)
+        elif block.language != "text":
+            printed += run_block(block, workplace)
+    if document == "README.md":
+        lines = [*QUALITY.values(), *BYTES.values()]
+        shown = "".join(block.text for block in blocks(document) if block.language == "text")
+        assert all(f"\n{line} " in shown for line in lines)
+        assert all(f"\n{line} " in printed for line in lines)
+
+
+def test_every_verb_of_the_command_line_is_shown() -> None:
+    shown = {command.split()[1] for command in commands("README.md") if command.startswith("slimrank ")}
+    assert shown == {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+def test_what_make_is_asked_for_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    asked = set()
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text(encoding="utf-8")
+        asked |= set(re.findall(r"^make ([a-z]+)", "\n".join(commands(document)), re.MULTILINE))
+        asked |= set(re.findall(r"`make ([a-z]+)", text))
+    assert {"run", "test", "bench"} <= asked <= targets
+
+
+def test_the_commands_of_contributing_are_those_of_ci() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert sorted(commands("CONTRIBUTING.md")) == sorted(re.findall(r"^make .*$", script, re.MULTILINE))
+
+
+def test_extras_that_are_installed_exist() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = {name for document in DOCUMENTS for name in re.findall(r"slimrank\[(\w+)\]", "\n".join(commands(document)))}
+    assert asked == set(known) - {"test"}
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in commands("README.md") if each.startswith("slimrank run recipes/")]
+)
+def test_recipes_can_be_planned(command: str, tmp_path: Path) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    done = execute([*shlex.split(command), "--dry-run"], tmp_path)
+    if done.returncode == 2 and "not found" in done.stderr:
+        pytest.skip(f"needs its data: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "teacher   dcnv2" in done.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_named_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    beside = (ROOT / document).parent
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or (beside / link).exists(), link
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for path in re.findall(r"`((?:src|recipes|docs|tests|bench|\.ci)/[\w./-]*)`", prose):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_tree_of_the_readme_is_that_of_the_package() -> None:
+    tree = next(block.text for block in blocks("README.md") if block.text.startswith("src/slimrank/"))
+    named = set(re.findall(r"[\w.]+/|\w+\.py", tree)) - {"src/", "slimrank/"}
+    inside = {
+        path.name + "/" if path.is_dir() else path.name
+        for path in (ROOT / "src" / "slimrank").iterdir()
+        if not path.name.startswith(("_", "py."))
+    }
+    assert named == inside | {"recipes/", "bench/", "docs/", "tests/"}
+
+
+def value_at(result: Any, path: str) -> float:
+    """`a.0.b` of a result: keys, and places in lists."""
+    return float(
+        reduce(lambda found, key: found[int(key) if isinstance(found, list) else key], path.split("."), result)
+    )
+
+
+def shown_like(value: float, goal: str, path: str) -> str:
+    """A figure in words: quality with four decimals, bytes, copies, seconds, and ratios with one decimal."""
+    if path.startswith(("auc", "logloss")):
+        return f"{value:.4f}"
+    if path.startswith("bytes"):
+        return size(value)
+    if goal.endswith("copy"):
+        return f"{value:.2f} copies"
+    return f"{value:.2f} s" if goal.endswith(" s") else f"{value:.1f}x"
+
+
+def filled(text: str) -> str:
+    """The README with every figure of its table that a result file holds."""
+
+    def line(match: re.Match[str]) -> str:
+        before, _, name, path = match.groups()
+        file = RESULTS / f"{name}.json"
+        figure = "TBD"
+        if file.exists():
+            goal = before.rstrip("| ").split("|")[-1].strip()
+            figure = shown_like(value_at(json.loads(file.read_text(encoding="utf-8")), path), goal, path)
+        return f"{before} {figure} | `{name}: {path}` |"
+
+    return SOURCE.sub(line, text)
+
+
+def test_the_figures_are_those_that_the_benchmarks_wrote() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(SOURCE.findall(text)) >= 15
+    assert text == filled(text), "python tests/test_readme.py writes them"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
