@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 import pytest
 
-from slimrank import artifact as module
+from slimrank import files
 from slimrank.artifact import (
     FORMAT_VERSION,
     MANIFEST,
@@ -205,11 +205,11 @@ def test_an_artifact_is_replaced_by_another(folder: Path) -> None:
 
 def test_two_renames_replace_where_no_exchange_is(folder: Path) -> None:
     write_artifact(folder.parent / "new", FILES, {"recipe": "new"})
-    module._replace_in_two_steps(folder.parent / "new", folder)
+    files._replace_in_two_steps(folder.parent / "new", folder)
     assert open_artifact(folder).manifest["recipe"] == "new"
     assert os.listdir(folder.parent) == ["slim"]
     with pytest.raises(FileNotFoundError):
-        module._replace_in_two_steps(folder.parent / "gone", folder)
+        files._replace_in_two_steps(folder.parent / "gone", folder)
     assert open_artifact(folder).manifest["recipe"] == "new"
 
 
@@ -280,7 +280,7 @@ def test_a_bad_request_to_write_is_refused_with_all_faults(tmp_path: Path) -> No
 
 def test_a_writer_in_the_way_is_left_alone(folder: Path) -> None:
     partial = folder.with_name(f"slim.partial-{os.getpid()}")
-    with module._locked_folder(partial):
+    with files.locked_folder(partial):
         (partial / "model.onnx").write_bytes(b"half")
         with pytest.raises(InputError, match="is being written by someone else"):
             write_artifact(folder, FILES, {})
@@ -307,7 +307,7 @@ except InputError as error:
 
 def start_writer(target: Path, source: Path, limit: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(target), str(source), str(limit)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 

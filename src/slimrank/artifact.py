@@ -10,14 +10,12 @@ who can write the whole directory can write a consistent one. Left out: signatur
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -26,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from slimrank.config import InputError, nearest
+from slimrank.files import clear_stale, locked_folder, publish, sync
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -101,12 +100,12 @@ def write_artifact(path: str | Path, files: Mapping[str, Path | bytes], manifest
     _check_target(path)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        _clear_stale(path)
-        with _locked_folder(partial):
+        clear_stale(path)
+        with locked_folder(partial):
             records = {name: _store(files[name], partial / name) for name in sorted(files)}
             _store(render_manifest(_seal(content, records)), partial / MANIFEST)
-            _sync(partial)
-            _publish(partial, path)
+            sync(partial)
+            publish(partial, path)
     except FileExistsError as error:
         raise InputError(f"{path}: is being written by someone else ({error.filename})") from None
     except OSError as error:
@@ -229,14 +228,6 @@ def _open_regular(path: Path) -> BufferedReader:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-@contextlib.contextmanager
-def _closing(descriptor: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _identity(folder: Path, files: Mapping[str, Path]) -> tuple[tuple[int, ...], ...]:
     """What changes when the directory is exchanged or a file is written: inode, size, time. Empty when one is gone."""
     try:
@@ -311,95 +302,3 @@ def _store(source: Path | bytes, target: Path) -> dict[str, Any]:
 def _chunks(file: BufferedReader) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a directory durable; Windows has no such call and needs none."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        with _closing(descriptor):
-            os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _locked_folder(partial: Path) -> Iterator[None]:
-    """A new directory that is locked while we write and gone afterwards, whatever is then in it.
-
-    The lock dies with the process, which is how the next writer tells a leftover from one at work.
-    """
-    os.mkdir(partial)
-    try:
-        with _lock(partial):
-            yield
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock on a directory, or raise BlockingIOError when someone has it."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    with _closing(descriptor):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def _clear_stale(path: Path) -> None:
-    """Tidy up after writers that were killed: bring an old artifact back, remove what nobody is writing."""
-    for old in _siblings(path, "old"):
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            os.rename(old, path)
-    for partial in _siblings(path, "partial"):
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), _lock(partial):
-            shutil.rmtree(partial)
-
-
-def _siblings(path: Path, word: str) -> list[Path]:
-    pattern = re.compile(re.escape(path.name) + rf"\.{word}-\d+\Z")
-    return [entry for entry in path.parent.iterdir() if pattern.match(entry.name) and entry.is_dir()]
-
-
-def _publish(partial: Path, path: Path) -> None:
-    """Put the finished directory in its place; an old artifact ends up at `partial`, to be removed."""
-    if not path.exists():
-        os.rename(partial, path)
-    elif not _exchange(partial, path):
-        _replace_in_two_steps(partial, path)
-    _sync(path.parent)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two directories in one atomic step: renameat2(2) with RENAME_EXCHANGE. False where that is missing."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EOPNOTSUPP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
-
-
-def _replace_in_two_steps(partial: Path, path: Path) -> None:
-    old = path.with_name(f"{path.name}.old-{os.getpid()}")
-    os.rename(path, old)
-    try:
-        os.rename(partial, path)
-    except OSError:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old)
