@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,7 +150,16 @@ def _recipe(source: str | None, data: str | None, seeds: list[int] | None) -> tu
     config, folder = (None, None) if data is None else _data(data, source)
     if config is not None:
         changes["data"] = config
+        if source is None:
+            changes["name"] = _name_after(config)
     return read_recipe(source, **changes), folder
+
+
+def _name_after(dataset: Any) -> str:
+    """What a run of the main job's recipe on other data is called: the file, the folder, or the dataset."""
+    path = getattr(dataset, "path", None)
+    name = dataset.name if path is None else path.resolve().name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "run"
 
 
 def _data(data: str, source: str | None) -> tuple[Any, Path | None]:
