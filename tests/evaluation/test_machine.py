@@ -55,8 +55,8 @@ def test_a_missing_package_names_the_command_that_installs_it():
 
 def test_doctor_looks_at_every_package_once():
     names = [finding.name for finding in doctor()]
-    assert names[:4] == ["python", "processor", "cores", "instruction set"]
-    assert names[4:] == [name for group in PACKAGES.values() for name in group]
+    assert names[:5] == ["slimrank", "python", "processor", "cores", "instruction set"]
+    assert names[5:] == [name for group in PACKAGES.values() for name in group]
     assert all(finding.found for finding in doctor())
 
 

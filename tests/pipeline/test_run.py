@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_every_step_says_what_it_did_and_bytes_join_up(done: Path) -> None:
         assert set(step) == {"name", "settings", "touched", "skipped", "bytes_before", "bytes_after", "facts", "note"}
         assert step["touched"]
         assert step["bytes_after"] <= step["bytes_before"]
-    for before, after in zip(steps[:-1], steps[1:], strict=True):
+    for before, after in pairwise(steps):
         assert before["bytes_after"] == after["bytes_before"]
 
 
@@ -233,7 +234,7 @@ def test_a_run_stops_where_it_is_told(until, done: Path, tiny, tmp_path: Path) -
 def test_two_runs_in_one_directory_at_once(tiny, tmp_path: Path) -> None:
     with only_here(tmp_path / "run"), pytest.raises(InputError, match="another run is working in this directory"):
         run(Recipe.parse(tiny()), tmp_path / "run")
-    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_faults_come_to_light_before_anything_is_written(changes, until, message
 
 def test_rows_of_nothing_but_a_label_are_refused(tiny, tmp_path: Path) -> None:
     data = {**tiny()["data"], "fields": {}, "drop": ["item", "tags", "price", "user"], "group": None}
-    with pytest.raises(InputError, match="no input columns beside label, group and time|needs at least one field"):
+    with pytest.raises(InputError, match="no input columns beside label, group and time"):
         run(Recipe.parse(tiny(data=data)), tmp_path / "run")
 
 

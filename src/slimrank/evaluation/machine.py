@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from slimrank import __version__
+
 PACKAGES = {
     "": ("numpy", "onnxruntime", "polars", "pydantic", "rich", "typer"),
     "train": (
@@ -132,6 +134,7 @@ def doctor() -> list[Finding]:
     instructions = instruction_set()
     slow = INTEGER_DOT_PRODUCTS.isdisjoint(instructions)
     findings = [
+        Finding("slimrank", __version__),
         Finding("python", platform.python_version(), f"install Python {wanted} or newer" if old else ""),
         Finding("processor", processor()),
         Finding("cores", str(cores())),

@@ -35,7 +35,7 @@ from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.result import by_frequency, combined, provenance, seed_record
-from slimrank.pipeline.stages import stage
+from slimrank.pipeline.stages import clear_partial, stage
 from slimrank.recipe import Recipe, Student
 from slimrank.report import write_report
 from slimrank.tables.embedding import FusedEmbedding, Layout
@@ -127,6 +127,7 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
         if name not in layout.names:
             raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
     with only_here(out):
+        clear_partial(out)
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         write_json(out / "recipe.json", recipe.model_dump(mode="json"))

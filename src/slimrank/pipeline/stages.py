@@ -36,6 +36,13 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None])
     return key
 
 
+def clear_partial(folder: Path) -> None:
+    """Remove the files that a process which was killed had begun to write; for whoever holds the directory alone."""
+    for file in folder.rglob("*.partial-*"):
+        if file.is_file():
+            file.unlink()
+
+
 def key_of(inputs: Mapping[str, Any]) -> str:
     """sha256 of the inputs and of slimrank's version, in hexadecimal."""
     text = json.dumps({"slimrank": __version__, **inputs}, sort_keys=True)
