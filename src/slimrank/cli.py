@@ -144,10 +144,10 @@ def doctor() -> None:
 def _recipe(source: str | None, data: str | None, seeds: list[int] | None) -> tuple[Any, Path | None]:
     """The recipe, and the folder that holds its data where the user names one."""
     _need("torch", "train")
-    from slimrank.recipe import read_recipe
+    config, folder = (None, None) if data is None else _data(data, source)
+    from slimrank.recipe import read_recipe  # loads torch: a wrong --data is told before
 
     changes: dict[str, Any] = {"seeds": tuple(seeds)} if seeds else {}
-    config, folder = (None, None) if data is None else _data(data, source)
     if config is not None:
         changes["data"] = config
         if source is None:
