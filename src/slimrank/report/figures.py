@@ -180,13 +180,15 @@ def answer(result: Result) -> str:
     parts = [disk.change.replace("about equal", "about as large")] if disk and disk.change != NONE else []
     latencies = [line for line in lines.values() if line.group == "Latency" and line.name.startswith("p50")]
     if latencies and latencies[-1].change != NONE:
-        parts.append(f"{latencies[-1].change.replace('about equal', 'about as fast')} {latencies[-1].name.removeprefix('p50 ')}")
+        parts.append(
+            f"{latencies[-1].change.replace('about equal', 'about as fast')} {latencies[-1].name.removeprefix('p50 ')}"
+        )
     auc = lines.get(("Quality", QUALITY["auc"]))
     costs = f"Against its teacher the slim model is {' and '.join(parts)}" if parts else ""
     if auc is None or auc.change == NONE:
         return f"{costs or 'Nothing can be compared'}."
-    change = f"ts AUC changes by {auc.change}{_evidence(result)}."
-    return f"{costs}; i{change}" if costs else f"I{change}"
+    quality = f"ts AUC changes by {auc.change}{_evidence(result)}."
+    return f"{costs}; i{quality}" if costs else f"I{quality}"
 
 
 def _evidence(result: Result) -> str:
