@@ -68,17 +68,18 @@ def describe(error: ValidationError, config: type[Config], where: str) -> str:
     """All faults of a pydantic error, one a line: key, what was found, what is allowed, nearest match."""
     lines = []
     for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"]) or where
+        key = ".".join(str(part) for part in fault["loc"])
+        place = f"{where}: {key}" if key else where
         if fault["type"] == "extra_forbidden":
             owner = _owner(config, fault["loc"][:-1])
             known = owner.model_fields if owner else ()
             lines.append(f"{where}: unknown key {key!r}. {nearest(str(fault['loc'][-1]), known)}")
         elif fault["type"] == "missing":
-            lines.append(f"{where}: {key} is missing")
+            lines.append(f"{place} is missing")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             found = "" if fault["type"] == "value_error" else f", got {fault['input']!r}"
-            lines.append(f"{where}: {key}: {message}{found}")
+            lines.append(f"{place}: {message}{found}")
     return "\n".join(lines)
 
 
