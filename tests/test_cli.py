@@ -150,7 +150,7 @@ def test_an_artifact_is_measured_on_the_test_rows_of_a_file(folder: Path, artifa
     ended = slimrank("evaluate", artifact, "--data", folder / "rows.parquet")
     assert ended.code == 0, ended.err
     record = json.loads(ended.out)
-    assert set(record) == {"quality", "bytes", "latency_ms", "tensors"}
+    assert set(record) == {"quality", "bytes", "latency_ms", "floor_ms", "tensors"}
     assert record["quality"]["auc"] > 0.6
 
 

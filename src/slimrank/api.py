@@ -25,7 +25,7 @@ from slimrank.searching.goal import Goal, read_goal
 from slimrank.searching.search import Found
 from slimrank.searching.search import search as find_recipe
 from slimrank.tables.embedding import Layout
-from slimrank.training.examples import Examples, score
+from slimrank.training.examples import Examples, score, training_device
 from slimrank.training.loop import KeepZeros, Training, distilled, fit, hard_labels
 from slimrank.training.losses import Distillation
 
@@ -56,10 +56,12 @@ def train(
     """
     if not isinstance(model, Ranker):
         model = build_model(as_config("model", model), Layout.of(data.encoding), seed)
-    rows, valid = Examples.of(data.train), Examples.of(data.valid)
+    device = training_device()
+    model.to(device)
+    rows, valid = Examples.of(data.train, device), Examples.of(data.valid, device)
     objective = hard_labels
     if teachers:
-        mean = np.mean([score(teacher, rows) for teacher in teachers], axis=0)
+        mean = np.mean([score(teacher.to(device), rows) for teacher in teachers], axis=0)
         rows = rows.with_teacher(torch.from_numpy(mean))
         objective = partial(distilled, mix=distillation or Distillation())
     fit(model, rows, valid, training or Training(), seed=seed, objective=objective, hooks=[KeepZeros()])
@@ -109,7 +111,7 @@ def search(
         found = measure({name: artifacts / name for name in ("teacher", "slim")}, dataset, "valid")
         return figures_of(found["teacher"].record, found["slim"].record)
 
-    return find_recipe(recipe, goal, space, attempt, folder / "search.db")
+    return find_recipe(recipe, goal, space, attempt, folder / "search.db", dataset.fingerprint)
 
 
 def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str, float]:

@@ -10,12 +10,14 @@ import runpy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from slimrank.config import Config, InputError, as_config, describe, read_toml, resolver
 from slimrank.training.loop import Training
 from slimrank.training.losses import Distillation
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+OrNone = BeforeValidator(lambda value: None if value is False else value)  # TOML has no word for none: it says false
 Dataset = Annotated[SerializeAsAny[Config], resolver("dataset")]
 Model = Annotated[SerializeAsAny[Config], resolver("model")]
 Step = Annotated[SerializeAsAny[Config], resolver("step")]
@@ -30,7 +32,7 @@ class Teacher(Config):
 
     model: Model = Field(default_factory=lambda: as_config("model", {"name": "dcnv2", "dropout": 0.3}))
     training: Training = Training(epochs=6, batch_size=1024, learning_rate=1e-3, l2=0.05)
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()
 
 
 class Student(Config):
@@ -49,20 +51,25 @@ class Student(Config):
 
 
 class Recipe(Config):
-    """Everything that a run does. What is not set is the main job's."""
+    """Everything that a run does. What is not set is the main job's.
+
+    Student, distillation and retraining may be left out: None in Python, `student = false` in TOML.
+    """
 
     name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: Dataset = Field(default_factory=lambda: as_config("dataset", "movielens-100k"))
-    seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(1,), min_length=1)
     teacher: Teacher = Teacher(seeds=(1, 2, 3))
-    student: Student | None = Student()
-    distillation: Distillation | None = Distillation()
+    student: Annotated[Student | None, OrNone] = Student()
+    distillation: Annotated[Distillation | None, OrNone] = Distillation()
     steps: tuple[Step, ...] = Field(
         default_factory=lambda: tuple(
             as_config("step", step) for step in ({"name": "quantize-tables", "bits": 4}, "quantize-dense")
         )
     )
-    retraining: Training | None = Training(epochs=4, batch_size=1024, learning_rate=1e-3, l2=0.05, patience=0)
+    retraining: Annotated[Training | None, OrNone] = Training(
+        epochs=4, batch_size=1024, learning_rate=1e-3, l2=0.05, patience=0
+    )
     target: Target = Field(default_factory=lambda: as_config("target", "onnx"))
     threads: int = Field(default=0, ge=0)  # for training; 0: all cores
 
@@ -90,7 +97,9 @@ def _below(kind: type[Config]) -> list[type[Config]]:
 
 
 def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
-    """The recipe of a TOML file, or the variable `recipe` of a Python file, or the main job; with some keys changed.
+    """The recipe of a TOML file, the variable `recipe` of a Python file, or the main job; with some keys changed.
+
+    A TOML recipe without a `name` has that of its file.
 
     Raises:
         InputError: the file cannot be read, or holds an unknown key or a value that is not allowed.
@@ -110,4 +119,4 @@ def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
         return Recipe.parse(recipe.model_dump() | changes, str(path)) if changes else recipe
     if path.suffix != ".toml":
         raise InputError(f"{path}: a recipe is a .toml or a .py file")
-    return Recipe.parse(read_toml(path) | changes, str(path))
+    return Recipe.parse({"name": path.stem} | read_toml(path) | changes, str(path))

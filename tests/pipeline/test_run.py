@@ -48,10 +48,11 @@ def test_the_result_has_what_it_must(done: Path) -> None:
     assert set(result) == {
         *("name", "data", "teacher", "student", "slim", "comparison", "seeds", "rows", "threads", "training_threads"),
         *("data_fingerprint", "data_facts", "versions", "instruction_set", "processor", "cores", "system", "slices"),
+        *("floor", "shipped_seed", "unknown_ids"),
     }
     for name in ("teacher", "student", "slim"):
         model = result[name]
-        assert set(model) == {"quality", "bytes", "latency_ms", "tensors", "by_seed"} | (
+        assert set(model) == {"quality", "bytes", "latency_ms", "floor_ms", "tensors", "by_seed"} | (
             {"steps"} if name == "slim" else set()
         )
         assert set(model["quality"]) == QUALITY

@@ -17,14 +17,14 @@ from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Ranker
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
 from slimrank.tables.scaled import ScaledTable
-from slimrank.training.examples import score
+from slimrank.training.examples import SCORED_AT_ONCE, score
 
 
 class QuantizeDense(Config):
     """Quantise dense layers to int8, calibrated on `rows` train rows."""
 
     name: Literal["quantize-dense"] = "quantize-dense"
-    rows: int = Field(default=4096, ge=1)
+    rows: int = Field(default=4096, ge=1, le=SCORED_AT_ONCE)
 
 
 @register("step", QuantizeDense)

@@ -14,7 +14,7 @@ from slimrank.config import Config, as_config, name_of, runner
 from slimrank.data.rows import EncodedDataset
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
-from slimrank.training.examples import Examples
+from slimrank.training.examples import Examples, training_device
 
 
 @dataclass
@@ -35,8 +35,9 @@ class Context:
 
     @classmethod
     def of(cls, data: EncodedDataset, seed: int = 0) -> Context:
-        """The context that an encoded dataset gives, on the CPU."""
-        return cls(Examples.of(data.train), Examples.of(data.valid), vocabulary_counts(data), seed)
+        """The context that an encoded dataset gives, on the device that models are trained on."""
+        device = training_device()
+        return cls(Examples.of(data.train, device), Examples.of(data.valid, device), vocabulary_counts(data), seed)
 
     def touch(self, what: str) -> None:
         """Note that a part of the model was changed."""

@@ -72,6 +72,12 @@ class Encoding:
         fields = self.schema.categorical + self.schema.sequences
         return {each.name: self.codecs[each.name].size + each.first_value - 1 for each in fields}
 
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """Categorical fields whose vocabulary holds text."""
+        known = ((each.name, self.codecs[each.name]) for each in self.schema.categorical)
+        return tuple(n for n, codec in known if isinstance(codec, Vocabulary) and kind_of(codec.values) == "str")
+
     def cut(self, sizes: Mapping[str, int]) -> Encoding:
         """The rules of a smaller model: the fields in `sizes` with that many ids each, and all numbers.
 

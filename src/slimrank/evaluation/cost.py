@@ -78,7 +78,8 @@ def resident_bytes(path: Path) -> int:
     command = [sys.executable, "-m", "slimrank.evaluation.resident", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{path}: cannot measure resident memory: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip() or f"the child ended with {done.returncode}"
+        raise InputError(f"{path}: cannot measure resident memory: {words.splitlines()[-1]}")
     return int(json.loads(done.stdout)["resident"])
 
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from slimrank import runtime
 from slimrank.artifact import open_artifact
+from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
-from slimrank.evaluation.cost import bytes_of, latency
-from slimrank.metrics import quality
+from slimrank.evaluation.cost import Floor, bytes_of, floor, latency
+from slimrank.metrics import auc, quality
 
 LATENCY_ROWS = 1 << 16
+LARGEST_FLOOR = 1 << 30  # bytes of a table from which its floor is not measured beside every run
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,38 @@ def measure(
     inputs = {name: model.encoding.encode(frame) for name, model in models.items()}
     logits = {name: model.score(inputs[name]) for name, model in models.items()}
     head = {name: rows.take(slice(0, LATENCY_ROWS)) for name, rows in inputs.items()}
-    times = latency(models, head)
+    floors = {f"floor of {name}": floor_of(model, head[name]) for name, model in models.items()}
+    bare = {name: found for name, found in floors.items() if found is not None}
+    times = latency({**models, **bare}, {**head, **{name: found.inputs for name, found in bare.items()}})
     return {
         name: Measured(
             {
                 "quality": quality(label, logits[name], None if groups is None else groups[split]),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
+                "floor_ms": times.get(f"floor of {name}", {}),
                 "tensors": tensors_of(path),
             },
             logits[name],
         )
         for name, path in artifacts.items()
     }
+
+
+def floor_of(model: runtime.Model, inputs: Inputs) -> Floor | None:
+    """The lookups of a model and nothing else; None where it has none, or a table too large for a graph of its own."""
+    rows = sum(model.encoding.sizes.values())
+    tensors = model.artifact.manifest["graph"]["tensors"]
+    table_bytes = sum(tensor["bytes"] for tensor in tensors if tensor["shape"][:1] == [rows])
+    if not rows or table_bytes >= LARGEST_FLOOR:
+        return None
+    return floor(inputs, model.encoding, table_bytes)
+
+
+def split_auc(path: Path, dataset: Dataset, split: str) -> float:
+    """The AUC of an artifact on the rows of one split."""
+    model, frame = runtime.load(path), dataset.splits[split]
+    return auc(frame[dataset.schema.label].to_numpy(), model.score(model.encoding.encode(frame)))
 
 
 def tensors_of(path: Path) -> list[dict[str, Any]]:

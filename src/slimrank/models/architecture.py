@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from slimrank.config import Config, runner
@@ -28,7 +28,7 @@ class Architecture(Config):
 class Deep(Architecture):
     """The part of a model's config that concerns its dense layers."""
 
-    hidden: tuple[int, ...] = Field(default=(400, 400, 400), min_length=1)
+    hidden: tuple[PositiveInt, ...] = Field(default=(400, 400, 400), min_length=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     batch_norm: bool = False
 

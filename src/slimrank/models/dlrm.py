@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from slimrank.config import register
+from slimrank.config import InputError, register
 from slimrank.models.architecture import Deep
 from slimrank.models.layers import Ranker, tensor_mlp
 from slimrank.tables.embedding import Layout, Row
@@ -17,7 +18,7 @@ class DLRM(Deep):
     """Pairwise dot products of vectors; numbers become one of the vectors through an MLP of their own."""
 
     name: Literal["dlrm"] = "dlrm"
-    bottom: tuple[int, ...] = (64,)
+    bottom: tuple[PositiveInt, ...] = (64,)
 
 
 class DLRMModel(Ranker):
@@ -27,6 +28,8 @@ class DLRMModel(Ranker):
         super().__init__(config.embed(layout))
         self.bottom = tensor_mlp(layout.numbers, (*config.bottom, config.embedding_dim)) if layout.numbers else None
         vectors = len(layout.names) + bool(layout.numbers)
+        if vectors < 2:
+            raise InputError("model dlrm multiplies pairs of vectors, and these rows have one: take dnn")
         pairs = vectors * (vectors - 1) // 2
         lower = torch.tril_indices(vectors, vectors, offset=-1)
         self.pairs: Tensor

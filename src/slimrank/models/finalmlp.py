@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from slimrank.config import InputError, register
@@ -18,7 +18,7 @@ class FinalMLP(Deep):
     """Two MLPs, each over its own gated view of the row where `gates`, fused by a bilinear form with heads."""
 
     name: Literal["finalmlp"] = "finalmlp"
-    second_hidden: tuple[int, ...] = Field(default=(400, 400), min_length=1)
+    second_hidden: tuple[PositiveInt, ...] = Field(default=(400, 400), min_length=1)
     heads: int = Field(default=1, ge=1)
     gates: bool = False
 

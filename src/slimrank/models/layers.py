@@ -71,7 +71,7 @@ class ByteDropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.cut = round(p * 256)
+        self.cut = min(max(round(p * 256), 1), 255) if p > 0 else 0
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or self.cut == 0:

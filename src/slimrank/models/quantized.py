@@ -141,7 +141,8 @@ class QuantizedLinear(nn.Module):
         steps = self.inputs.steps().detach()
         folded = self.weight * steps
         scale = output_scales(folded.detach(), self.bias)
-        weight = fake_quantize(folded, scale.unsqueeze(1), WEIGHT_CODES) / steps
+        # Nothing is clipped, since the scale comes from the largest weight: rounding is all that is left to do.
+        weight = round_through(folded / scale.unsqueeze(1)) * scale.unsqueeze(1) / steps
         bias = None if self.bias is None else round_through(self.bias / scale) * scale
         return functional.linear(self.inputs(values), weight, bias)
 

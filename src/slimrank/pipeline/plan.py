@@ -18,6 +18,7 @@ def plan(recipe: Recipe, out: Path, data: Path | None = None) -> str:
         InputError: the recipe or the data is unfit.
     """
     run = Run(recipe, out, data)
+    run.check()
     rows = ", ".join(f"{split} {len(frame):,}" for split, frame in run.dataset.splits.items())
     teacher = build_model(recipe.teacher.model, run.layout, 0)
     seeds = sorted({one for seed in recipe.seeds for one in recipe.teacher_seeds(seed)})

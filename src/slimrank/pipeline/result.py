@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.machine import machine
 from slimrank.evaluation.measure import Measured
-from slimrank.evaluation.paired import compare_slices
+from slimrank.evaluation.paired import compare, compare_slices
 from slimrank.recipe import Recipe
 
 SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
@@ -23,6 +23,19 @@ def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Map
     models = {name: one.record for name, one in measured.items()}
     models["slim"] = {**models["slim"], "steps": list(steps)}
     return {"seed": seed, "models": models}
+
+
+def compared(data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any]) -> dict[str, Any]:
+    """Teacher and slim on the same test rows: `comparison`, none with fewer than two rows of a class, and `slices`."""
+    label = data.test.label
+    clicks = int(label.sum())
+    whole = asdict(compare(label, teacher, slim)) if min(clicks, len(label) - clicks) >= 2 else None
+    return {"comparison": whole, "slices": by_frequency(label, teacher, slim, data)}
+
+
+def shipped_seed(records: Sequence[Mapping[str, Any]]) -> int:
+    """The seed whose slim artifact has the best AUC on validation rows."""
+    return int(max(records, key=lambda record: float(record["slim_valid_auc"]))["seed"])
 
 
 def by_frequency(
@@ -41,18 +54,22 @@ def by_frequency(
 def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of `result.json`: for each model the means over seeds, beside on what and from what.
 
-    Qualities and median latencies are means over seeds, a p99 is the largest of them; bytes, tensors, steps and slices
-    are the first seed's.
+    Qualities and median latencies are means over seeds, a p99 is the largest of them; bytes, tensors, steps, slices
+    and floor are those of the seed that is shipped.
     """
     names = ("teacher", "student", "slim")
+    shipped = next(record for record in records if record["seed"] == shipped_seed(records))
     models = {name: [record["models"][name] for record in records if name in record["models"]] for name in names}
     return {
         "name": recipe.name,
         "data": dataset.name,
-        **{name: _mean_model(found) for name, found in models.items() if found},
-        "comparison": [record["comparison"] for record in records],
-        "slices": records[0]["slices"],
+        **{name: _mean_model(found, shipped["models"][name]) for name, found in models.items() if found},
+        "floor": {"latency_ms": shipped["models"]["slim"]["floor_ms"]},
+        "comparison": [{**record["comparison"], "seed": record["seed"]} for record in records if record["comparison"]],
+        "slices": shipped["slices"],
         "seeds": [record["seed"] for record in records],
+        "shipped_seed": shipped["seed"],
+        "unknown_ids": shipped["unknown_ids"],
         "rows": {split: len(frame) for split, frame in dataset.splits.items()},
         "data_fingerprint": dataset.fingerprint,
         "data_facts": dataset.facts,
@@ -62,9 +79,9 @@ def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, An
     }
 
 
-def _mean_model(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One model over its seeds."""
-    first = dict(found[0])
+def _mean_model(found: Sequence[Mapping[str, Any]], shipped: Mapping[str, Any]) -> dict[str, Any]:
+    """One model over its seeds; what is not a mean is that of the seed that is shipped."""
+    first = dict(shipped)
     qualities = [one["quality"] for one in found]
     first["quality"] = _means(qualities)
     first["by_seed"] = qualities
@@ -85,10 +102,9 @@ def _means(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: sum(record[key] for record in records) / len(records) for key in keys}
 
 
-def provenance(recipe: Recipe, dataset: Dataset, seed: int, model: str) -> dict[str, Any]:
+def provenance(recipe: Recipe, dataset: Dataset, seed: int) -> dict[str, Any]:
     """What an artifact's manifest says of where it comes from."""
     return {
-        "name": f"{recipe.name}-{model}",
         "recipe": recipe.model_dump(mode="json"),
         "data": dataset.name,
         "data_fingerprint": dataset.fingerprint,

@@ -12,8 +12,9 @@ A run is a directory. Each stage writes its own part of it and reads the parts b
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
@@ -27,20 +28,19 @@ from slimrank.compression.steps import Context, compress, vocabulary_counts
 from slimrank.config import Config, InputError, nearest
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
-from slimrank.evaluation.measure import measure
-from slimrank.evaluation.paired import compare
+from slimrank.evaluation.measure import measure, split_auc
 from slimrank.exporting.artifact import export, with_metrics
 from slimrank.files import only_here, read_json, write_json
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
-from slimrank.pipeline.result import by_frequency, combined, provenance, seed_record
-from slimrank.pipeline.stages import clear_partial, stage
+from slimrank.pipeline.result import combined, compared, provenance, seed_record, shipped_seed
+from slimrank.pipeline.stages import CHECKPOINT, clear_partial, stage
 from slimrank.recipe import Recipe, Student
 from slimrank.report import write_report
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from slimrank.training.examples import Examples, score
+from slimrank.training.examples import Examples, score, training_device
 from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit, hard_labels
 from slimrank.training.losses import Distillation
 from slimrank.training.progress import ShowProgress
@@ -49,7 +49,6 @@ from slimrank.training.warm_start import start_table
 STAGES = ("train", "compress", "export", "evaluate", "report")
 MODEL = "model.safetensors"
 LOGITS = "logits.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
 STEPS = "steps.json"
 FIELDS = "fields.json"
 HISTORY = "history.json"
@@ -80,8 +79,17 @@ class Run:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where models are trained: a GPU where there is one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Where models are trained."""
+        return training_device()
+
+    def check(self) -> None:
+        """Raises `InputError` where the data is unfit or does not have what the recipe names; writes nothing."""
+        layout = self.layout
+        if not layout.names and not layout.numbers:
+            raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")
+        for name in self.recipe.student.fields if self.recipe.student is not None else ():
+            if name not in layout.names:
+                raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
 
     @cached_property
     def train(self) -> Examples:
@@ -120,18 +128,26 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
     if until not in STAGES:
         raise InputError(f"unknown stage {until!r}. {nearest(until, STAGES)}")
     this = Run(recipe, out, data)
-    layout = this.layout  # faults in the data come to light before anything is written
-    if not layout.names and not layout.numbers:
-        raise InputError(f"{this.dataset.name}: no input columns beside label, group and time")
-    for name in recipe.student.fields if recipe.student is not None else ():
-        if name not in layout.names:
-            raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
+    this.check()
     with only_here(out):
         clear_partial(out)
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        write_json(out / "recipe.json", recipe.model_dump(mode="json"))
+        if this.device.type == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        _start(this)
         return _run_stages(this, STAGES.index(until))
+
+
+def _start(run: Run) -> None:
+    """Write the recipe down; what another recipe has left for people to look at goes."""
+    record, written = run.recipe.model_dump(mode="json"), run.folder / "recipe.json"
+    if not written.exists() or read_json(written) != record:
+        for name in ("result.json", "report.html"):
+            (run.folder / name).unlink(missing_ok=True)
+        if (run.folder / "artifact").exists():
+            shutil.rmtree(run.folder / "artifact")
+        write_json(written, record)
 
 
 def _run_stages(run: Run, last: int) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def _run_stages(run: Run, last: int) -> dict[str, Any]:
     keys = {seed: [_train_teacher(run, one) for one in run.recipe.teacher_seeds(seed)] for seed in run.recipe.seeds}
     if last == 0:
         return {}
-    slim = {seed: _compress(run, seed, _train_student(run, seed, keys[seed])) for seed in keys}
+    slim = {seed: _compress(run, seed, _train_student(run, seed, keys[seed]), keys[seed]) for seed in keys}
     if last == 1:
         return {}
     exported = {seed: _export(run, seed, slim[seed]) for seed in keys}
@@ -210,7 +226,7 @@ def _new_student(run: Run, seed: int) -> Ranker:
     return model.to(run.device)
 
 
-def _compress(run: Run, seed: int, before: str) -> str:
+def _compress(run: Run, seed: int, before: str, teachers: list[str]) -> str:
     """Compress the student (or the teacher) step by step, then retrain it with the quantisers in the loop."""
     recipe = run.recipe
 
@@ -224,6 +240,7 @@ def _compress(run: Run, seed: int, before: str) -> str:
 
     inputs = {
         "before": before,
+        "teachers": teachers if recipe.distillation else [],
         "steps": [_plain(step) for step in recipe.steps],
         "retraining": _plain(recipe.retraining),
         "distillation": _plain(recipe.distillation),
@@ -258,15 +275,17 @@ def _student_record(run: Run, seed: int) -> list[dict[str, Any]]:
 def _export(run: Run, seed: int, slim: str) -> str:
     """Write the artifacts: of the teacher, of the student before its compression, and the slim one."""
 
+    facts = provenance(run.recipe, run.dataset, seed)
+
     def work(folder: Path) -> None:
         models = {"teacher": _baseline(run, seed), "slim": _slim(run, seed)}
         if run.recipe.student is not None:
             models["student"] = _uncompressed(run, seed)
         for name, model in models.items():
-            facts = provenance(run.recipe, run.dataset, seed, name)
-            export(model.cpu().eval(), run.encoded.encoding, folder / name, run.recipe.target, facts)
+            named = {**facts, "name": f"{run.recipe.name}-{name}"}
+            export(model.cpu().eval(), run.encoded.encoding, folder / name, run.recipe.target, named)
 
-    inputs = {"slim": slim, "target": _plain(run.recipe.target)}
+    inputs = {"slim": slim, "facts": facts}
     return stage(run.seed_folder(seed) / "artifacts", inputs, work)
 
 
@@ -278,10 +297,9 @@ def _measure(run: Run, seed: int, exported: str) -> str:
         paths = {path.name: path for path in sorted(artifacts.iterdir()) if path.is_dir()}
         measured = measure(paths, run.dataset)
         record = seed_record(seed, measured, read_json(run.seed_folder(seed) / "slim" / STEPS))
-        label = run.dataset.test[run.dataset.schema.label].to_numpy()
-        logits = measured["teacher"].logits, measured["slim"].logits
-        record["comparison"] = {**asdict(compare(label, *logits)), "seed": seed}
-        record["slices"] = by_frequency(label, *logits, run.encoded)
+        record |= compared(run.encoded, measured["teacher"].logits, measured["slim"].logits)
+        record["slim_valid_auc"] = split_auc(paths["slim"], run.dataset, "valid")
+        record["unknown_ids"] = run.encoded.unknown["test"]
         write_json(folder / "result.json", record)
 
     return stage(run.seed_folder(seed) / "measured", {"exported": exported}, work)
@@ -289,19 +307,11 @@ def _measure(run: Run, seed: int, exported: str) -> str:
 
 def _publish(run: Run, records: Sequence[dict[str, Any]]) -> None:
     """Put the slim artifact of the seed that validation prefers, with its figures, where it is easy to find."""
-    best = max(records, key=lambda record: valid_auc(run.seed_folder(record["seed"])))
+    best = next(record for record in records if record["seed"] == shipped_seed(records))
     measured = {
         key: value for key, value in best["models"]["slim"].items() if key in ("quality", "bytes", "latency_ms")
     }
     with_metrics(run.seed_folder(best["seed"]) / "artifacts" / "slim", run.folder / "artifact", measured)
-
-
-def valid_auc(folder: Path) -> float:
-    """The validation AUC of the last training that led to a seed's slim model; 0 if there was none."""
-    for part in ("slim", "student"):
-        if (folder / part / HISTORY).exists():
-            return float(max(record["valid_auc"] for record in read_json(folder / part / HISTORY)))
-    return 0.0
 
 
 def fitted(
@@ -341,9 +351,8 @@ def _soft_labels(run: Run, seed: int) -> Tensor | None:
 
 
 def store(model: Ranker, folder: Path) -> None:
-    """Write the finished model; its checkpoint is of no more use."""
+    """Write the finished model."""
     save_tensors(folder / MODEL, model.state_dict())
-    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _teacher(run: Run, seed: int) -> Ranker:

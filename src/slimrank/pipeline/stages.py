@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from slimrank import __version__
 from slimrank.files import read_json, write_json
 
 RECORD = "stage.json"
+PARTIAL = re.compile(r"\.partial-\d+$")
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
@@ -33,13 +36,15 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], None])
         write_json(record, {"key": key, "done": False, "inputs": dict(inputs)})
     work(folder)
     write_json(record, {"key": key, "done": True, "inputs": dict(inputs)})
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # last: a stage that is killed before it is done needs it
     return key
 
 
 def clear_partial(folder: Path) -> None:
     """Remove the files that a process which was killed had begun to write; for whoever holds the directory alone."""
-    for file in folder.rglob("*.partial-*"):
-        if file.is_file():
+    places = [folder, *folder.glob("teacher-*"), *folder.glob("seed-*/*")]
+    for file in (file for place in places if place.is_dir() for file in place.iterdir()):
+        if file.is_file() and PARTIAL.search(file.name):
             file.unlink()
 
 

@@ -12,7 +12,9 @@ from slimrank.config import Config, InputError, nearest
 
 UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 FIGURES = ("auc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
-BOUND = re.compile(r"\s*([A-Za-z0-9_]+)(?:@(\d+))?\s*<=\s*(-?[0-9.]+(?:[eE]-?\d+)?)\s*([A-Za-z]*)\s*")
+ROWS = ("1", "32", "256")  # of a request, as latency is measured
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?"
+BOUND = re.compile(rf"\s*(\w+)(?:@(\d+))?\s*<=\s*({NUMBER})\s*([A-Za-z]*)\s*")
 
 
 class Bound(Config):
@@ -68,4 +70,6 @@ def _bound(text: str) -> Bound:
         raise InputError(f"goal {text.strip()!r}: unknown unit {unit!r}. {allowed}")
     if figure.endswith("_ms") != (rows is not None):
         raise InputError(f"goal {text.strip()!r}: latency, and nothing else, is of a number of rows: p50_ms@256")
+    if rows is not None and rows not in ROWS:
+        raise InputError(f"goal {text.strip()!r}: latency is measured at {', '.join(ROWS)} rows, got {rows}")
     return Bound(figure=figure, limit=float(number) * UNITS[unit], rows=None if rows is None else int(rows))

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from slimrank import __version__
 from slimrank.config import InputError, nearest
 from slimrank.recipe import Recipe
 from slimrank.searching.goal import Goal
@@ -40,7 +41,9 @@ class Found:
     trials: tuple[Trial, ...]
 
 
-def search(recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe], Figures], study: Path) -> Found:
+def search(
+    recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe], Figures], study: Path, fingerprint: str = ""
+) -> Found:
     """Try every combination of `space` (dotted keys of the recipe, and the values each may take).
 
     Args:
@@ -48,7 +51,8 @@ def search(recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe],
         goal: among trials that meet it the one of the fewest bytes is best; if none does, the one nearest to it.
         space: for example {"steps.0.bits": [2, 4, 8]}.
         attempt: runs a recipe and measures it on validation rows.
-        study: a SQLite file; a study that is there goes on.
+        study: a SQLite file; a study of the same recipe, space and data that is there goes on.
+        fingerprint: of the data.
 
     Raises:
         InputError: a key is not one of the recipe's, or a value is not allowed there.
@@ -56,7 +60,8 @@ def search(recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe],
     for key, values in space.items():
         for value in values:
             changed(recipe, {key: value})
-    ongoing = _study(study, recipe, space)
+    space = json.loads(json.dumps({key: list(values) for key, values in space.items()}))  # as the study keeps them
+    ongoing = _study(study, recipe, space, fingerprint)
     known = [trial.user_attrs["changes"] for trial in ongoing.trials]
     for combination in product(*space.values()):
         changes = dict(zip(space, combination, strict=True))
@@ -68,12 +73,12 @@ def search(recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe],
     return Found(changed(recipe, best.changes), goal.met(best.figures), best, trials)
 
 
-def _study(path: Path, recipe: Recipe, space: Space) -> Any:
-    """The Optuna study of this recipe and space, new or gone on with; a trial is in it when it is done."""
+def _study(path: Path, recipe: Recipe, space: Space, fingerprint: str) -> Any:
+    """The Optuna study of this recipe, space and data, new or gone on with; a trial is in it when it is done."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    text = json.dumps([recipe.model_dump(mode="json"), {key: list(values) for key, values in space.items()}])
+    text = json.dumps([__version__, fingerprint, recipe.model_dump(mode="json"), space])
     name = f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return optuna.create_study(study_name=name, storage=f"sqlite:///{path}", load_if_exists=True)
 

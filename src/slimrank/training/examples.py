@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -45,11 +46,22 @@ class Examples:
         return Examples(ids, numbers, label, teacher)
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Examples]:
-        """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide."""
+        """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide.
+
+        The last batch may be smaller, or larger by one row.
+        """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.label.device)
-        for start in range(0, len(self), size):
-            yield self.take(order[start : start + size])
+        starts = list(range(0, len(self), size))
+        if len(starts) > 1 and len(self) - starts[-1] == 1:
+            starts.pop()  # one row alone has no variance for batch normalisation: it joins the batch before
+        for start, stop in pairwise([*starts, len(self)]):
+            yield self.take(order[start:stop])
+
+
+def training_device() -> torch.device:
+    """Where models are trained: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.inference_mode()

@@ -53,6 +53,9 @@ def optimizers(
 ) -> list[Optimizer]:
     """One optimiser for the dense parameters and, where there are tables with sparse gradients, one for those.
 
+    Weights of dense layers and tables decay; biases, scales and gates do not, nor do tables with sparse gradients,
+    whose decay would cost the table.
+
     Each group of parameters keeps its learning rate as `peak`, of which a schedule takes fractions.
     """
     tables = {
@@ -65,7 +68,10 @@ def optimizers(
     large = [p for p in trained if id(p) in tables]
     chosen: list[Optimizer] = []
     if dense:
-        chosen.append(torch.optim.AdamW(dense, lr=learning_rate, weight_decay=weight_decay, fused=True))
+        matrices, vectors = ([p for p in dense if (p.dim() >= 2) == wanted] for wanted in (True, False))
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        filled = [group for group in groups if group["params"]]
+        chosen.append(torch.optim.AdamW(filled, lr=learning_rate, fused=True))
     if large:
         kind = RowAdagrad if sparse == "adagrad" else torch.optim.SparseAdam
         chosen.append(kind(large, lr=sparse_learning_rate))

@@ -27,6 +27,8 @@ def start_table(
 
     `counts` are how often training met each local id, by field. Rows that it never met become 0.
     """
+    if not student.embedding.layout.names:
+        return
     layout, dim = student.embedding.layout, student.embedding.dim
     blocks, weights = [], []
     for name, rows in zip(layout.names, layout.sizes, strict=True):
