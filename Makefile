@@ -10,7 +10,7 @@ run: $(VENV)/.run
 	$(BIN)/slimrank run --out runs/movielens
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

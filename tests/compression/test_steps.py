@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from slimrank.compression.quantize_tables import QuantizeTables
-from slimrank.compression.steps import compress, replace_module
+from slimrank.compression.steps import Context, compress, replace_module
 from slimrank.config import InputError
+from slimrank.models.architecture import build_model
+from slimrank.models.finalmlp import FinalMLP
 from slimrank.models.size import packed_bytes
+from slimrank.tables.embedding import Layout
+from slimrank.training.examples import Examples
 
 CHAIN = [
     {"name": "drop-rare", "min_count": 3},
@@ -113,3 +117,12 @@ def test_modules_are_replaced_at_any_depth() -> None:
     assert model["a"][1] is new
     replace_module(model, "a", new)
     assert model["a"] is new
+
+
+def test_matrices_that_are_no_linear_layer_are_named() -> None:
+    layout = Layout(("user", "item"), (11, 23), (1, 1))
+    model = build_model(FinalMLP(embedding_dim=4, hidden=(8,), second_hidden=(8,)), layout, seed=1)
+    context = Context(*(Examples(torch.zeros(8, 2, dtype=torch.int32), torch.zeros(8, 0), torch.zeros(8)),) * 2)
+    _, records = compress(model, [{"name": "prune-weights", "sparsity": 0.5}, "quantize-dense"], context)
+    for record in records:
+        assert {"name": "fusion.weight", "reason": "is the weight of no linear layer"} in record["skipped"]

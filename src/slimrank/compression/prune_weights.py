@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from slimrank.compression.steps import Context
+from slimrank.compression.steps import Context, skip_others
 from slimrank.config import Config, InputError, register
 from slimrank.metrics import auc
 from slimrank.models.layers import Ranker
@@ -58,6 +58,7 @@ def prune_weights(model: Ranker, config: PruneWeights, context: Context) -> Rank
             context.touch(f"{name}: {zeroed:,} of {weight.numel():,} weights to 0")
         else:
             context.skip(name, f"no weight other than 0 is at most {tau:.3g} in size")
+    skip_others(model, layers, context)
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     context.note(tau=tau, sparsity=zeros / sum(weight.numel() for weight in weights))
     return model

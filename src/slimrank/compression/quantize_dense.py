@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimrank.compression.steps import Context, replace_module
+from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Ranker
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
@@ -36,35 +36,34 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
     inputs = calibration_inputs(model, config.rows, context)
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
         context.skip("layers", "the model has no dense layer of floats")
-    by_column = {f"{name}.{part}" for name in inputs_of_rows(model) for part in ("lookups", "others")}
-    direct = {f"{name}.lookups" for name in inputs_of_rows(model)} if reads_codes(model) else set()
-    for name, layer in list(model.named_modules()):
-        if not isinstance(layer, nn.Linear):
-            continue
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for name in layers:
         if name not in inputs:
             context.skip(name, "was not run on the calibration rows")
             continue
-        quantizer: InputQuantizer
-        if name in direct:
-            split = model.embedding.layout.num_categorical
-            table = model.embedding.table
-            assert isinstance(table, ScaledTable)
-            quantizer = TableQuantizer(table, model.embedding.groups[:split], table.dim)
-        else:
-            quantizer = ActivationQuantizer.calibrated(inputs[name], per_column=name in by_column)
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        quantizer = input_quantizer(model, name, inputs[name])
         replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer))
         context.touch(name)
+    skip_others(model, layers, context)
     return model
+
+
+def input_quantizer(model: Ranker, name: str, inputs: Tensor) -> InputQuantizer:
+    """What turns the inputs of the layer `name` into bytes: the table's own codes, or a range found on `inputs`."""
+    owner, _, part = name.rpartition(".")
+    of_row = owner in inputs_of_rows(model)
+    table = model.embedding.table
+    if of_row and part == "lookups" and isinstance(table, ScaledTable):
+        split = model.embedding.layout.num_categorical
+        return TableQuantizer(table, model.embedding.groups[:split], table.dim)
+    return ActivationQuantizer.calibrated(inputs, per_column=of_row)
 
 
 def inputs_of_rows(model: Ranker) -> list[str]:
     """Names of the layers that read a row of the model's embedding."""
     return [name for name, module in model.named_modules() if isinstance(module, InputLinear)]
-
-
-def reads_codes(model: Ranker) -> bool:
-    """Whether the model's table has codes that a layer can take as they are."""
-    return isinstance(model.embedding.table, ScaledTable)
 
 
 def calibration_inputs(model: Ranker, rows: int, context: Context) -> dict[str, Tensor]:

@@ -5,26 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from slimrank.compression.steps import Context, replace_module
-from slimrank.config import Config, InputError, register
+from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding
-from slimrank.tables.scaled import Scaled, scaled
+from slimrank.tables.scaled import Grid, scaled
 
 
-class QuantizeTables(Config):
+class QuantizeTables(Grid):
     """Quantise tables to 8, 4 or 2 bits with one scale per field or per table."""
 
     name: Literal["quantize-tables"] = "quantize-tables"
-    bits: Literal[2, 4, 8] = 8
-    scale: Literal["table", "field"] = "field"
-    range: Literal["max", "squared-error"] = "squared-error"
 
 
 @register("step", QuantizeTables)
 def quantize_tables(model: Ranker, config: QuantizeTables, context: Context) -> Ranker:
     """Every dense table of the model in its quantised, trainable form."""
-    kind = Scaled(bits=config.bits, scale=config.scale, range=config.range)
     for name, module in list(model.named_modules()):
         if not isinstance(module, FusedEmbedding):
             continue
@@ -32,7 +28,7 @@ def quantize_tables(model: Ranker, config: QuantizeTables, context: Context) -> 
             context.skip(f"{name}.table", f"is no dense table: {type(module.table).__name__}")
             continue
         try:
-            table = scaled(kind, module.table.weight.detach(), module.table.starts)
+            table = scaled(config, module.table.weight.detach(), module.table.starts)
         except InputError as error:
             context.skip(f"{name}.table", str(error))
             continue

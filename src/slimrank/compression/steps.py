@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from slimrank.config import Config, as_config, name_of, runner
 from slimrank.data.rows import EncodedDataset
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
+from slimrank.tables.table import Table
 from slimrank.training.examples import Examples, training_device
 
 
@@ -93,6 +94,15 @@ def compress(
             }
         )
     return model, records
+
+
+def skip_others(model: nn.Module, handled: Collection[str], context: Context) -> None:
+    """Note every matrix that is in none of the `handled` layers and is no table's, so that none is passed over."""
+    tables = [name for name, module in model.named_modules() if isinstance(module, Table)]
+    known = tuple(f"{name}." for name in (*handled, *tables))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2 and not name.startswith(known):
+            context.skip(name, "is the weight of no linear layer")
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:

@@ -124,7 +124,7 @@ class Finding:
         return not self.advice
 
     def __str__(self) -> str:
-        return f"{self.name:<18} {self.found}" + (f"  ({self.advice})" if self.advice else "")
+        return f"{self.name:<18} {self.found}" + ("" if self.ok else f"  ({self.advice})")
 
 
 def doctor() -> list[Finding]:

@@ -22,13 +22,18 @@ CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in th
 SAMPLE = 1 << 18  # values looked at when a scale is searched
 
 
-class Scaled(Config):
-    """Integers of 8, 4 or 2 bits with one scale per table or per field."""
+class Grid(Config):
+    """The integers of a table: their bits, what shares a scale, and how the scale is first chosen."""
 
-    name: Literal["scaled"] = "scaled"
     bits: Literal[2, 4, 8] = 8
     scale: Literal["table", "field"] = "field"
     range: Literal["max", "squared-error"] = "squared-error"
+
+
+class Scaled(Grid):
+    """Integers of 8, 4 or 2 bits with one scale per table or per field."""
+
+    name: Literal["scaled"] = "scaled"
 
 
 class ScaledTable(Table):
@@ -122,7 +127,7 @@ def pack_rows(weight: Tensor, scale: Tensor, bits: int, starts: Tensor) -> Tenso
     return packed
 
 
-def group_scales(weight: Tensor, config: Scaled, starts: Tensor) -> Tensor:
+def group_scales(weight: Tensor, config: Grid, starts: Tensor) -> Tensor:
     """A scale for every group of rows, [groups] float32, searched on an even sample of the group's rows."""
     codes = Codes.unsigned(config.bits)
     search = range_scale if config.range == "max" else squared_error_scale
@@ -136,7 +141,7 @@ def group_scales(weight: Tensor, config: Scaled, starts: Tensor) -> Tensor:
 
 
 @register("table", Scaled)
-def scaled(config: Scaled, weight: Tensor, starts: Tensor | None = None) -> ScaledTable:
+def scaled(config: Grid, weight: Tensor, starts: Tensor | None = None) -> ScaledTable:
     """A scaled table in its trainable form over `weight` [num_rows, dim], which is not copied.
 
     Raises:
