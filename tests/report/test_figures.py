@@ -7,7 +7,7 @@ from rich.console import Console
 
 from slimrank.config import InputError
 from slimrank.report import print_result
-from slimrank.report.figures import answer, figures, machine_line, milliseconds, signed, size
+from slimrank.report.figures import answer, figures, limits_line, machine_line, milliseconds, signed, size
 from slimrank.report.result import Result, read
 
 
@@ -117,6 +117,15 @@ def test_the_machine_is_named_as_far_as_it_is_known(content, smallest):
     content["processor"] = "Xeon"
     assert machine_line(read(content, Result)) == "Xeon · 2 cores · 1 thread a model · avx2, avx512_vnni · Linux x86_64"
     assert machine_line(read(smallest, Result)) == ""
+
+
+def test_what_synthetic_data_allows_is_said(content, smallest):
+    content["data_facts"] = {"bayes_auc": 0.75, "bayes_logloss": 0.5, "left_out": ["hour"]}
+    words = "The data allows: bayes auc 0.7500, bayes logloss 0.5000."
+    assert limits_line(read(content, Result)) == words
+    assert words in printed(content)
+    assert words in printed(content, force_terminal=True)
+    assert limits_line(read(smallest, Result)) == ""
 
 
 def printed(content, **options):

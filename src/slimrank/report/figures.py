@@ -196,6 +196,13 @@ def _evidence(result: Result) -> str:
     return f" (95% interval {interval(result.comparison[0])})" if len(result.comparison) == 1 else ""
 
 
+def limits_line(result: Result) -> str:
+    """What the data itself allows, where that is known: of synthetic rows the AUC and logloss of their true law."""
+    known = {name.replace("_", " "): value for name, value in result.data_facts.items() if isinstance(value, float)}
+    words = ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+    return f"The data allows: {words}." if words else ""
+
+
 def machine_line(result: Result) -> str:
     """Processor, cores, threads, instruction set and system, as far as they are known."""
     parts = [

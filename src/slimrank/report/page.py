@@ -22,6 +22,7 @@ from slimrank.report.figures import (
     answer,
     figures,
     interval,
+    limits_line,
     machine_line,
     milliseconds,
     plural,
@@ -212,6 +213,7 @@ def _origin_section(result: Result) -> str:
         "Machine": machine_line(result),
         "Versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
         "Seeds": ", ".join(map(str, result.seeds)),
+        "Data": limits_line(result),
         "Data fingerprint": result.data_fingerprint,
     }
     lines = "".join(f"<dt>{name}</dt><dd>{escape(words)}</dd>" for name, words in facts.items() if words)

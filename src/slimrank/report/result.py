@@ -129,6 +129,7 @@ class Result(Record):
     slices: dict[str, tuple[Slice, ...]] = {}
     seeds: tuple[int, ...] = ()
     data_fingerprint: str = ""
+    data_facts: dict[str, Any] = {}
     processor: str = ""
     cores: int | None = None
     threads: int | None = None

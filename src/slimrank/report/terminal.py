@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slimrank.report.figures import Figure, answer, figures, machine_line
+from slimrank.report.figures import Figure, answer, figures, limits_line, machine_line
 from slimrank.report.result import Result, read
 
 HEAD = Figure("", "", "teacher", "slim", "change")
@@ -26,7 +26,8 @@ def print_result(source: Path | Mapping[str, Any], console: Console | None = Non
     result, console = read(source, Result), console or Console()
     if console.is_terminal:
         console.print(framed(result))
-        console.print(Text(machine_line(result), style="dim"))
+        for line in filter(None, (limits_line(result), machine_line(result))):
+            console.print(Text(line, style="dim"))
     else:
         for line in plain_lines(result):
             console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
@@ -38,7 +39,7 @@ def plain_lines(result: Result) -> list[str]:
     cells = [(row.name, row.teacher, row.slim, row.change) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in cells]
-    return [line.rstrip() for line in (*lines, answer(result), machine_line(result)) if line]
+    return [line.rstrip() for line in (*lines, answer(result), limits_line(result), machine_line(result)) if line]
 
 
 def framed(result: Result) -> Table:
