@@ -115,3 +115,12 @@ def test_dropout_does_nothing_outside_training() -> None:
     values = torch.randn(10)
     assert ByteDropout(0.5).eval()(values) is values
     assert ByteDropout(0.0)(values) is values
+
+
+def test_dlrm_refuses_rows_of_one_vector() -> None:
+    with pytest.raises(InputError, match="multiplies pairs of vectors"):
+        build_model(DLRM(), Layout(("user",), (3,), (1,)), seed=0)
+
+
+def test_a_dropout_that_is_asked_for_is_never_none_and_never_all() -> None:
+    assert (ByteDropout(0.001).cut, ByteDropout(0.999).cut) == (1, 255)

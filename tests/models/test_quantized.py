@@ -176,3 +176,11 @@ def test_bytes_are_counted_with_everything_stored() -> None:
     assert torch.equal(
         dequantize_linear(packed.weight, packed.scale, packed.weight_zero), packed.weight * packed.scale.unsqueeze(1)
     )
+
+
+def test_the_largest_weight_of_every_output_has_a_gradient() -> None:
+    weight = torch.randn(500, 7, generator=torch.Generator().manual_seed(0))
+    layer = QuantizedLinear(weight, None, ActivationQuantizer(torch.tensor(0.05), 0))
+    layer(torch.full((1, 7), 0.5)).sum().backward()
+    assert layer.weight.grad is not None
+    assert (layer.weight.grad != 0).all()

@@ -12,6 +12,8 @@ import pytest
 
 from slimrank.artifact import MANIFEST
 from slimrank.config import InputError
+from slimrank.data.encoding import Encoding
+from slimrank.data.schema import Field, Schema
 from slimrank.runtime import files, load
 from slimrank.runtime.files import predict_file, predict_pieces
 from slimrank.runtime.inspect import inspect
@@ -98,3 +100,44 @@ def test_inspect_says_what_is_in_an_artifact(linear: Any) -> None:
     (linear.path / "README.md").unlink()
     with pytest.raises(InputError, match=r"README\.md: missing"):
         inspect(linear.path)
+
+
+ADDRESSES = Encoding.fit(
+    Schema(fields=(Field(name="zip", kind="categorical"), Field(name="age", kind="categorical"))),
+    polars.DataFrame({"zip": ["05001", "05002", "V3N4P"], "age": [7, 8, 9]}),
+)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("rows.csv", ","), ("rows.tsv", "\t")])
+def test_text_of_the_vocabulary_is_read_as_text(tmp_path: Path, name: str, separator: str) -> None:
+    (tmp_path / name).write_text("zip,age,other\n05001,7,1\n05002,9,2\n".replace(",", separator))
+    frame = files.read_rows(tmp_path / name, ADDRESSES)
+    inputs, unknown = ADDRESSES.encode_counting(frame)
+    assert frame["zip"].to_list() == ["05001", "05002"]
+    assert inputs.ids.tolist() == [[1, 1], [2, 3]]
+    assert unknown == {"zip": 0, "age": 0}
+
+
+def test_a_column_that_turns_to_text_late_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("zip,age\n" + "1,7\n" * 12_000 + "V3N4P,7\n")
+    assert files.read_rows(path, ADDRESSES)["zip"][-1] == "V3N4P"
+
+
+def test_damaged_parquet_is_an_error_and_no_panic(tmp_path: Path) -> None:
+    polars.DataFrame({"zip": [str(n) for n in range(3000)], "age": range(3000)}).write_parquet(
+        tmp_path / "good.parquet"
+    )
+    content, draw = (tmp_path / "good.parquet").read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in draw.integers(4, len(content), 3):
+            damaged[place] = int(draw.integers(256))
+        (tmp_path / "bad.parquet").write_bytes(bytes(damaged))
+        try:
+            files.read_rows(tmp_path / "bad.parquet", ADDRESSES)
+        except InputError as error:
+            assert "bad.parquet" in str(error)
+            refused += 1
+    assert refused > 0

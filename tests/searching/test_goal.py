@@ -31,6 +31,8 @@ def test_excess_adds_up_what_is_missed_as_shares() -> None:
         ("auc_drop <= 1 KB", "unknown unit 'KB'. It takes none."),
         ("p50_ms <= 1", "latency, and nothing else, is of a number of rows"),
         ("bytes@3 <= 1", "latency, and nothing else, is of a number of rows"),
+        ("p50_ms@64 <= 2", "latency is measured at 1, 32, 256 rows, got 64"),
+        ("bytes <= 1.2.3", "is not of the form"),
         ("bytes < 3", "is not of the form"),
         ("", "is not of the form"),
     ],

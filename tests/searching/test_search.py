@@ -54,6 +54,20 @@ def test_a_killed_search_goes_on_with_the_trials_it_had(tmp_path: Path) -> None:
     assert found.best.changes == {"steps.0.bits": 4, "student.model.hidden": [16]}
 
 
+def test_other_data_is_another_study_and_tuples_are_lists(tmp_path: Path) -> None:
+    attempts: list[int] = []
+
+    def counting(recipe: Recipe) -> dict[str, float]:
+        attempts.append(1)
+        return size_and_loss(recipe)
+
+    space = {"student.model.hidden": [(8,), (16,)]}
+    goal = read_goal("auc_drop <= 1")
+    for fingerprint in ("a", "a", "b"):
+        search(Recipe(), goal, space, counting, tmp_path / "s.db", fingerprint)
+    assert len(attempts) == 2 + 0 + 2
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -14,7 +14,7 @@ from slimrank.tables.embedding import Layout
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import Hook, KeepZeros, State, Training, fit
-from slimrank.training.optimizers import RowAdagrad, one_cycle
+from slimrank.training.optimizers import RowAdagrad, one_cycle, optimizers
 
 LAYOUT = Layout(("user", "item"), (30, 40), (1, 1), numbers=1)
 CONFIG = Training(epochs=4, batch_size=64, learning_rate=0.02, patience=0, l2=1e-3)
@@ -200,3 +200,24 @@ def test_tensors_and_metadata_survive_the_disk(tmp_path: Path) -> None:
     assert loaded["empty"].shape == (0, 3)
     assert metadata == {"epoch": 3}
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_last_row_alone_joins_the_batch_before() -> None:
+    sizes = [len(batch) for batch in examples(65).batches(32, seed=1, epoch=0)]
+    assert sizes == [32, 33]
+    assert [len(batch) for batch in examples(66).batches(32, seed=1, epoch=0)] == [32, 32, 2]
+    assert [len(batch) for batch in examples(1).batches(32, seed=1, epoch=0)] == [1]
+
+
+def test_batch_normalisation_bears_a_last_row_alone() -> None:
+    config = DNN(embedding_dim=4, hidden=(8,), batch_norm=True)
+    history = fit(build_model(config, LAYOUT, seed=2), examples(65), examples(seed=1), CONFIG, seed=1)
+    assert len(history) == 4
+
+
+def test_weight_decay_leaves_scales_and_biases_alone() -> None:
+    groups = optimizers(model(), learning_rate=0.1, sparse_learning_rate=0.1, sparse="adagrad", weight_decay=0.5)[
+        0
+    ].param_groups
+    decays = {parameter.dim() >= 2: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decays == {True: 0.5, False: 0.0}

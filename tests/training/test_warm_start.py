@@ -118,3 +118,10 @@ def test_teachers_of_all_zeros_give_zeros(counts) -> None:
         teacher.embedding.table.weight.data.zero_()
     start_table(student, teachers, counts)
     assert (student.embedding.table.weight == 0).all()
+
+
+def test_rows_of_numbers_alone_have_no_table_to_start() -> None:
+    layout = Layout((), (), (), numbers=3)
+    student, teacher = (build_model(DNN(embedding_dim=4, hidden=(8,)), layout, seed=s) for s in (1, 2))
+    start_table(student, [teacher], {})
+    assert student.embedding.table.num_rows == 0

@@ -136,30 +136,33 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
         if this.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
         _start(this)
-        return _run_stages(this, STAGES.index(until))
+        return _run_stages(this, until)
 
 
 def _start(run: Run) -> None:
-    """Write the recipe down; what another recipe has left for people to look at goes."""
+    """Write the recipe down; what another recipe or other data has left for people to look at goes."""
     record, written = run.recipe.model_dump(mode="json"), run.folder / "recipe.json"
-    if not written.exists() or read_json(written) != record:
-        for name in ("result.json", "report.html"):
-            (run.folder / name).unlink(missing_ok=True)
-        if (run.folder / "artifact").exists():
-            shutil.rmtree(run.folder / "artifact")
-        write_json(written, record)
+    result = run.folder / "result.json"
+    same_data = not result.exists() or read_json(result)["data_fingerprint"] == run.dataset.fingerprint
+    if written.exists() and read_json(written) == record and same_data:
+        return
+    for outdated in (result, run.folder / "report.html"):
+        outdated.unlink(missing_ok=True)
+    if (run.folder / "artifact").exists():
+        shutil.rmtree(run.folder / "artifact")
+    write_json(written, record)
 
 
-def _run_stages(run: Run, last: int) -> dict[str, Any]:
-    """All stages up to number `last`, for every seed."""
+def _run_stages(run: Run, until: str) -> dict[str, Any]:
+    """All stages up to and with `until`, for every seed."""
     keys = {seed: [_train_teacher(run, one) for one in run.recipe.teacher_seeds(seed)] for seed in run.recipe.seeds}
-    if last == 0:
+    if until == "train":
         return {}
     slim = {seed: _compress(run, seed, _train_student(run, seed, keys[seed]), keys[seed]) for seed in keys}
-    if last == 1:
+    if until == "compress":
         return {}
     exported = {seed: _export(run, seed, slim[seed]) for seed in keys}
-    if last == 2:
+    if until == "export":
         return {}
     for seed in keys:
         _measure(run, seed, exported[seed])
@@ -167,7 +170,7 @@ def _run_stages(run: Run, last: int) -> dict[str, Any]:
     result = combined(run.recipe, run.dataset, records)
     write_json(run.folder / "result.json", result)
     _publish(run, records)
-    if last == 4:
+    if until == "report":
         write_report(run.folder / "result.json", run.folder / "report.html")
     return result
 
