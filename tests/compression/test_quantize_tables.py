@@ -10,6 +10,7 @@ from slimrank.compression.steps import compress
 from slimrank.config import InputError
 from slimrank.models.deepfm import DeepFM
 from slimrank.models.dnn import DNN
+from slimrank.models.size import packed_bytes
 from slimrank.tables.scaled import ScaledTable
 
 
@@ -17,12 +18,14 @@ from slimrank.tables.scaled import ScaledTable
 @pytest.mark.parametrize("scale", ["field", "table"])
 def test_the_record_says_what_was_done(bits, scale, make_model, context) -> None:
     model = make_model()
-    settings = {"bits": bits, "scale": scale, "range": "squared-error"}
+    settings = {"bits": bits, "scale": scale, "range": "squared-error", "only": [], "skip": [], "tied": False}
     small, (record,) = compress(model, [{"name": "quantize-tables", "bits": bits, "scale": scale}], context)
     rows, dim, groups = 9 + 12 + 6, 4, 3 if scale == "field" else 1
+    other = packed_bytes(model) - rows * dim * 4
     assert record["name"] == "quantize-tables"
     assert record["settings"] == settings
-    assert record["touched"] == ["embedding.table"]
+    sizes = f"{record['bytes_before'] - other:,} bytes to {record['bytes_after'] - other:,}"
+    assert record["touched"] == [f"embedding.table: {sizes}"]
     assert record["skipped"] == []
     assert record["bytes_before"] - record["bytes_after"] == rows * dim * 4 - (rows * dim * bits // 8 + 4 * groups)
     assert isinstance(small.embedding.table, ScaledTable)
@@ -74,7 +77,7 @@ def test_quantising_twice_changes_nothing(make_model, context) -> None:
 
 def test_a_model_with_two_tables_has_both_quantised(make_model, context) -> None:
     _, (record,) = compress(make_model(DeepFM(embedding_dim=4, hidden=(4,))), ["quantize-tables"], context)
-    assert record["touched"] == ["embedding.table", "weights.table"]
+    assert [each.split(":")[0] for each in record["touched"]] == ["embedding.table", "weights.table"]
 
 
 def test_columns_clipping_and_sparse_gradients_stay(make_model, context, layout) -> None:

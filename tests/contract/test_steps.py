@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from slimrank import runtime
-from slimrank.compression.steps import Context, compress
+from slimrank.artifact import open_artifact
+from slimrank.compression.steps import Context, compress, unsorted_fields
 from slimrank.config import as_config, entries
 from slimrank.exporting.artifact import export
 from slimrank.exporting.pack import pack
+from slimrank.models.quantized import TableQuantizer
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import KeepZeros, Training, fit
 
@@ -26,6 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "quantize-tables", "bits": 8},
     {"name": "quantize-tables", "bits": 4, "scale": "table"},
     {"name": "quantize-tables", "bits": 2, "range": "max"},
+    {"name": "quantize-tables", "only": ["embedding.u*"]},
 ]
 ARCHITECTURES = ("dcnv2", "deepfm", "dnn", "logistic-regression")
 SHAPES = ("ids", "ids, sequence and numbers")
@@ -48,9 +51,8 @@ def case(request: pytest.FixtureRequest, problem):
 
 
 def context_of(case) -> Context:
-    vocabulary = {f.name for f in case.dataset.schema.fields if f.kind != "numeric" and f.encoding == "vocabulary"}
-    counts = {name: count for name, count in case.encoding.counts.items() if name in vocabulary}
-    return Context(Examples.of(case.encoded.train), Examples.of(case.encoded.valid), counts, seed=3)
+    train, valid = Examples.of(case.encoded.train), Examples.of(case.encoded.valid)
+    return Context(train, valid, case.encoding.counts, seed=3, unsorted=unsorted_fields(case.encoding))
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -120,6 +122,20 @@ def test_zeros_stay_zeros_when_the_result_is_retrained(case) -> None:
         if "linears" in name:
             assert (small.state_dict()[name][mask] == 0).all()
             assert int(mask.sum()) >= 0.5 * mask.numel()
+
+
+def test_tables_of_several_kinds_feed_one_integer_layer(case, tmp_path) -> None:
+    """`export` refuses a layer that does not run on integers."""
+    context = context_of(case)
+    steps = [{"name": "quantize-tables", "only": ["user"], "bits": 4}, "quantize-tables", "quantize-dense"]
+    small, _ = compress(case.model("dnn"), steps, context)
+    assert isinstance(small.mlp.linears[0].lookups.inputs, TableQuantizer)
+    export(small, case.encoding, tmp_path / "artifact")
+    model = runtime.load(tmp_path / "artifact")
+    expected = score(small, Examples.of(case.encoded.test))
+    assert decibels(expected, model.score(model.encoding.encode(case.dataset.test))) > 60
+    operators = open_artifact(tmp_path / "artifact").manifest["graph"]["operators"]
+    assert ("Mul" in operators) == bool(case.layout.sequences)  # without averages the codes go on as they are
 
 
 @pytest.mark.parametrize("architecture", sorted(set(entries("model")) - {"logistic-regression"}))

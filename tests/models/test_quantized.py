@@ -1,6 +1,7 @@
 """Integer layers: from arithmetic, edge grid, trainable against packed, gradients."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -16,15 +17,13 @@ from slimrank.models.quantized import (
 )
 from slimrank.tables.affine import Codes, fake_quantize
 from slimrank.tables.integer import dequantize_linear, quantize_linear
+from slimrank.tables.scaled import ScaledTable
 
 
-class Rows(torch.nn.Module):
-    """A table's scales, as the layer behind it sees them."""
-
-    def __init__(self, scale: list[float], bits: int):
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.tensor(scale))
-        self.bits = bits
+def table_of(scale: list[float], bits: int, dim: int) -> ScaledTable:
+    """A table with a field a scale, one row each."""
+    fields = len(scale)
+    return ScaledTable(torch.zeros(fields, dim), torch.tensor(scale), bits, torch.arange(fields))
 
 
 def decibels(signal: Tensor, other: Tensor) -> float:
@@ -94,10 +93,10 @@ def test_never_negative_inputs_get_the_whole_byte() -> None:
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_rows_of_a_table_are_taken_as_they_are(bits: int) -> None:
-    table = Rows([0.5, 0.01], bits)
-    quantizer = TableQuantizer(table, torch.tensor([0, 1, 0]), dim=4)
+    table = table_of([0.5, 0.01], bits, dim=4)
+    quantizer = TableQuantizer(table, (0, 1, 0))
     steps = torch.tensor([0.5, 0.01, 0.5]).repeat_interleave(4)
-    assert torch.equal(quantizer.steps(), steps / 2 ** (8 - bits))
+    torch.testing.assert_close(quantizer.steps(), steps / 2 ** (8 - bits))
     codes = Codes.unsigned(bits)
     rows = fake_quantize(random(100, 12), steps, codes)
     assert torch.equal(quantizer(rows), rows)
@@ -109,15 +108,15 @@ def test_rows_of_a_table_are_taken_as_they_are(bits: int) -> None:
 
 
 def test_a_deep_copy_reads_the_scales_of_the_copied_table() -> None:
-    table = Rows([1.0], 8)
+    table = table_of([1.0], 8, dim=3)
     model = torch.nn.ModuleDict({"table": table})
-    model["layer"] = QuantizedLinear(random(2, 3), None, TableQuantizer(table, torch.tensor([0]), dim=3))
-    assert "layer.inputs.source.0.scale" not in model.state_dict()
-    assert [name for name, _ in model.named_parameters()] == ["table.scale", "layer.weight"]
+    model["layer"] = QuantizedLinear(random(2, 3), None, TableQuantizer(table, (0,)))
+    assert "layer.inputs.source.0.log_scale" not in model.state_dict()
+    assert [name for name, _ in model.named_parameters()] == ["table.weight", "table.log_scale", "layer.weight"]
     copied = copy.deepcopy(model)
     with torch.no_grad():
-        copied["table"].scale.fill_(3.0)
-    assert copied["layer"].inputs.steps().tolist() == [3.0] * 3
+        copied["table"].log_scale.fill_(math.log(4.0))
+    assert copied["layer"].inputs.steps().tolist() == [4.0] * 3
     assert model["layer"].inputs.steps().tolist() == [1.0] * 3
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slimrank.config import InputError
-from slimrank.tables.scaled import Scaled, ScaledTable, group_scales, pack_rows, scaled
+from slimrank.tables.scaled import Scaled, ScaledTable, field_scales, pack_rows, scaled
 
 
 def rows(count: int = 40, dim: int = 16, seed: int = 0) -> torch.Tensor:
@@ -13,18 +13,18 @@ def rows(count: int = 40, dim: int = 16, seed: int = 0) -> torch.Tensor:
 
 def test_four_bits_pack_the_first_half_low_and_the_second_high() -> None:
     weight = torch.tensor([[0.0, 1.0, -1.0, 7.0]])
-    packed = pack_rows(weight, torch.ones(1), 4, torch.zeros(1, dtype=torch.int64))
+    packed = pack_rows(weight, torch.ones(1), 4, [(0, 1)])
     assert packed.tolist() == [[8 + (7 << 4), 9 + (15 << 4)]]
 
 
 def test_two_bits_pack_four_codes_a_byte() -> None:
-    packed = pack_rows(torch.tensor([[-2.0, -1.0, 0.0, 1.0]]), torch.ones(1), 2, torch.zeros(1, dtype=torch.int64))
+    packed = pack_rows(torch.tensor([[-2.0, -1.0, 0.0, 1.0]]), torch.ones(1), 2, [(0, 1)])
     assert packed.tolist() == [[0 + (1 << 2) + (2 << 4) + (3 << 6)]]
 
 
 def test_packing_in_chunks_equals_packing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, starts = rows(1000), torch.tensor([0, 1, 600])
-    scale = group_scales(weight, Scaled(bits=4), starts)
+    weight, starts = rows(1000), [(0, 1), (1, 600), (600, 1000)]
+    scale = field_scales(weight, Scaled(bits=4), starts)
     whole = pack_rows(weight, scale, 4, starts)
     monkeypatch.setattr("slimrank.tables.scaled.CHUNK", 16 * 7)
     assert torch.equal(pack_rows(weight, scale, 4, starts), whole)
@@ -44,7 +44,7 @@ def test_every_group_has_its_own_scale(bits: int) -> None:
 def test_known_groups_and_found_groups_agree() -> None:
     table = scaled(Scaled(bits=4), rows(), torch.tensor([0, 10, 30]))
     ids = torch.tensor([[3, 15, 35], [9, 29, 39]])
-    assert torch.equal(table(ids), table(ids, torch.tensor([0, 1, 2])))
+    assert torch.equal(table(ids), table(ids, (0, 1, 2)))
 
 
 def test_only_rows_of_the_batch_get_gradients() -> None:

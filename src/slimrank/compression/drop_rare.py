@@ -38,7 +38,7 @@ def drop_rare(model: Ranker, config: DropRare, context: Context) -> Ranker:
         return model
     sizes = {}
     for name, size in zip(layout.names, layout.sizes, strict=True):
-        if name not in context.counts:
+        if name in context.unsorted or name not in context.counts:
             context.skip(name, "its ids are not sorted by frequency (no vocabulary)")
             continue
         kept = kept_ids(context.counts[name][:size], config.min_count, reserved=1 + (name in layout.sequences))

@@ -16,7 +16,6 @@ from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Ranker
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
-from slimrank.tables.scaled import ScaledTable
 from slimrank.training.examples import SCORED_AT_ONCE, score
 
 
@@ -54,10 +53,9 @@ def input_quantizer(model: Ranker, name: str, inputs: Tensor) -> InputQuantizer:
     """What turns the inputs of the layer `name` into bytes: the table's own codes, or a range found on `inputs`."""
     owner, _, part = name.rpartition(".")
     of_row = owner in inputs_of_rows(model)
-    table = model.embedding.table
-    if of_row and part == "lookups" and isinstance(table, ScaledTable):
-        split = model.embedding.layout.num_categorical
-        return TableQuantizer(table, model.embedding.groups[:split], table.dim)
+    table, fields = model.embedding.table, model.embedding.fields[: model.embedding.layout.num_categorical]
+    if of_row and part == "lookups" and table.steps(fields) is not None:
+        return TableQuantizer(table, fields)
     return ActivationQuantizer.calibrated(inputs, per_column=of_row)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from slimrank.compression.steps import Context, replace_module
+from slimrank.compression.steps import Context
+from slimrank.compression.tables import Selection, find_parts, replace_parts
 from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
-from slimrank.tables.dense import DenseTable
-from slimrank.tables.embedding import FusedEmbedding
 from slimrank.tables.scaled import Grid, scaled
 
 
-class QuantizeTables(Grid):
+class QuantizeTables(Grid, Selection):
     """Quantise tables to 8, 4 or 2 bits with one scale per field or per table."""
 
     name: Literal["quantize-tables"] = "quantize-tables"
@@ -20,19 +19,15 @@ class QuantizeTables(Grid):
 
 @register("step", QuantizeTables)
 def quantize_tables(model: Ranker, config: QuantizeTables, context: Context) -> Ranker:
-    """Every dense table of the model in its quantised, trainable form."""
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, FusedEmbedding):
-            continue
-        if not isinstance(module.table, DenseTable):
-            context.skip(f"{name}.table", f"is no dense table: {type(module.table).__name__}")
-            continue
+    """Every selected dense table of the model in its quantised, trainable form."""
+    made = {}
+    for part in find_parts(model, config, context):
         try:
-            table = scaled(config, module.table.weight.detach(), module.table.starts)
+            table = scaled(config, part.table.weight.detach(), part.table.starts)
         except InputError as error:
-            context.skip(f"{name}.table", str(error))
+            context.skip(part.name, str(error))
             continue
-        table.sparse = module.table.sparse
-        replace_module(model, name, module.with_table(table))
-        context.touch(f"{name}.table")
+        table.sparse = part.table.sparse
+        made[part] = table
+    replace_parts(model, made, context)
     return model

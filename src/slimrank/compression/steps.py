@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from slimrank.config import Config, as_config, name_of, runner
+from slimrank.data.encoding import Encoding
 from slimrank.data.rows import EncodedDataset
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
@@ -23,13 +24,14 @@ class Context:
     """What steps may look at, and the record of what they did.
 
     `train` serves calibration, `valid` the choices that a step makes by itself (never test rows). `counts` holds, for
-    each field whose ids are sorted by falling frequency, how often training met each id.
+    each field, how often training met each id; ids are sorted by falling frequency, but for the fields in `unsorted`.
     """
 
     train: Examples
     valid: Examples
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     seed: int = 0
+    unsorted: frozenset[str] = frozenset()
     touched: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +40,8 @@ class Context:
     def of(cls, data: EncodedDataset, seed: int = 0) -> Context:
         """The context that an encoded dataset gives, on the device that models are trained on."""
         device = training_device()
-        return cls(Examples.of(data.train, device), Examples.of(data.valid, device), vocabulary_counts(data), seed)
+        train, valid = (Examples.of(rows, device) for rows in (data.train, data.valid))
+        return cls(train, valid, data.encoding.counts, seed, unsorted_fields(data.encoding))
 
     def touch(self, what: str) -> None:
         """Note that a part of the model was changed."""
@@ -53,10 +56,10 @@ class Context:
         self.facts |= facts
 
 
-def vocabulary_counts(data: EncodedDataset) -> dict[str, np.ndarray]:
-    """How often training met each local id, for the fields with a vocabulary: their ids are sorted by frequency."""
-    fields = data.encoding.schema.categorical + data.encoding.schema.sequences
-    return {each.name: data.encoding.counts[each.name] for each in fields if each.encoding == "vocabulary"}
+def unsorted_fields(encoding: Encoding) -> frozenset[str]:
+    """The fields without a vocabulary: their ids are not sorted by frequency."""
+    fields = encoding.schema.categorical + encoding.schema.sequences
+    return frozenset(each.name for each in fields if each.encoding != "vocabulary")
 
 
 def compress(

@@ -18,7 +18,7 @@ import torch
 from onnx_ir.passes import common
 from torch import nn
 
-from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_quantizers, unpack_at_load
+from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
 from slimrank.exporting.sparse import store_sparse
 from slimrank.tables.integer import OPSET
 
@@ -35,6 +35,7 @@ def build_graph(
     are unpacked when the graph is loaded, larger ones by the row.
     """
     graph = trace(model, columns, numbers)
+    split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)

@@ -39,6 +39,33 @@ def split_quantizers(graph: ir.Graph) -> int:
     return count
 
 
+def split_flattened(graph: ir.Graph) -> int:
+    """QuantizeLinear(Reshape(Concat(a, b))), fields put together and flattened, becomes one flattened after the other.
+
+    The parts a [N, K, D] are looked up in tables of their own, and lie side by side once each is flattened to
+    [N, K * D]: then `split_quantizers` takes each by itself.
+    """
+    count = 0
+    for quantize in _all(graph, "QuantizeLinear"):
+        reshape = producer(quantize.inputs[0], "Reshape")
+        concat = None if reshape is None else producer(reshape.inputs[0], "Concat")
+        if reshape is None or concat is None or _rank(reshape) != 3 or concat.attributes.get_int("axis") not in (-2, 1):
+            continue
+        widths = [_flat_width(part) for part in concat.inputs]
+        if None in widths or sum(w or 0 for w in widths) != _width(quantize.inputs[0]):
+            continue
+        flat = []
+        for part, width in zip(concat.inputs, widths, strict=True):
+            assert part is not None
+            assert part.shape is not None
+            target = constant(graph, np.array([-1, width], np.int64), "flat_part")
+            flat += node_before(reshape, "Reshape", [part, target])
+            flat[-1].shape, flat[-1].type = ir.Shape([part.shape[0], width or 0]), part.type
+        _replace(reshape, node_before(reshape, "Concat", flat, axis=-1)[0])
+        count += 1
+    return count
+
+
 def feed_codes(graph: ir.Graph) -> int:
     """Codes that are dequantised and quantised again with the same steps and zero points go on as they were.
 
@@ -167,6 +194,14 @@ def _rank(node: ir.Node, *, output: bool = False) -> int:
 def _width(value: ir.Value | None) -> int | None:
     size = value.shape[-1] if value is not None and value.shape is not None and len(value.shape) else None
     return size if isinstance(size, int) else None
+
+
+def _flat_width(value: ir.Value | None) -> int | None:
+    """Numbers in a row of `value` [N, K, D]."""
+    shape = value.shape if value is not None else None
+    if shape is None or len(shape) != 3 or not all(isinstance(size, int) for size in shape[1:]):
+        return None
+    return int(shape[1]) * int(shape[2])
 
 
 def _columns(graph: ir.Graph, quantize: ir.Node, start: int, stop: int) -> list[ir.Value]:

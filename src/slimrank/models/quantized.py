@@ -13,7 +13,7 @@ weights are not). Jacob et al. 2018, arXiv 1712.05877. Left out: choosing which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from slimrank.tables.affine import (
     squared_error_scale,
 )
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, quantize_linear
+from slimrank.tables.table import Table
 
 BIAS_STEPS = 2.0**24  # a bias is at most this many steps: exact in float32, far from the end of int32
 
@@ -93,35 +94,25 @@ class ActivationQuantizer(InputQuantizer):
         return fake_quantize(values, self.log_scale.exp(), self.codes)
 
 
-class ScaledRows(Protocol):
-    """What `TableQuantizer` asks of a table: `scale` [groups] float32, and the bits of a code."""
-
-    bits: int
-
-    @property
-    def scale(self) -> Tensor: ...
-
-
 class TableQuantizer(InputQuantizer):
     """No quantiser at all: the inputs are rows of a quantised table, and already lie on its grid.
 
-    `groups` [fields] is the scale of each field of the row. In the exported graph the codes feed the product as they
-    are. The table is not a submodule (it belongs to the embedding), yet a deep copy of the model keeps the tie.
+    `fields` holds the field of each looked-up column. In the exported graph the bytes feed the product as they are.
+    The table is not a submodule (it belongs to the embedding), yet a deep copy of the model keeps the tie.
     """
 
     zero_point = BYTE_ZERO
 
-    def __init__(self, table: ScaledRows, groups: Tensor, dim: int):
+    def __init__(self, table: Table, fields: Sequence[int]):
         super().__init__()
         self.source = (table,)
-        self.dim = dim
-        self.groups: Tensor
-        self.register_buffer("groups", groups, persistent=False)
+        self.fields = tuple(fields)
 
     def steps(self) -> Tensor:
         table = self.source[0]
-        steps: Tensor = table.scale[self.groups] / 2.0 ** (8 - table.bits)
-        return steps.repeat_interleave(self.dim)
+        steps = table.steps(self.fields)
+        assert steps is not None
+        return steps.repeat_interleave(table.dim)
 
     def forward(self, values: Tensor) -> Tensor:
         return values

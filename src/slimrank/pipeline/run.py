@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from slimrank.compression.fields import field_importance, needed_fields
-from slimrank.compression.steps import Context, compress, vocabulary_counts
+from slimrank.compression.steps import Context, compress, unsorted_fields
 from slimrank.config import Config, InputError, nearest
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
@@ -103,7 +103,8 @@ class Run:
 
     def context(self, seed: int) -> Context:
         """What the steps of one seed may look at."""
-        return Context(self.train, self.valid, vocabulary_counts(self.encoded), seed)
+        encoding = self.encoded.encoding
+        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding))
 
     def teacher_folder(self, seed: int) -> Path:
         """Where the teacher of that seed is."""

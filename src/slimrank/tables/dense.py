@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ class DenseTable(Table):
         self.weight = nn.Parameter(weight)
         self.sparse = sparse
 
-    def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         return gather_rows(self.weight, ids, sparse=self.sparse)
 
     def pack(self) -> Table:
@@ -34,6 +35,9 @@ class DenseTable(Table):
     @property
     def nbytes(self) -> int:
         return self.num_rows * self.dim * 4
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        return [self.weight] if self.sparse else []
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.weight.detach()[start:stop]

@@ -118,15 +118,13 @@ class FusedEmbedding(nn.Module):
         self.table = table
         self.clip = clip
         unknown = tuple(int(name in layout.sequences) for name in layout.names)
-        groups = tuple(range(len(layout.names))) if len(table.starts) > 1 else (0,) * len(layout.names)
         self.offsets: Tensor
         self.sizes: Tensor
         self.unknown: Tensor
-        self.groups: Tensor
         self.register_buffer("offsets", layout.per_column(layout.starts).to(torch.int32), persistent=False)
         self.register_buffer("sizes", layout.per_column(layout.sizes).to(torch.int32), persistent=False)
         self.register_buffer("unknown", layout.per_column(unknown).to(torch.int32), persistent=False)
-        self.register_buffer("groups", layout.per_column(groups), persistent=False)
+        self.fields = tuple(layout.per_column(tuple(range(len(layout.names)))).tolist())
 
     @classmethod
     def create(cls, layout: Layout, dim: int, *, std: float, sparse: bool = False) -> FusedEmbedding:
@@ -144,10 +142,10 @@ class FusedEmbedding(nn.Module):
         """`ids` [N, K] local ids and `numbers` [N, M] to the row that the model scores."""
         ids = self._columns(ids)
         if not self.layout.sequences:
-            lookups = self.table(ids + self.offsets, self.groups)
+            lookups = self.table(ids + self.offsets, self.fields)
             return Row(lookups, lookups[:, :0], numbers)
         split = self.layout.num_categorical
-        lookups = self.table(ids[:, :split] + self.offsets[:split], self.groups[:split])
+        lookups = self.table(ids[:, :split] + self.offsets[:split], self.fields[:split])
         return Row(lookups, self._averages(ids[:, split:], split), numbers)
 
     def _columns(self, ids: Tensor) -> Tensor:
@@ -159,7 +157,7 @@ class FusedEmbedding(nn.Module):
     def _averages(self, ids: Tensor, split: int) -> Tensor:
         """For each sequence the mean of its vectors that are not padding, [N, sequences, dim]; 0 for an empty one."""
         widths = list(self.layout.widths[split:])
-        vectors = self.table(ids + self.offsets[split:], self.groups[split:])
+        vectors = self.table(ids + self.offsets[split:], self.fields[split:])
         kept = (ids != 0).to(vectors.dtype).unsqueeze(-1)
         if self.training:  # keeps gradients from the padding row, which therefore is 0 and adds nothing to a sum
             vectors = vectors * kept

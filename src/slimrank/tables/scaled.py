@@ -7,6 +7,7 @@ fifth of what 8 bits save, and three gathers are slower than one).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -37,9 +38,9 @@ class Scaled(Grid):
 
 
 class ScaledTable(Table):
-    """Trainable form: float rows that are quantised as they are read, with a learned scale per group.
+    """Trainable form: float rows that are quantised as they are read, with learned scales.
 
-    Shapes: `weight` [num_rows, dim] float32, `log_scale` [groups] float32.
+    Shapes: `weight` [num_rows, dim] float32, `log_scale` [fields], or [1] where one is for all, float32.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, bits: int, starts: Tensor, *, sparse: bool = False):
@@ -50,27 +51,27 @@ class ScaledTable(Table):
         self.codes = Codes.unsigned(bits)
         self.sparse = sparse
 
-    def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         vectors = gather_rows(self.weight, ids, sparse=self.sparse)
-        groups = self.groups_of(ids) if groups is None else groups
-        return fake_quantize(vectors, self.scale[groups].unsqueeze(-1), self.codes)
+        return fake_quantize(vectors, self.per_column(self.scale, ids, fields), self.codes)
+
+    def steps(self, fields: Sequence[int]) -> Tensor:
+        return byte_steps(self.scale, self.bits, fields)
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        return [self.weight] if self.sparse else []
 
     @property
     def scale(self) -> Tensor:
-        """The scale of each group: [groups] float32."""
+        """The scale of each field, or of all: [fields] or [1] float32."""
         return self.log_scale.exp()
 
     def pack(self) -> PackedTable:
-        return PackedTable(pack_rows(self.weight.detach(), self.scale.detach(), self.bits, self.starts), self)
+        return PackedTable(pack_rows(self.weight.detach(), self.scale.detach(), self.bits, self.bounds()), self)
 
     @property
     def nbytes(self) -> int:
         return self.num_rows * self.dim * self.bits // 8 + 4 * len(self.scale)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        with torch.no_grad():
-            vectors: Tensor = self(torch.arange(start, stop, device=self.weight.device))
-        return vectors
 
 
 class PackedTable(Table):
@@ -91,11 +92,13 @@ class PackedTable(Table):
         self.register_buffer("one", torch.ones(()), persistent=False)
         self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
 
-    def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
-        groups = self.groups_of(ids) if groups is None else groups
+    def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         codes = unpack_bytes(gather_rows(self.packed, ids), self.bits)
         steps = self.scale / 2.0 ** (8 - self.bits)
-        return dequantize_linear(codes, self.one, self.zero_point) * steps[groups].unsqueeze(-1)
+        return dequantize_linear(codes, self.one, self.zero_point) * self.per_column(steps, ids, fields)
+
+    def steps(self, fields: Sequence[int]) -> Tensor:
+        return byte_steps(self.scale, self.bits, fields)
 
     def pack(self) -> PackedTable:
         return self
@@ -104,22 +107,23 @@ class PackedTable(Table):
     def nbytes(self) -> int:
         return self.packed.numel() + 4 * len(self.scale)
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        vectors: Tensor = self(torch.arange(start, stop, device=self.packed.device))
-        return vectors
+
+def byte_steps(scale: Tensor, bits: int, fields: Sequence[int]) -> Tensor:
+    """What one step of a byte is worth in each column, [columns]: codes fill a byte from its high bits."""
+    steps = scale / 2.0 ** (8 - bits)
+    return steps.expand(len(fields)) if len(steps) == 1 else steps[torch.tensor(fields, device=steps.device)]
 
 
-def pack_rows(weight: Tensor, scale: Tensor, bits: int, starts: Tensor) -> Tensor:
+def pack_rows(weight: Tensor, scale: Tensor, bits: int, bounds: Sequence[tuple[int, int]]) -> Tensor:
     """`weight` [num_rows, dim] quantised and packed to bytes [num_rows, dim * bits / 8], a chunk at a time."""
     num_rows, dim = weight.shape
     codes, width = Codes.unsigned(bits), dim * bits // 8
     packed = torch.empty(num_rows, width, dtype=torch.uint8)
-    bounds = [*starts.tolist(), num_rows]
     step = max(1, CHUNK // dim)
-    for group, (first, last) in enumerate(pairwise(bounds)):
+    for field, (first, last) in enumerate(bounds):
         for start in range(first, last, step):
             stop = min(start + step, last)
-            chunk = quantize(weight[start:stop], scale[group], codes).to(torch.uint8)
+            chunk = quantize(weight[start:stop], scale[field % len(scale)], codes).to(torch.uint8)
             whole = chunk[:, :width].clone()
             for part in range(1, 8 // bits):
                 whole |= chunk[:, part * width : (part + 1) * width] << (part * bits)
@@ -127,13 +131,12 @@ def pack_rows(weight: Tensor, scale: Tensor, bits: int, starts: Tensor) -> Tenso
     return packed
 
 
-def group_scales(weight: Tensor, config: Grid, starts: Tensor) -> Tensor:
-    """A scale for every group of rows, [groups] float32, searched on an even sample of the group's rows."""
+def field_scales(weight: Tensor, config: Grid, bounds: Sequence[tuple[int, int]]) -> Tensor:
+    """A scale for every range of rows, [ranges] float32, searched on an even sample of its rows."""
     codes = Codes.unsigned(config.bits)
     search = range_scale if config.range == "max" else squared_error_scale
-    bounds = [*starts.tolist(), len(weight)]
     scales = []
-    for first, last in pairwise(bounds):
+    for first, last in bounds:
         stride = 1 if config.range == "max" else max(1, (last - first) * weight.shape[1] // SAMPLE)
         rows = weight[first:last:stride]
         scales.append(search(rows, codes) if rows.numel() else torch.ones((), device=weight.device))
@@ -152,9 +155,9 @@ def scaled(config: Grid, weight: Tensor, starts: Tensor | None = None) -> Scaled
         raise InputError("the table has no rows")
     if dim % per_byte:
         raise InputError(f"dimension {dim} does not pack at {config.bits} bits: {per_byte} codes fill a byte")
-    if starts is None or config.scale == "table":
-        starts = torch.zeros(1, dtype=torch.int64)
     extremes = weight.detach().aminmax()  # both are NaN where any value is
     if not bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max)):
         raise InputError("the table holds NaN or infinite values: quantisation has no range for them")
-    return ScaledTable(weight, group_scales(weight, config, starts), config.bits, starts)
+    starts = torch.zeros(1, dtype=torch.int64) if starts is None else starts
+    bounds = list(pairwise([*starts.tolist(), len(weight)])) if config.scale == "field" else [(0, len(weight))]
+    return ScaledTable(weight, field_scales(weight, config, bounds), config.bits, starts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +14,11 @@ from torch.nn import functional
 class Table(nn.Module, ABC):
     """Integer ids in [0, num_rows) to vectors of `dim` numbers.
 
-    Rows may fall into groups: consecutive ranges of rows (a field each, in a fused table) that share a scale.
-    `starts` holds the first row of every group.
+    Rows may belong to fields: consecutive ranges of rows, of which `starts` holds the first one each. A table that
+    reads another one for its vectors has it as `inner`; a step may replace it, say by a quantised one.
     """
+
+    inner: Table | None = None
 
     def __init__(self, num_rows: int, dim: int, starts: Tensor | None = None):
         super().__init__()
@@ -25,11 +29,11 @@ class Table(nn.Module, ABC):
         self.register_buffer("starts", starts, persistent=False)
 
     @abstractmethod
-    def forward(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         """Vectors [..., dim], float32, of `ids` [...].
 
-        `groups` [last dimension of ids] is the group of each column where the caller knows it (a fused table does);
-        otherwise it is found from the ids.
+        `fields` holds the field of each column, the last dimension of ids, where the caller knows it (a fused
+        embedding does); otherwise a table that needs it finds it from the ids.
         """
 
     @abstractmethod
@@ -41,14 +45,40 @@ class Table(nn.Module, ABC):
     def nbytes(self) -> int:
         """Bytes of the packed form: codes, scales and maps, all of it."""
 
-    @abstractmethod
+    def steps(self, fields: Sequence[int]) -> Tensor | None:
+        """The value of one step of a byte in each column, [columns] float32, or None.
+
+        A tensor where the vectors of a column are steps * (byte - 128), with bytes that the packed form looks up: then
+        an integer layer can take the bytes as they are.
+        """
+        return None
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose gradients hold the rows of the batch and nothing else, without those of inner tables."""
+        return []
+
+    @torch.no_grad()
     def rows(self, start: int, stop: int) -> Tensor:
         """Vectors [stop - start, dim] of a range of rows, as the table gives them; for steps that convert tables."""
+        vectors: Tensor = self(torch.arange(start, stop, device=self.starts.device))
+        return vectors
 
-    def groups_of(self, ids: Tensor) -> Tensor:
-        """The group of every id, same shape."""
+    def bounds(self) -> list[tuple[int, int]]:
+        """First row, and the row after the last, of every field."""
+        return list(pairwise([*self.starts.tolist(), self.num_rows]))
+
+    def per_column(self, values: Tensor, ids: Tensor, fields: Sequence[int] | None) -> Tensor:
+        """`values`, one for all [1] or one a field [fields, ...], for each of `ids` [...]: [1] or [..., 1 or ...]."""
+        if len(values) == 1:
+            return values
+        index = self.fields_of(ids) if fields is None else torch.tensor(fields, device=values.device)
+        found = values[index]
+        return found.unsqueeze(-1) if values.dim() == 1 else found
+
+    def fields_of(self, ids: Tensor) -> Tensor:
+        """The field of every id, same shape, int64."""
         if len(self.starts) == 1:
-            return torch.zeros_like(ids)
+            return torch.zeros_like(ids, dtype=torch.int64)
         return torch.bucketize(ids, self.starts[1:].to(ids.dtype), right=True)
 
     def extra_repr(self) -> str:

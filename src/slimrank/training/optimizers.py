@@ -59,9 +59,10 @@ def optimizers(
     Each group of parameters keeps its learning rate as `peak`, of which a schedule takes fractions.
     """
     tables = {
-        id(module.weight)
+        id(parameter)
         for module in model.modules()
-        if isinstance(module, Table) and getattr(module, "sparse", False) and isinstance(module.weight, nn.Parameter)
+        if isinstance(module, Table)
+        for parameter in module.sparse_parameters()
     }
     trained = [p for p in model.parameters() if p.requires_grad]
     dense = [p for p in trained if id(p) not in tables]

@@ -1,0 +1,244 @@
+"""Which tables a step works on, and how what it makes of them takes their place.
+
+All fields of a model share one fused table, and a step may treat them apart: a selection names fields, `find_parts`
+gives the dense rows behind them, and `replace_parts` puts what was made of them where they stood. Dense rows inside a
+table of another kind (the rows below a projection, the shared rows of a hashed table) count as well, so kinds compose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import groupby, pairwise
+
+import torch
+from pydantic import ByteSize
+from torch import Tensor, nn
+
+from slimrank.compression.steps import Context, replace_module
+from slimrank.config import Config, InputError, nearest
+from slimrank.models.layers import Ranker
+from slimrank.models.size import packed_bytes
+from slimrank.tables.dense import DenseTable
+from slimrank.tables.embedding import FusedEmbedding
+from slimrank.tables.stacked import StackedTable, stacked
+from slimrank.tables.table import Table
+
+
+class Selection(Config):
+    """The tables that a step works on: of the fields in `only` (all, where none is named) without those in `skip`.
+
+    Both hold names of fields, such as "item", or patterns, such as "c1*" and "embedding.*". A table that shares its
+    rows with another layer is left alone unless `tied`.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    tied: bool = False
+
+
+class Budgeted(Selection):
+    """A selection whose tables share `budget`: the bytes of the whole model, packed, such as 65536 or "64 KB"."""
+
+    budget: ByteSize | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive fields of a dense table that a step may convert.
+
+    `table` holds their rows alone. `counts` [rows] is how often training met each row, None where that is not known;
+    the first `reserved` rows of a field are padding and out of vocabulary. `by_frequency` says whether the other ids
+    of every field are sorted by falling frequency.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    table: DenseTable
+    owner: str
+    places: tuple[int, int]
+    counts: Tensor | None
+    reserved: tuple[int, ...]
+    by_frequency: bool
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """A dense table of the model, where it stands, and the names of its fields: those of the embedding, or none."""
+
+    owner: str
+    table: DenseTable
+    names: tuple[str, ...]
+
+
+def find_parts(model: Ranker, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
+    """The selected dense rows of `model`: runs of neighbouring fields, or field by field; what is left out is noted.
+
+    Raises:
+        InputError: a name or pattern of the selection matches no field.
+    """
+    check_names(model, selection)
+    parts = []
+    for name, module in model.named_modules():
+        if not isinstance(module, FusedEmbedding):
+            continue
+        for dense in _dense_tables(name, module, context):
+            others = _tied(model, dense.owner)
+            if others and not selection.tied:
+                context.skip(dense.owner, f"is tied to {', '.join(others)}: `tied = true` converts the table alone")
+                continue
+            parts += _parts_of(name, dense, module, selection, context, per_field)
+    return parts
+
+
+def check_names(model: Ranker, selection: Selection) -> None:
+    """Raises `InputError` where a name or pattern of `selection` matches no field of any table."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
+    known = {field for _, module in found for field in module.layout.names}
+    full = {f"{name}.{field}" for name, module in found for field in module.layout.names}
+    for key in ("only", "skip"):
+        for pattern in getattr(selection, key):
+            if not any(fnmatch(each, pattern) for each in known | full):
+                raise InputError(f"{key}: no table {pattern!r}. {nearest(pattern, sorted(known))}")
+
+
+def selected(selection: Selection, embedding: str, field: str) -> bool:
+    """Whether `selection` holds a field of the embedding of that name."""
+
+    def named(patterns: Sequence[str]) -> bool:
+        return any(fnmatch(name, pattern) for name in (field, f"{embedding}.{field}") for pattern in patterns)
+
+    return (not selection.only or named(selection.only)) and not named(selection.skip)
+
+
+def replace_parts(model: Ranker, made: Mapping[Part, Table], context: Context) -> None:
+    """Put every table of `made` where its part stands, if it takes fewer bytes; what was done and not is noted."""
+    kept = {part: table for part, table in made.items() if _pays(part, table, context)}
+    for owner, parts in groupby(sorted(kept, key=lambda part: (part.owner, part.places)), lambda part: part.owner):
+        dense = model.get_submodule(owner)
+        assert isinstance(dense, DenseTable)
+        replace_module(model, owner, stacked(_pieces(dense, {part: kept[part] for part in parts})))
+    for module in model.modules():
+        if isinstance(module, FusedEmbedding) and isinstance(module.table, StackedTable):
+            module.table = stacked([module.table])
+
+
+def _pays(part: Part, table: Table, context: Context) -> bool:
+    """Whether `table` is smaller than what it would replace; says so either way."""
+    before, after = part.table.nbytes, table.nbytes
+    if after >= before:
+        context.skip(part.name, f"would take {after:,} bytes, and takes {before:,} as it is")
+        return False
+    context.touch(f"{part.name}: {before:,} bytes to {after:,}")
+    return True
+
+
+def left_for(model: Ranker, parts: Sequence[Part], budget: int) -> int:
+    """Bytes that `budget`, of the whole model, leaves for the tables of `parts`."""
+    return int(budget) - (packed_bytes(model) - sum(part.table.nbytes for part in parts))
+
+
+def field_rows(table: DenseTable, first: int, last: int) -> DenseTable:
+    """A dense table of the rows of fields `first` to `last` - 1: itself where that is all, else a copy."""
+    if (first, last) == (0, len(table.starts)):
+        return table
+    bounds = table.bounds()[first:last]
+    start, stop = bounds[0][0], bounds[-1][1]
+    return DenseTable(table.weight.detach()[start:stop].clone(), table.starts[first:last] - start, sparse=table.sparse)
+
+
+def _pieces(dense: DenseTable, made: Mapping[Part, Table]) -> list[Table]:
+    """What stands for `dense`, from its first field to its last: what was made, and the fields between."""
+    pieces: list[Table] = []
+    done = 0
+    for part, table in made.items():
+        first, last = part.places
+        if done < first:
+            pieces.append(field_rows(dense, done, first))
+        pieces.append(table)
+        done = last
+    if done < len(dense.starts):
+        pieces.append(field_rows(dense, done, len(dense.starts)))
+    return pieces
+
+
+def _dense_tables(name: str, module: FusedEmbedding, context: Context) -> Iterator[_Dense]:
+    """The dense tables of an embedding, wherever they are; a table without any is noted."""
+
+    def within(owner: str, table: Table, names: tuple[str, ...]) -> Iterator[_Dense]:
+        if isinstance(table, DenseTable):
+            yield _Dense(owner, table, names if len(names) == len(table.starts) else ())
+        elif isinstance(table, StackedTable):
+            first = 0
+            for place, part in enumerate(table.tables):
+                yield from within(f"{owner}.parts.{place}", part, names[first : first + len(part.starts)])
+                first += len(part.starts)
+        elif table.inner is not None:
+            same = table.inner.num_rows == table.num_rows
+            yield from within(f"{owner}.inner", table.inner, names if same else ())
+        else:
+            context.skip(owner, f"is no dense table: {type(table).__name__}")
+
+    yield from within(f"{name}.table", module.table, module.layout.names)
+
+
+def _parts_of(
+    embedding: str, dense: _Dense, module: FusedEmbedding, selection: Selection, context: Context, per_field: bool
+) -> list[Part]:
+    """The parts of one dense table."""
+    places = [(place, place + 1) for place in range(len(dense.table.starts))]
+    if dense.names:
+        places = [one for one in places if selected(selection, embedding, dense.names[one[0]])]
+        for place, field in enumerate(dense.names):
+            if (place, place + 1) not in places:
+                context.skip(f"{embedding}.{field}", "is not selected")
+    elif selection.only:
+        context.skip(dense.owner, "its rows are of no field")
+        return []
+    runs = places if per_field else _runs(places)
+    return [_part(embedding, dense, module, run, context) for run in runs]
+
+
+def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Neighbouring ranges joined: [(0, 1), (1, 2), (4, 5)] to [(0, 2), (4, 5)]."""
+    if not places:
+        return []
+    breaks = [0, *(n for n, (one, other) in enumerate(pairwise(places), 1) if one[1] != other[0]), len(places)]
+    return [(places[start][0], places[stop - 1][1]) for start, stop in pairwise(breaks)]
+
+
+def _part(embedding: str, dense: _Dense, module: FusedEmbedding, run: tuple[int, int], context: Context) -> Part:
+    first, last = run
+    names, layout = dense.names[first:last], module.layout
+    whole = run == (0, len(dense.table.starts))
+    name = f"{embedding}.{names[0]}" if len(names) == 1 else f"{dense.owner}[{', '.join(names)}]"
+    return Part(
+        name=dense.owner if whole else name,
+        fields=names,
+        table=field_rows(dense.table, first, last),
+        owner=dense.owner,
+        places=run,
+        counts=_counts(names, layout.names, layout.sizes, context),
+        reserved=tuple(1 + (field in layout.sequences) for field in names) or (0,),
+        by_frequency=bool(names) and not any(field in context.unsorted for field in names),
+    )
+
+
+def _counts(fields: Sequence[str], names: Sequence[str], sizes: Sequence[int], context: Context) -> Tensor | None:
+    """How often training met each row of `fields`, or None where one of them was not counted."""
+    if not fields or any(field not in context.counts for field in fields):
+        return None
+    size = dict(zip(names, sizes, strict=True))
+    return torch.cat([torch.as_tensor(context.counts[field][: size[field]], dtype=torch.float32) for field in fields])
+
+
+def _tied(model: nn.Module, owner: str) -> list[str]:
+    """Names of the other parameters that are the rows of the dense table `owner`."""
+    table = model.get_submodule(owner)
+    assert isinstance(table, DenseTable)
+    return [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is table.weight and name != f"{owner}.weight"
+    ]
