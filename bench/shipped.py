@@ -17,7 +17,7 @@ from slimrank.data import load_dataset
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
 from slimrank.evaluation.cost import Timed, bytes_of, floor, latency
-from slimrank.evaluation.measure import LATENCY_ROWS, tensors_of
+from slimrank.evaluation.measure import LATENCY_ROWS, table_bytes
 from slimrank.metrics import quality
 from slimrank.pipeline.run import run
 from slimrank.recipe import Recipe
@@ -79,8 +79,7 @@ def _quality(model: Model, inputs: Inputs, dataset: Dataset) -> dict[str, float]
 def _latencies(models: Mapping[str, Model], inputs: Mapping[str, Inputs], slim: Path, count: int) -> list[Latency]:
     """Teacher, slim and the floor of slim in turns, `count` times."""
     rows = {name: each.take(slice(0, LATENCY_ROWS)) for name, each in inputs.items()}
-    table_bytes = sum(tensor["bytes"] for tensor in tensors_of(slim) if ".table." in tensor["name"])
-    lookups = floor(rows["slim"], models["slim"].encoding, table_bytes)
+    lookups = floor(rows["slim"], models["slim"].encoding, table_bytes(slim))
     timed: dict[str, Timed] = {**models, "floor": lookups}
     return [latency(timed, {**rows, "floor": lookups.inputs}) for _ in range(count)]
 

@@ -66,12 +66,15 @@ def measure(
 
 def floor_of(model: runtime.Model, inputs: Inputs) -> Floor | None:
     """The lookups of a model and nothing else; None where it has none, or a table too large for a graph of its own."""
-    rows = sum(model.encoding.sizes.values())
-    tensors = model.artifact.manifest["graph"]["tensors"]
-    table_bytes = sum(tensor["bytes"] for tensor in tensors if tensor["shape"][:1] == [rows])
-    if not rows or table_bytes >= LARGEST_FLOOR:
+    stored = table_bytes(model.artifact.path)
+    if not model.encoding.sizes or stored >= LARGEST_FLOOR:
         return None
-    return floor(inputs, model.encoding, table_bytes)
+    return floor(inputs, model.encoding, stored)
+
+
+def table_bytes(path: Path) -> int:
+    """Bytes of all that belongs to an artifact's tables: rows, codes, codebooks, maps."""
+    return sum(tensor["bytes"] for tensor in tensors_of(path) if ".table." in tensor["name"])
 
 
 def split_auc(path: Path, dataset: Dataset, split: str) -> float:
