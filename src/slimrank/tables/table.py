@@ -18,10 +18,9 @@ class Table(nn.Module, ABC):
     reads another one for its vectors has it as `inner`; a step may replace it, say by a quantised one.
     """
 
-    inner: Table | None = None
-
     def __init__(self, num_rows: int, dim: int, starts: Tensor | None = None):
         super().__init__()
+        self.inner: Table | None = None  # in the instance: a class attribute would hide the submodule of that name
         self.num_rows = num_rows
         self.dim = dim
         self.starts: Tensor
