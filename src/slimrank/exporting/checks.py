@@ -17,16 +17,16 @@ from slimrank.exporting.graph import IR_VERSION
 from slimrank.tables.integer import OPSET
 
 STANDARD = (
-    "Abs Add BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape CumSum "
-    "DequantizeLinear Div Einsum Equal Exp Expand Flatten Gather GatherElements GatherND Gemm Greater GreaterOrEqual "
+    "Abs Add BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv "
+    "CumSum DequantizeLinear Div Einsum Equal Exp Expand Flatten Gather GatherElements GatherND Gemm Greater GreaterOrEqual "
     "Identity LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mul Neg Not Or And Pow QuantizeLinear "
-    "Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt "
-    "Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
+    "Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape ScatterElements ScatterND Shape Sigmoid "
+    "Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
 )
 OPERATORS = frozenset(STANDARD.split())
-DENSE = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
-INTEGER = frozenset({"QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"})
-UNPACKING = frozenset({"BitShift", "BitwiseAnd", "Concat", "Split", "Reshape", "Gather"})
+DENSE = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+INTEGER = frozenset({"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"})
+UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Split", "Reshape", "Gather"})
 
 
 class GraphError(RuntimeError):

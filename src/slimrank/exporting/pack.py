@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
-from slimrank.models.layers import MLP, Ranker
+from slimrank.models.layers import MLP
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import FusedEmbedding
+from slimrank.tables.modules import Embedding, EmbeddingBag
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def pack(model: Ranker) -> Ranker:
+def pack(model: Model) -> Model:
     """A packed copy of `model`, on the CPU and in evaluation mode, that computes the same scores to within rounding."""
     packed = copy.deepcopy(model).cpu().eval()
     for module in packed.modules():
@@ -23,7 +27,7 @@ def pack(model: Ranker) -> Ranker:
 
 def _pack_children(module: nn.Module) -> None:
     """Layers before tables, since a layer that reads a table asks its trainable form for the scales."""
-    for kind in (QuantizedLinear, FusedEmbedding):
+    for kind in (QuantizedLinear, FusedEmbedding, Embedding, EmbeddingBag):
         for owner in list(module.modules()):
             for name, child in list(owner.named_children()):
                 if isinstance(child, kind):
