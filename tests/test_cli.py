@@ -213,7 +213,7 @@ def test_the_module_ends_with_the_code_and_no_traceback(tmp_path: Path) -> None:
         ("steps = ['quantise-tables']", ("unknown step 'quantise-tables'", "Did you mean 'quantize-tables'?")),
         ("steps = [{name = 'prune-weights', sparsity = 1.5}]", ("sparsity", "less than 1", "got 1.5")),
         ("steps = [{name = 'quantize-tables', bits = 3}]", ("bits", "2, 4 or 8", "got 3")),
-        ("data = 'frapp'", ("unknown dataset 'frapp'", "Did you mean 'frappe'?", "Allowed: avazu")),
+        ("data = 'frapp'", ("unknown dataset 'frapp'", "Did you mean 'frappe'?", "Allowed: amazon-beauty")),
         ("name = [", ("not a TOML file",)),
         ("\xff\xfe", ("not a TOML file",)),
     ],
@@ -248,7 +248,11 @@ def test_unknown_names_of_data(tmp_path: Path) -> None:
     for words in (("run",), ("run", "--dry-run"), ("train",)):
         ended = slimrank(*words, "--data", "frapp", "--out", tmp_path / "run")
         refused(
-            ended, "unknown dataset 'frapp'", "Did you mean 'frappe'?", "Allowed: avazu, criteo", ".parquet or .csv"
+            ended,
+            "unknown dataset 'frapp'",
+            "Did you mean 'frappe'?",
+            "Allowed: amazon-beauty, avazu, criteo",
+            ".parquet or .csv",
         )
     assert not (tmp_path / "run").exists()
 

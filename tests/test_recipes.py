@@ -126,7 +126,10 @@ def test_the_first_teacher_is_the_one_of_the_own_seed(seed, of, teachers) -> Non
             "quantize-tables: bits: Input should be 2, 4 or 8, got 3",
         ),
         ("[teacher]\nmodel = 'dcnv3'", "unknown model 'dcnv3'. Did you mean 'dcnv2'? Allowed: dcnv2, deepfm, dlrm"),
-        ("data = 'frapp'", "unknown dataset 'frapp'. Did you mean 'frappe'? Allowed: avazu, criteo, csv, frappe, "),
+        (
+            "data = 'frapp'",
+            "unknown dataset 'frapp'. Did you mean 'frappe'? Allowed: amazon-beauty, avazu, criteo, csv, frappe, ",
+        ),
         ("target = 'onx'", "unknown target 'onx'. Did you mean 'onnx'? Allowed: onnx."),
         ("seeds = [1, 1]", "seeds must differ, got [1, 1]"),
         ("seeds = []", "seeds: Tuple should have at least 1 item"),

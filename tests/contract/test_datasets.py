@@ -29,6 +29,8 @@ def load(name: str, folder: Path, **keys: Any) -> Dataset:
     """The dataset with small settings where it has some, or a skip where its data is not to be had."""
     if name == "synthetic":
         keys = {"rows": 3000, **keys}
+    if name in ("movielens-1m", "amazon-beauty"):
+        keys = {"negatives": 1, "held_out_negatives": 1, **keys}
     if name in ("parquet", "csv"):
         path = folder / f"rows.{name}"
         TABLE.write_parquet(path) if name == "parquet" else TABLE.write_csv(path)

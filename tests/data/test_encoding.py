@@ -50,6 +50,16 @@ def test_local_ids_from_arithmetic() -> None:
     assert inputs.numbers.dtype == np.float32
 
 
+def test_drawn_negatives_do_not_count() -> None:
+    rows = pl.DataFrame({"item": [5, 6, 6, 6, 7, 7, 8], "label": [1, 1, 0, 0, 1, 1, 0]})
+    fields = (Field(name="item", kind="categorical"),)
+    drawn = Encoding.fit(Schema(fields=fields, drawn_negatives=True), rows)
+    assert drawn.counts["item"].tolist() == [0, 2, 1, 1]  # out of vocabulary, then 7, 5 and 6; 8 was never met
+    assert drawn.encode(rows).ids[:, 0].tolist() == [2, 3, 3, 3, 1, 1, 0]
+    observed = Encoding.fit(Schema(fields=fields), rows)
+    assert observed.counts["item"].tolist() == [0, 3, 2, 1, 1]
+
+
 def test_counts_are_how_often_each_local_id_occurs_in_train() -> None:
     encoding = Encoding.fit(SCHEMA, ROWS)
     assert encoding.counts["user"].tolist() == [1, 2, 1]

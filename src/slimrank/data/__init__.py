@@ -59,7 +59,7 @@ def _from_path(path: Path) -> tuple[Config, Path | None]:
     from slimrank.data.files import suffix_of, table_files
 
     known = entries("dataset")
-    own = {**{name: name for name in known}, "ml-100k": "movielens-100k"}
+    own = {**{name: name for name in known}, "ml-100k": "movielens-100k", "ml-1m-sasrec": "movielens-1m"}
     if path.is_dir() and path.name in own:
         return known[own[path.name]].config.parse({}), path
     suffix = suffix_of(table_files(path)[0]) if path.is_dir() else suffix_of(path)

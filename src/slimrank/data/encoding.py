@@ -57,8 +57,8 @@ class Encoding:
         schema: the fields.
         codecs: by categorical or sequence field, what turns its values into codes.
         scales: by numeric field, its scaling.
-        counts: by categorical or sequence field, int64 [sizes[field]]: how often each local id occurs in the encoded
-            train split (padding too). Not stored: empty in a loaded encoding.
+        counts: by categorical or sequence field, int64 [sizes[field]]: how often each local id occurs in the rows that
+            the encoding was fitted on (padding too). Not stored: empty in a loaded encoding.
     """
 
     schema: Schema
@@ -104,11 +104,13 @@ class Encoding:
 
     @classmethod
     def fit(cls, schema: Schema, frame: polars.DataFrame) -> Encoding:
-        """The encoding that train rows give.
+        """The encoding that train rows give; of a schema with drawn negatives, those of label 1.
 
         Raises:
             InputError: a column is missing or cannot be what the schema says; all columns at once.
         """
+        if schema.drawn_negatives:
+            frame = frame.filter(frame[schema.label] == 1)
         parts = _each(frame, schema.fields, _fit_field)
         codecs = {name: part for name, part in parts.items() if not isinstance(part, Scale)}
         scales = {name: part for name, part in parts.items() if isinstance(part, Scale)}

@@ -217,7 +217,8 @@ def group_codes(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
 
 def fingerprint(schema: Schema, splits: tuple[pl.DataFrame, ...]) -> str:
     """sha256 over the schema and every value of every split, whatever their chunks and integer widths in memory."""
-    digest = hashlib.sha256(json.dumps(schema.model_dump(mode="json"), sort_keys=True).encode())
+    unset = None if schema.drawn_negatives else {"drawn_negatives"}  # a key that came later changes no older print
+    digest = hashlib.sha256(json.dumps(schema.model_dump(mode="json", exclude=unset), sort_keys=True).encode())
     for frame in splits:
         digest.update(f"{len(frame)}".encode())
         for column in frame.get_columns():

@@ -70,12 +70,18 @@ class Field(Config):
 
 
 class Schema(Config):
-    """The fields of a table in order, and the columns that are not inputs: label, group and time."""
+    """The fields of a table in order, and the columns that are not inputs: label, group and time.
+
+    With `drawn_negatives` the train rows of label 0 were drawn and not observed: vocabularies, the order of their ids
+    and all frequencies come from rows of label 1 alone. Counted with the others, an id that was drawn by chance would
+    stand before one that was met.
+    """
 
     fields: tuple[Field, ...]
     label: str = "label"
     group: str | None = None
     time: str | None = None
+    drawn_negatives: bool = False
 
     @model_validator(mode="after")
     def _names_differ(self) -> Schema:
