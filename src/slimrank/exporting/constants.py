@@ -38,7 +38,7 @@ def constant(graph: ir.Graph, array: Array, stem: str) -> ir.Value:
 
 
 def node_before(
-    anchor: ir.Node, operator: str, inputs: list[ir.Value], outputs: int = 1, **attributes: int | str
+    anchor: ir.Node, operator: str, inputs: list[ir.Value], outputs: int = 1, **attributes: int | str | tuple[int, ...]
 ) -> list[ir.Value]:
     """The outputs of a new node of the standard domain, placed before `anchor`."""
     node = ir.node(operator, inputs, attributes or None, num_outputs=outputs)

@@ -18,7 +18,9 @@ import torch
 from onnx_ir.passes import common
 from torch import nn
 
+from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
+from slimrank.exporting.pointwise import convolve
 from slimrank.exporting.sparse import store_sparse
 from slimrank.tables.integer import OPSET
 
@@ -39,6 +41,8 @@ def build_graph(
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)
+    expand_offsets(graph.graph)
+    convolve(graph.graph)
     shrink(graph)
     if sparse:
         store_sparse(graph.graph)
