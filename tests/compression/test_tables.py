@@ -8,7 +8,7 @@ from torch import nn
 
 from slimrank.compression.steps import compress
 from slimrank.compression.tables import Selection, find_parts, left_for, replace_parts
-from slimrank.config import InputError
+from slimrank.config import InputError, as_config
 from slimrank.models.size import packed_bytes
 from slimrank.tables.scaled import Scaled, ScaledTable, scaled
 from slimrank.tables.stacked import StackedTable
@@ -92,5 +92,17 @@ def test_a_tied_table_is_left_alone_unless_asked(make_model, context) -> None:
 def test_a_budget_of_the_model_leaves_what_other_parts_do_not_take(make_model, context) -> None:
     model = make_model()
     parts = find_parts(model, Selection(only=("item",)), context)
-    assert left_for(model, parts, packed_bytes(model)) == 12 * 4 * 4
-    assert left_for(model, parts, 100) < 0
+    assert left_for(model, parts, packed_bytes(model), context) == 12 * 4 * 4
+    assert left_for(model, parts, 100, context) < 0
+
+
+def test_what_later_steps_make_smaller_is_left_for_the_tables(make_model, context) -> None:
+    model = make_model()
+    parts = find_parts(model, Selection(only=("item",)), context)
+    small, _ = compress(model, ["quantize-dense"], context)
+    context.later = (as_config("step", "quantize-dense"), as_config("step", "quantize-tables"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    spared = packed_bytes(model) - packed_bytes(small)
+    assert left_for(model, parts, 1000, context) == 1000 - (packed_bytes(model) - 12 * 4 * 4) + spared
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert context.touched == []

@@ -25,6 +25,7 @@ class Context:
 
     `train` serves calibration, `valid` the choices that a step makes by itself (never test rows). `counts` holds, for
     each field, how often training met each id; ids are sorted by falling frequency, but for the fields in `unsorted`.
+    `later` are the steps that come after the one that is applied.
     """
 
     train: Examples
@@ -32,6 +33,7 @@ class Context:
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     seed: int = 0
     unsorted: frozenset[str] = frozenset()
+    later: tuple[Config, ...] = ()
     touched: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -79,8 +81,9 @@ def compress(
     model = model if in_place else copy.deepcopy(model)
     device = context.train.label.device
     records = []
-    for step in chosen:
+    for place, step in enumerate(chosen):
         context.touched, context.skipped, context.facts = [], [], {}
+        context.later = tuple(chosen[place + 1 :])
         before = packed_bytes(model)
         model = runner("step", step)(model, step, context).to(device)
         settings = step.model_dump(mode="json", exclude={"name"})

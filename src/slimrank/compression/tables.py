@@ -7,8 +7,9 @@ table of another kind (the rows below a projection, the shared rows of a hashed 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import groupby, pairwise
 
@@ -17,7 +18,7 @@ from pydantic import ByteSize
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, replace_module
-from slimrank.config import Config, InputError, nearest
+from slimrank.config import Config, InputError, nearest, runner
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
@@ -134,9 +135,25 @@ def _pays(part: Part, table: Table, context: Context) -> bool:
     return True
 
 
-def left_for(model: Ranker, parts: Sequence[Part], budget: int) -> int:
-    """Bytes that `budget`, of the whole model, leaves for the tables of `parts`."""
-    return int(budget) - (packed_bytes(model) - sum(part.table.nbytes for part in parts))
+def left_for(model: Ranker, parts: Sequence[Part], budget: int, context: Context) -> int:
+    """Bytes that `budget`, of the whole model, leaves for the tables of `parts`.
+
+    All else counts as what the steps still to come make of it: dense layers are quantised after the tables, so that
+    they can read the tables' codes.
+    """
+    shared = {id(table): table for table in _tables(model)}
+    rest = copy.deepcopy(model, dict(shared))  # the tables themselves, which may be large, are not copied
+    trial = replace(context, touched=[], skipped=[], facts={}, later=())
+    for step in context.later:
+        if not isinstance(step, Selection):
+            rest = runner("step", step)(rest, step, trial)
+    dense = packed_bytes(rest) - sum(table.nbytes for table in _tables(rest))
+    kept = sum(table.nbytes for table in _tables(model)) - sum(part.table.nbytes for part in parts)
+    return int(budget) - dense - kept
+
+
+def _tables(model: Ranker) -> list[Table]:
+    return [module.table for module in model.modules() if isinstance(module, FusedEmbedding)]
 
 
 def field_rows(table: DenseTable, first: int, last: int) -> DenseTable:
