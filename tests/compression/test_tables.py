@@ -100,6 +100,7 @@ def test_what_later_steps_make_smaller_is_left_for_the_tables(make_model, contex
     model = make_model()
     parts = find_parts(model, Selection(only=("item",)), context)
     small, _ = compress(model, ["quantize-dense"], context)
+    context.touched.clear()
     context.later = (as_config("step", "quantize-dense"), as_config("step", "quantize-tables"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     spared = packed_bytes(model) - packed_bytes(small)
