@@ -20,6 +20,8 @@ from slimrank.training.loop import KeepZeros, Training, fit
 
 VARIANTS: list[dict[str, Any]] = [
     {"name": "drop-rare", "min_count": 3},
+    {"name": "fold-first-layer"},
+    {"name": "join-fields", "budget": "128 KB"},
     {"name": "prune-neurons", "keep": 0.5},
     {"name": "prune-weights", "tau": 0.05},
     {"name": "prune-weights", "sparsity": 0.9},
@@ -141,8 +143,8 @@ def test_tables_of_several_kinds_feed_one_integer_layer(case, tmp_path) -> None:
 @pytest.mark.parametrize("architecture", sorted(set(entries("model")) - {"logistic-regression"}))
 def test_all_steps_one_after_another_ship(case, architecture, tmp_path) -> None:
     """Each kind once, in the order in which they do not stand in each other's way."""
-    order = ["drop-rare", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
-    assert set(order) == set(entries("step"))
+    order = ["drop-rare", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
+    assert {*order, "fold-first-layer"} == set(entries("step"))  # which leaves layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
     context = context_of(case)
     small, records = compress(case.model(architecture), steps, context)

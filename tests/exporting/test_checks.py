@@ -13,6 +13,7 @@ from slimrank.exporting.checks import (
     check_graph,
     constant_faults,
     gather_faults,
+    memory_faults,
     optimized_graph,
     standard_faults,
 )
@@ -92,6 +93,29 @@ g (int32[N, 2] ids) => (uint8[N, 2, 8] out)
 }"""
     assert gather_faults(model(body)) == []
     assert gather_faults(model(body.replace("BitwiseAnd", "Mul"))) == ["Mul works on a whole table before Gather"]
+
+
+FOLDED = """
+g (int32[N, 2] ids) => (float[N, 2, 4] out)
+<float[3, 4] table = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, float two = {2}> {
+  rows = Mul(table, two)
+  out = Gather(rows, ids)
+}"""
+
+
+def test_work_that_is_done_at_load_is_allowed_within_a_bound_of_memory(tmp_path: Path) -> None:
+    graph = model(FOLDED)
+    assert check_graph(saved(graph, tmp_path)) == {"Gather": 1}
+    optimized = optimized_graph(tmp_path / "model.onnx")
+    assert memory_faults(graph, optimized, limit=48) == []
+    tiled = FOLDED.replace("Mul(table, two)", "Tile(table, many)").replace(
+        "float two = {2}", "int64[2] many = {100, 1}"
+    )
+    optimized = optimized_graph(saved(model(tiled), tmp_path))
+    added = 300 * 4 * 4 - (3 * 4 * 4 + 2 * 8)
+    assert memory_faults(model(tiled), optimized, limit=added) == []
+    fault = f"loading adds {added:,} bytes to those of the file, at most {added - 1:,} may be"
+    assert memory_faults(model(tiled), optimized, limit=added - 1) == [fault]
 
 
 def test_all_faults_of_versions_and_operators_at_once() -> None:

@@ -70,7 +70,7 @@ def cut(embedding: FusedEmbedding, layout: Layout, context: Context) -> FusedEmb
         rows = table.weight.detach()[start : start + size]
         parts.append(_cut_field(rows, kept, int(name in old.sequences), context.counts.get(name)))
     smaller = DenseTable(torch.cat(parts), torch.tensor(layout.starts), sparse=table.sparse)
-    return FusedEmbedding(layout, smaller, clip=True, reads=embedding.reads)
+    return FusedEmbedding(layout, smaller, clip=True, reads=embedding.reads, joined=embedding.joined)
 
 
 def _cut_field(rows: Tensor, kept: int, unknown: int, counts: np.ndarray | None) -> Tensor:

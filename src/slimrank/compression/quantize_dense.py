@@ -37,6 +37,9 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
         context.skip("layers", "the model has no dense layer of floats")
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name in layers:
+        if is_folded(model, name):
+            context.skip(name, "is folded into the tables: their rows are added, and nothing is multiplied")
+            continue
         if name not in inputs:
             context.skip(name, "was not run on the calibration rows")
             continue
@@ -57,6 +60,12 @@ def input_quantizer(model: Ranker, name: str, inputs: Tensor) -> InputQuantizer:
     if of_row and part == "lookups" and table.steps(fields) is not None:
         return TableQuantizer(table, fields)
     return ActivationQuantizer.calibrated(inputs, per_column=of_row)
+
+
+def is_folded(model: Ranker, name: str) -> bool:
+    """Whether the layer `name` multiplies rows that will be stored multiplied."""
+    owner, _, part = name.rpartition(".")
+    return part == "lookups" and bool(getattr(model.get_submodule(owner), "folded", False))
 
 
 def inputs_of_rows(model: Ranker) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -26,6 +27,7 @@ STANDARD = (
 OPERATORS = frozenset(STANDARD.split())
 DENSE = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 INTEGER = frozenset({"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"})
+LOAD_LIMIT = 1 << 29  # bytes of constants that a graph may compute when it is loaded: unpacked, joined, folded tables
 UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Split", "Reshape", "Gather"})
 
 
@@ -44,9 +46,10 @@ def check_graph(path: Path) -> dict[str, int]:
     optimized = optimized_graph(path)
     faults = [
         *standard_faults(graph),
-        *gather_faults(graph),
+        *gather_faults(optimized),
         *integer_faults(graph, optimized),
         *constant_faults(optimized),
+        *memory_faults(graph, optimized),
     ]
     if faults:
         raise GraphError(f"{path}: " + "; ".join(faults))
@@ -79,7 +82,10 @@ def standard_faults(graph: onnx.ModelProto) -> list[str]:
 
 
 def gather_faults(graph: onnx.ModelProto) -> list[str]:
-    """Arithmetic on a whole table before the rows of the batch are gathered. Unpacking codes, once, is allowed."""
+    """Arithmetic on a whole table before the rows of the batch are gathered, in a graph as the runtime optimised it.
+
+    What works on constants alone is gone from that graph, since it was done at load. Unpacking codes is allowed.
+    """
     producers = {output: node for node in graph.graph.node for output in node.output}
     dynamic = _dependent(graph)
     faults = []
@@ -113,6 +119,19 @@ def constant_faults(optimized: onnx.ModelProto) -> list[str]:
     dynamic = _dependent(optimized)
     nodes = Counter(n.op_type for n in optimized.graph.node if not dynamic.intersection(n.output))
     return [f"{count} x {operator} works on constants in each run" for operator, count in sorted(nodes.items())]
+
+
+def memory_faults(graph: onnx.ModelProto, optimized: onnx.ModelProto, limit: int = LOAD_LIMIT) -> list[str]:
+    """More than `limit` bytes of constants that the runtime computes at load, beyond those of the file."""
+    added = _constant_bytes(optimized) - _constant_bytes(graph)
+    return [f"loading adds {added:,} bytes to those of the file, at most {limit:,} may be"] if added > limit else []
+
+
+def _constant_bytes(graph: onnx.ModelProto) -> int:
+    return sum(
+        prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in graph.graph.initializer
+    )
 
 
 def _dequantized_products(graph: onnx.ModelProto) -> int:

@@ -18,6 +18,8 @@ import torch
 from onnx_ir.passes import common
 from torch import nn
 
+from slimrank.exporting.folding import fold_constants
+from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
 from slimrank.exporting.pointwise import convolve
@@ -37,10 +39,12 @@ def build_graph(
     are unpacked when the graph is loaded, larger ones by the row.
     """
     graph = trace(model, columns, numbers)
+    fold_constants(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)
+    join_lookups(graph.graph)
     expand_offsets(graph.graph)
     convolve(graph.graph)
     shrink(graph)

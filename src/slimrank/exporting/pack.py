@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from slimrank.models.folded import fold_lookups
 from slimrank.models.layers import MLP
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import FusedEmbedding
@@ -22,6 +23,7 @@ def pack(model: Model) -> Model:
         if isinstance(module, MLP):
             module.fold_norms()
     _pack_children(packed)
+    fold_lookups(packed)
     return packed.requires_grad_(False)
 
 

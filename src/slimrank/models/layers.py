@@ -41,14 +41,17 @@ class InputLinear(nn.Module):
     """The first dense layer over a row: one matrix for what is looked up, one for all else, their products added.
 
     Apart, because looked-up codes can feed an integer product as they are, while numbers of other sizes under the same
-    activation scale would lose the small embeddings in rounding.
+    activation scale would lose the small embeddings in rounding. With `folded`, the product of what is looked up is
+    done ahead of time once the model is packed (`models/folded.py`); until then it changes nothing.
     """
+
+    folded = False
 
     def __init__(self, layout: Layout, dim: int, out_features: int):
         super().__init__()
         looked_up = layout.num_categorical * dim
         others = len(layout.sequences) * dim + layout.numbers
-        self.lookups = nn.Linear(looked_up, out_features) if looked_up else None
+        self.lookups: nn.Module | None = nn.Linear(looked_up, out_features) if looked_up else None
         self.others = nn.Linear(others, out_features, bias=self.lookups is None) if others else None
         self.out_features = out_features
 

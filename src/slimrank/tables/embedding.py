@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slimrank.data.encoding import Encoding
 from slimrank.tables.dense import DenseTable
+from slimrank.tables.joined import Run, rows_of
 from slimrank.tables.table import Table
 
 
@@ -107,11 +108,21 @@ class FusedEmbedding(nn.Module):
     """All categorical fields of a row from one table in one lookup, and sequences averaged over what is not padding.
 
     Rows may have been encoded for a larger model: with `clip`, ids beyond a field's size count as out of vocabulary;
-    with `reads`, only those columns of the rows' ids are this layout's.
+    with `reads`, only those columns of the rows' ids are this layout's. The fields of each run in `joined` are looked
+    up together once the model is exported; until then it changes nothing.
     """
 
-    def __init__(self, layout: Layout, table: Table, *, clip: bool = False, reads: Tensor | None = None):
+    def __init__(
+        self,
+        layout: Layout,
+        table: Table,
+        *,
+        clip: bool = False,
+        reads: Tensor | None = None,
+        joined: tuple[Run, ...] = (),
+    ):
         super().__init__()
+        self.joined = joined
         self.reads: Tensor | None
         self.register_buffer("reads", reads, persistent=False)
         self.layout = layout
@@ -142,11 +153,19 @@ class FusedEmbedding(nn.Module):
         """`ids` [N, K] local ids and `numbers` [N, M] to the row that the model scores."""
         ids = self._columns(ids)
         if not self.layout.sequences:
-            lookups = self.table(ids + self.offsets, self.fields)
+            lookups = self.look_up(ids, self.offsets)
             return Row(lookups, lookups[:, :0], numbers)
         split = self.layout.num_categorical
-        lookups = self.table(ids[:, :split] + self.offsets[:split], self.fields[:split])
+        lookups = self.look_up(ids[:, :split], self.offsets[:split])
         return Row(lookups, self._averages(ids[:, split:], split), numbers)
+
+    def look_up(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        """Vectors [N, K, dim] of `ids` [N, K], the columns of the fields that have one each, with their `offsets`."""
+        columns = offsets.shape[0]
+        vectors: Tensor = self.table(
+            rows_of(ids, offsets, self.layout.sizes[:columns], self.joined), self.fields[:columns]
+        )
+        return vectors
 
     def _columns(self, ids: Tensor) -> Tensor:
         """The columns of `ids` that this embedding reads, with ids beyond a field's size as out of vocabulary."""
@@ -172,11 +191,11 @@ class FusedEmbedding(nn.Module):
 
     def with_table(self, table: Table) -> FusedEmbedding:
         """The same fields over another table."""
-        return FusedEmbedding(self.layout, table, clip=self.clip, reads=self.reads)
+        return FusedEmbedding(self.layout, table, clip=self.clip, reads=self.reads, joined=self.joined)
 
     def pack(self) -> FusedEmbedding:
         """The form that is exported: packed table, and rows that the artifact's own, smaller schema has encoded."""
-        return FusedEmbedding(self.layout, self.table.pack())
+        return FusedEmbedding(self.layout, self.table.pack(), joined=self.joined)
 
     @property
     def dim(self) -> int:
