@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.frappe import frappe
 from bench.import_time import import_time
+from bench.lookups import lookups
 from bench.movielens import movielens
 from bench.quantize_table import quantize_table
 from bench.throughput import CASES, throughput
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         lambda options: quantize_table(threads=options.threads),
         "int8 and int4 of a 10,000,000 x 16 table: seconds and memory",
     ),
+    "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }
 
