@@ -179,7 +179,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, An
             },
             "student": {"model": {"name": "dnn", "embedding_dim": 4, "hidden": [8, 8]}, "training": training},
             "steps": [
-                {"name": "drop-rare", "min_count": 5},
+                {"name": "threshold-rows", "min_count": 5},
                 {"name": "prune-weights", "sparsity": 0.3},
                 {"name": "prune-neurons", "keep": 0.5},
                 {"name": "quantize-tables", "bits": 4},

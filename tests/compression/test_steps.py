@@ -17,7 +17,7 @@ from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
 
 CHAIN = [
-    {"name": "drop-rare", "min_count": 3},
+    {"name": "threshold-rows", "min_count": 3},
     {"name": "prune-neurons", "keep": 0.5},
     {"name": "prune-weights", "sparsity": 0.9},
     {"name": "quantize-tables", "bits": 4},
@@ -29,7 +29,7 @@ def test_records_come_in_order_with_bytes_that_join_up(make_model, context) -> N
     model = make_model()
     small, records = compress(model, CHAIN, context)
     assert [record["name"] for record in records] == [
-        "drop-rare",
+        "threshold-rows",
         "prune-neurons",
         "prune-weights",
         "quantize-tables",
@@ -97,9 +97,9 @@ def test_a_step_is_a_config_a_mapping_or_a_name(make_model, context) -> None:
             r"unknown step 'quantise-tables'\. Did you mean 'quantize-tables'\? Allowed: drop",
         ),
         ([{"name": "prune-weight", "tau": 1}], r"unknown step 'prune-weight'\. Did you mean 'prune-weights'\?"),
-        ([{"tau": 1}], "a step needs a name. Allowed: drop-rare, "),
-        ([{"name": "drop-rare", "mincount": 1}], r"unknown key 'mincount'\. Did you mean 'min_count'\? Allowed: "),
-        ([{"name": "drop-rare", "min_count": 0}], "min_count: Input should be greater than or equal to 1, got 0"),
+        ([{"tau": 1}], "a step needs a name. Allowed: threshold-rows, "),
+        ([{"name": "threshold-rows", "mincount": 1}], r"unknown key 'mincount'\. Did you mean 'min_count'\? Allowed: "),
+        ([{"name": "threshold-rows", "min_count": 0}], "min_count: Input should be greater than or equal to 1, got 0"),
     ],
 )
 def test_a_fault_in_any_step_is_found_before_the_first_is_applied(steps, message, make_model, context) -> None:

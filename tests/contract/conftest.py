@@ -27,6 +27,7 @@ FIELDS = {
 }
 SHAPES = {
     "ids": ("user", "item", "city"),
+    "two ids": ("user", "item"),
     "ids, sequence and numbers": ("user", "item", "tags", "price", "age"),
     "numbers": ("price", "age"),
     "a sequence": ("tags",),
@@ -53,6 +54,8 @@ class Problem:
         small = {"embedding_dim": 8, "hidden": (16, 8), "embedding_std": 0.3}
         more = {"finalmlp": {"second_hidden": (8,)}, "dlrm": {"bottom": (8,)}}
         settings = {} if name == "logistic-regression" else {**small, **more.get(name, {})}
+        if name == "gmf":
+            settings.pop("hidden")
         return build_model(as_config("model", {"name": name, **settings}), self.layout, seed=1)
 
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from slimrank.config import Entry, entries
+from slimrank.config import Entry, InputError, entries
 from slimrank.models.architecture import build_model
 from slimrank.tables.embedding import Layout
 
 LAYOUTS = {
     "ids": Layout(("user", "item", "city"), (11, 23, 5), (1, 1, 1)),
+    "two ids": Layout(("user", "item"), (11, 23), (1, 1)),
     "ids and numbers": Layout(("user", "item"), (11, 23), (1, 1), numbers=3),
     "ids, sequence and numbers": Layout(("user", "item", "genres"), (11, 23, 7), (1, 1, 4), 2, ("genres",)),
     "a sequence only": Layout(("genres",), (7,), (4,), 0, ("genres",)),
@@ -24,6 +25,14 @@ def rows(layout: Layout, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.randn(count, layout.numbers, generator=generator)
 
 
+def fits(entry: Entry, layout: Layout) -> bool:
+    """Whether the rows have what the architecture multiplies."""
+    vectors = len(layout.names) + bool(layout.numbers)
+    if entry.name == "gmf":
+        return len(layout.names) == 2 and not layout.numbers and not layout.sequences
+    return entry.name != "dlrm" or (vectors >= 2 and bool(layout.names))
+
+
 @pytest.fixture(params=sorted(entries("model")))
 def entry(request: pytest.FixtureRequest) -> Entry:
     return entries("model")[request.param]
@@ -31,10 +40,10 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_scores_are_finite_and_do_not_depend_on_neighbours(entry: Entry, layout: Layout) -> None:
-    if entry.name == "dlrm" and layout.names and len(layout.names) + bool(layout.numbers) < 2:
-        pytest.skip("dlrm multiplies pairs of vectors, and here is one vector")
-    if entry.name == "dlrm" and not layout.names:
-        pytest.skip("dlrm multiplies pairs of vectors, and here is one vector")
+    if not fits(entry, layout):
+        with pytest.raises(InputError, match=f"model {entry.name} multiplies .*: take "):
+            build_model(entry.config(), layout, seed=1)
+        return
     model = build_model(entry.config(), layout, seed=1).eval()
     ids, numbers = rows(layout, 6)
     logits = model(ids, numbers)
@@ -45,7 +54,7 @@ def test_scores_are_finite_and_do_not_depend_on_neighbours(entry: Entry, layout:
 
 
 def test_every_parameter_learns(entry: Entry) -> None:
-    layout = LAYOUTS["ids, sequence and numbers"]
+    layout = next(LAYOUTS[name] for name in ("ids, sequence and numbers", "two ids") if fits(entry, LAYOUTS[name]))
     model = build_model(entry.config(), layout, seed=1).train()
     ids, numbers = rows(layout, 64)
     model(ids, numbers).square().mean().backward()

@@ -19,7 +19,7 @@ from slimrank.training.examples import Examples, score
 from slimrank.training.loop import KeepZeros, Training, fit
 
 VARIANTS: list[dict[str, Any]] = [
-    {"name": "drop-rare", "min_count": 3},
+    {"name": "threshold-rows", "min_count": 3},
     {"name": "fold-first-layer"},
     {"name": "join-fields", "budget": "128 KB"},
     {"name": "prune-neurons", "keep": 0.5},
@@ -31,9 +31,34 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "quantize-tables", "bits": 4, "scale": "table"},
     {"name": "quantize-tables", "bits": 2, "range": "max"},
     {"name": "quantize-tables", "only": ["embedding.u*"]},
+    {"name": "quantize-tables", "bits": 1},
+    {"name": "quantize-tables", "bits": 4, "scale": "row", "symmetric": False},
+    {"name": "quantize-tables", "budget": "20 KB"},
+    {"name": "mix-bits", "budget": "12 KB"},
+    {"name": "codebook-tables", "parts": 4, "bits": 4},
+    {"name": "codebook-tables", "parts": 2, "bits": 4, "entry_bits": 32},
+    {"name": "codebook-tables", "parts": 4, "bits": 2, "assign": "interactions", "with_field": "user"},
+    {"name": "codebook-tables", "budget": "20 KB"},
+    {"name": "reduce-dimensions", "rank": 4},
+    {"name": "reduce-dimensions", "rank": 2, "fold": False},
+    {"name": "reduce-dimensions", "energy": 0.9},
+    {"name": "reduce-dimensions", "budget": "20 KB"},
+    {"name": "hash-tables", "ratio": 4, "least_rows": 8},
+    {"name": "hash-tables", "method": "clustered", "chunks": 2, "ratio": 4, "least_rows": 8},
+    {"name": "hash-tables", "method": "plain", "budget": "20 KB", "least_rows": 8},
+]
+STACKS: list[list[dict[str, Any] | str]] = [
+    [{"name": "reduce-dimensions", "rank": 4}, {"name": "quantize-tables", "bits": 4}, "quantize-dense"],
+    [{"name": "reduce-dimensions", "rank": 4, "fold": False}, {"name": "quantize-tables", "bits": 2}, "quantize-dense"],
+    [{"name": "threshold-rows", "min_count": 3}, {"name": "codebook-tables", "parts": 4, "bits": 4}, "quantize-dense"],
+    [{"name": "codebook-tables", "only": ["item"], "parts": 4, "bits": 4}, "quantize-tables", "quantize-dense"],
+    [{"name": "hash-tables", "ratio": 4, "least_rows": 8}, "quantize-tables", "quantize-dense"],
+    [{"name": "hash-tables", "method": "plain", "ratio": 2, "least_rows": 8}, "quantize-tables", "quantize-dense"],
+    [{"name": "threshold-rows", "keep": 0.5}, {"name": "mix-bits", "budget": "6 KB"}, "quantize-dense"],
 ]
 ARCHITECTURES = ("dcnv2", "deepfm", "dnn", "logistic-regression")
 SHAPES = ("ids", "ids, sequence and numbers")
+NO_DENSE_LAYERS = {"prune-neurons", "prune-weights", "quantize-dense"}  # steps that GMF leaves idle
 
 
 def decibels(signal: np.ndarray, other: np.ndarray) -> float:
@@ -50,6 +75,13 @@ def step(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(params=SHAPES)
 def case(request: pytest.FixtureRequest, problem):
     return problem(request.param)
+
+
+def pairs(architectures) -> pytest.MarkDecorator:
+    """Every one of the architectures over every shape of row; GMF over two ids, which is what it multiplies."""
+    shapes = {"gmf": ("two ids",)}
+    each = [(name, shape) for name in sorted(architectures) for shape in shapes.get(name, SHAPES)]
+    return pytest.mark.parametrize(("architecture", "shape"), each)
 
 
 def context_of(case) -> Context:
@@ -74,9 +106,10 @@ def test_the_config_survives_json_and_says_what_it_is(name: str) -> None:
     assert entries("step")[name].summary.endswith(".")
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_leaves_its_input_alone_and_does_the_same_twice(step, case, architecture) -> None:
+@pairs({*ARCHITECTURES, "gmf"})
+def test_it_leaves_its_input_alone_and_does_the_same_twice(step, architecture, shape, problem) -> None:
     """A run that was killed applies the steps again and expects the same model."""
+    case = problem(shape)
     model = case.model(architecture)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first, records = compress(model, [step], context_of(case))
@@ -86,8 +119,9 @@ def test_it_leaves_its_input_alone_and_does_the_same_twice(step, case, architect
     assert records == again
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_says_what_it_touched_or_why_not_and_nothing_grows(step, case, architecture) -> None:
+@pairs({*ARCHITECTURES, "gmf"})
+def test_it_says_what_it_touched_or_why_not_and_nothing_grows(step, architecture, shape, problem) -> None:
+    case = problem(shape)
     model = case.model(architecture)
     small, (record,) = compress(model, [step], context_of(case))
     assert record["touched"] or record["skipped"]
@@ -100,9 +134,11 @@ def test_it_says_what_it_touched_or_why_not_and_nothing_grows(step, case, archit
         assert same(model.state_dict(), small.state_dict())
 
 
-def test_the_result_trains_packs_and_ships(step, case, tmp_path) -> None:
+@pairs({"dnn", "gmf"})
+def test_the_result_trains_packs_and_ships(step, architecture, shape, problem, tmp_path) -> None:
+    case = problem(shape)
     context = context_of(case)
-    small, _ = compress(case.model("dnn"), [step], context)
+    small, _ = compress(case.model(architecture), [step], context)
     training = Training(epochs=1, batch_size=128, learning_rate=0.01)
     history = fit(small, context.train, context.valid, training, seed=1, hooks=[KeepZeros()])
     assert np.isfinite(history[0]["loss"])
@@ -140,14 +176,30 @@ def test_tables_of_several_kinds_feed_one_integer_layer(case, tmp_path) -> None:
     assert ("Mul" in operators) == bool(case.layout.sequences)  # without averages the codes go on as they are
 
 
-@pytest.mark.parametrize("architecture", sorted(set(entries("model")) - {"logistic-regression"}))
-def test_all_steps_one_after_another_ship(case, architecture, tmp_path) -> None:
+@pairs(set(entries("model")) - {"logistic-regression"})
+def test_all_steps_one_after_another_ship(architecture, shape, problem, tmp_path) -> None:
     """Each kind once, in the order in which they do not stand in each other's way."""
-    order = ["drop-rare", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
-    assert {*order, "fold-first-layer"} == set(entries("step"))  # which leaves layers of integers alone
+    case = problem(shape)
+    order = ["threshold-rows", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
+    others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables"}
+    assert {*order, *others} == set(entries("step"))  # others: do the same to tables, or leave layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
     context = context_of(case)
     small, records = compress(case.model(architecture), steps, context)
+    idle = NO_DENSE_LAYERS if architecture == "gmf" else set()
+    quiet = {record["name"] for record in records if not record["touched"]}
+    assert quiet - {"join-fields"} == idle  # which leaves a table alone whose rare ids went behind a map
+    expected = score(small, Examples.of(case.encoded.test))
+    export(small, case.encoding, tmp_path / "artifact")
+    model = runtime.load(tmp_path / "artifact")
+    assert decibels(expected, model.score(model.encoding.encode(case.dataset.test))) > 40
+
+
+@pytest.mark.parametrize("steps", STACKS, ids=lambda steps: ", ".join(as_config("step", step).name for step in steps))
+def test_kinds_of_tables_compose_and_ship(steps, case, tmp_path) -> None:
+    """`export` refuses a lookup that touches a whole table, and a layer that does not run on integers."""
+    context = context_of(case)
+    small, records = compress(case.model("dnn"), steps, context)
     assert all(record["touched"] for record in records)
     expected = score(small, Examples.of(case.encoded.test))
     export(small, case.encoding, tmp_path / "artifact")

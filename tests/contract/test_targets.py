@@ -20,7 +20,7 @@ from slimrank.models.size import packed_bytes
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, score
 
-SHAPES = ("ids", "ids, sequence and numbers", "numbers", "a sequence")
+SHAPES = ("ids", "two ids", "ids, sequence and numbers", "numbers", "a sequence")
 STEPS = {
     "floats": [],
     "integers": [{"name": "quantize-tables", "bits": 4}, "quantize-dense"],
@@ -44,7 +44,9 @@ def target(request: pytest.FixtureRequest):
 
 
 def fits(architecture: str, shape: str) -> bool:
-    """DLRM multiplies pairs of vectors, and numbers alone, or one sequence, are one vector."""
+    """DLRM multiplies pairs of vectors, and numbers alone, or one sequence, are one vector; GMF just one pair."""
+    if "gmf" in (architecture, shape) or shape == "two ids":
+        return architecture == "gmf" and shape == "two ids"
     return architecture != "dlrm" or shape.startswith("ids")
 
 
@@ -81,7 +83,7 @@ def test_the_encoding_is_cut_to_the_ids_that_the_model_has(target, problem, tmp_
     case = problem("ids, sequence and numbers")
     counts = case.encoding.counts
     context = Context(Examples.of(case.encoded.train), Examples.of(case.encoded.valid), counts)
-    model, _ = compress(case.model("dnn"), [{"name": "drop-rare", "min_count": 20}], context)
+    model, _ = compress(case.model("dnn"), [{"name": "threshold-rows", "min_count": 20}], context)
     export(model, case.encoding, tmp_path / "artifact", target)
     shipped = runtime.load(tmp_path / "artifact")
     assert shipped.encoding.sizes == dict(zip(model.embedding.layout.names, model.embedding.layout.sizes, strict=True))

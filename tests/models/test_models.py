@@ -10,6 +10,7 @@ from slimrank.models.dcnv2 import CrossNetwork
 from slimrank.models.deepfm import DeepFM, factorization_machine
 from slimrank.models.dlrm import DLRM
 from slimrank.models.finalmlp import BilinearFusion, FinalMLP
+from slimrank.models.gmf import GMF
 from slimrank.models.layers import MLP, ByteDropout, InputLinear
 from slimrank.models.logistic_regression import LogisticRegression
 from slimrank.models.size import packed_bytes, sparse_bytes
@@ -124,3 +125,29 @@ def test_dlrm_refuses_rows_of_one_vector() -> None:
 
 def test_a_dropout_that_is_asked_for_is_never_none_and_never_all() -> None:
     assert (ByteDropout(0.001).cut, ByteDropout(0.999).cut) == (1, 255)
+
+
+def test_gmf_is_the_weighted_product_of_two_vectors() -> None:
+    model = build_model(GMF(embedding_dim=2), Layout(("user", "item"), (3, 4), (1, 1)), seed=0)
+    assert model.weight.tolist() == [1.0, 1.0]
+    with torch.no_grad():
+        model.embedding.table.weight.copy_(torch.arange(14.0).view(7, 2))
+        model.weight.copy_(torch.tensor([1.0, -2.0]))
+        model.bias.fill_(0.5)
+    logit = model(torch.tensor([[2, 3], [0, 1]], dtype=torch.int32))
+    # user 2 is row 2 and item 3 row 3 + 3; then rows 0 and 3 + 1
+    assert logit.tolist() == [0.5 + 4 * 12 - 2 * 5 * 13, 0.5 + 0 * 8 - 2 * 1 * 9]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(("user",), (3,), (1,)),
+        Layout(("user", "item", "city"), (3, 4, 2), (1, 1, 1)),
+        Layout(("user", "item"), (3, 4), (1, 1), numbers=1),
+        Layout(("user", "tags"), (3, 4), (1, 2), sequences=("tags",)),
+    ],
+)
+def test_gmf_refuses_all_but_two_ids(layout: Layout) -> None:
+    with pytest.raises(InputError, match="model gmf multiplies the vectors of two categorical fields, and these rows"):
+        build_model(GMF(), layout, seed=0)

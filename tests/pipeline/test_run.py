@@ -72,7 +72,7 @@ def test_every_step_says_what_it_did_and_bytes_join_up(done: Path) -> None:
     steps = read_json(done / "result.json")["slim"]["steps"]
     assert [step["name"] for step in steps] == [
         "distil",
-        "drop-rare",
+        "threshold-rows",
         "prune-weights",
         "prune-neurons",
         "quantize-tables",

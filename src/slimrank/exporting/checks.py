@@ -18,17 +18,17 @@ from slimrank.exporting.graph import IR_VERSION
 from slimrank.tables.integer import OPSET
 
 STANDARD = (
-    "Abs Add BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv "
-    "CumSum DequantizeLinear Div Einsum Equal Exp Expand Flatten Gather GatherElements GatherND Gemm Greater GreaterOrEqual "
-    "Identity LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mul Neg Not Or And Pow QuantizeLinear "
-    "Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape ScatterElements ScatterND Shape Sigmoid "
-    "Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
+    "Abs Add BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv CumSum "
+    "DequantizeLinear Div Einsum Equal Exp Expand Flatten Gather GatherElements GatherND Gemm Greater "
+    "GreaterOrEqual Identity LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or And "
+    "Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape ScatterElements "
+    "ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
 )
 OPERATORS = frozenset(STANDARD.split())
 DENSE = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 INTEGER = frozenset({"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"})
 LOAD_LIMIT = 1 << 29  # bytes of constants that a graph may compute when it is loaded: unpacked, joined, folded tables
-UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Split", "Reshape", "Gather"})
+UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Split", "Reshape", "Gather", "Where"})
 
 
 class GraphError(RuntimeError):
@@ -84,7 +84,8 @@ def standard_faults(graph: onnx.ModelProto) -> list[str]:
 def gather_faults(graph: onnx.ModelProto) -> list[str]:
     """Arithmetic on a whole table before the rows of the batch are gathered, in a graph as the runtime optimised it.
 
-    What works on constants alone is gone from that graph, since it was done at load. Unpacking codes is allowed.
+    What works on constants alone is gone from that graph, since it was done at load. Unpacking codes is allowed,
+    and so is whatever ends in bytes.
     """
     producers = {output: node for node in graph.graph.node for output in node.output}
     dynamic = _dependent(graph)
@@ -95,7 +96,7 @@ def gather_faults(graph: onnx.ModelProto) -> list[str]:
         queue = [node.input[0]]
         while queue:
             before = producers.get(queue.pop())
-            if before is None:
+            if before is None or (before.op_type == "Cast" and before.attribute[0].i == onnx.TensorProto.UINT8):
                 continue
             if before.op_type not in UNPACKING:
                 faults.append(f"{before.op_type} works on a whole table before Gather")

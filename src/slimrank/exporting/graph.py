@@ -19,6 +19,7 @@ from onnx_ir.passes import common
 from torch import nn
 
 from slimrank.exporting.folding import fold_constants
+from slimrank.exporting.hoisting import hoist
 from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
@@ -44,6 +45,7 @@ def build_graph(
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)
+    hoist(graph.graph, unpack_limit)
     join_lookups(graph.graph)
     expand_offsets(graph.graph)
     convolve(graph.graph)

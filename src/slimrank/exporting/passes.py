@@ -146,9 +146,13 @@ def unpack_at_load(graph: ir.Graph, limit: int = LOAD_UNPACK_LIMIT) -> int:
             moved[node.outputs[0]] = node_before(gather, node.op_type, inputs, **attributes)[0]
         parts = [moved[value] for value in concat.inputs if value is not None]
         whole = node_before(gather, "Concat", parts, axis=-1)[0]
+        last = _only_or(concat)
+        if last is not None:
+            assert last.inputs[1] is not None
+            whole = node_before(gather, "BitwiseOr", [whole, last.inputs[1]])[0]
         indices = gather.inputs[1]
         assert indices is not None
-        _replace(concat, node_before(concat, "Gather", [whole, indices], axis=0)[0])
+        _replace(last or concat, node_before(concat, "Gather", [whole, indices], axis=0)[0])
         count += 1
     return count
 
@@ -171,6 +175,13 @@ def _unpacking(gather: ir.Node) -> tuple[list[ir.Node], ir.Node | None]:
         return chain, None
     last = concat.attributes.get_int("axis") in (-1, _rank(concat, output=True) - 1)
     return chain, concat if last else None
+
+
+def _only_or(concat: ir.Node) -> ir.Node | None:
+    """The BitwiseOr with a constant that alone reads the output of `concat`: it puts codes amid their bytes."""
+    users = [user for user, _ in concat.outputs[0].uses()]
+    known = len(users) == 1 and users[0].op_type == "BitwiseOr" and scalar_of(users[0].inputs[1]) is not None
+    return users[0] if known else None
 
 
 def _all(graph: ir.Graph, operator: str) -> list[ir.Node]:

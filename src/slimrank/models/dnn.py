@@ -21,6 +21,8 @@ class DNN(Deep):
 class DNNModel(Ranker):
     """logit = w . MLP(row) + b."""
 
+    reads_linearly = True
+
     def __init__(self, config: DNN, layout: Layout):
         super().__init__(config.embed(layout))
         self.mlp = row_mlp(

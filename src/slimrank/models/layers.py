@@ -14,8 +14,11 @@ from slimrank.tables.embedding import FusedEmbedding, Layout, Row
 class Ranker(nn.Module):
     """What every model is: ids and numbers in, one logit a row out.
 
-    `embedding` is the fused table; `score` is the rest, from the row's vectors to logits [N].
+    `embedding` is the fused table; `score` is the rest, from the row's vectors to logits [N]. `reads_linearly`: nothing
+    but layers of the kind `InputLinear` reads the row.
     """
+
+    reads_linearly = False
 
     def __init__(self, embedding: FusedEmbedding):
         super().__init__()

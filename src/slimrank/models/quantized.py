@@ -28,9 +28,9 @@ from slimrank.tables.affine import (
     fake_quantize,
     quantize,
     round_through,
-    squared_error_scale,
 )
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, quantize_linear
+from slimrank.tables.ranges import squared_error_scale
 from slimrank.tables.table import Table
 
 BIAS_STEPS = 2.0**24  # a bias is at most this many steps: exact in float32, far from the end of int32
@@ -75,8 +75,8 @@ class ActivationQuantizer(InputQuantizer):
         if per_column and zero_point:
             zero_point = BYTE_ZERO
         codes = Codes(0, 255, zero_point)
-        columns = values.unbind(dim=1) if per_column else (values,)
-        return cls(torch.stack([squared_error_scale(column, codes) for column in columns]), zero_point)
+        groups = values.T if per_column else values.reshape(1, -1)
+        return cls(squared_error_scale(groups, codes), zero_point)
 
     def get_extra_state(self) -> Tensor:
         """The zero point: it is no parameter, and yet a part of what is saved."""

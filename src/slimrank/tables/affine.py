@@ -1,47 +1,59 @@
 """Affine quantisation, the one place where its arithmetic stands.
 
-    code  = clip(round(value / scale) + zero_point, low, high)
-    value = (code - zero_point) * scale
+    code  = clip(round(value / scale + fraction) + whole, low, high)
+    value = (code - zero_point) * scale,    zero_point = whole + fraction
 
-Rounding is to the nearest, halves to even, as in ONNX QuantizeLinear. Training uses the straight-through
-estimator for rounding and, for a learned scale, the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153). A learned
-scale is kept as its logarithm: it stays positive, and a step of Adam changes it by a share of itself, whatever its
-size, which makes LSQ's own balancing of gradients needless. Jacob et al. 2018, arXiv 1712.05877, for the scheme.
+Rounding is to the nearest, halves to even, as in ONNX QuantizeLinear. A zero point of n + 1/2 puts zero between two
+codes (a midrise quantiser): then no code is spent on zero, and with one bit there are two values of opposite sign.
+Training uses the straight-through estimator for rounding and, for a learned scale, the gradient of LSQ (Esser et al.
+2020, arXiv 1902.08153). A learned scale is kept as its logarithm: it stays positive, and a step of Adam changes it by
+a share of itself, whatever its size, which makes LSQ's own balancing of gradients needless. Jacob et al. 2018, arXiv
+1712.05877, for the scheme. How scales are chosen stands in `ranges.py`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
 class Codes(NamedTuple):
-    """The integers that a quantiser may use: `low` to `high`, both included, and the code of the value zero."""
+    """The integers that a quantiser may use: `low` to `high`, both included, and the code of the value zero.
+
+    The zero point may lie between two codes, and may be a tensor that broadcasts like a scale.
+    """
 
     low: int
     high: int
-    zero_point: int
+    zero_point: float | Tensor
 
     @classmethod
-    def unsigned(cls, bits: int) -> Codes:
-        """0 to 2**bits - 1 with zero in the middle: what tables store.
+    def unsigned(cls, bits: int, *, midrise: bool = False) -> Codes:
+        """0 to 2**bits - 1 with zero in the middle, or with `midrise` between the two codes there: what tables store.
 
         >>> Codes.unsigned(4)
         Codes(low=0, high=15, zero_point=8)
+        >>> Codes.unsigned(1, midrise=True)
+        Codes(low=0, high=1, zero_point=0.5)
         """
-        return cls(0, 2**bits - 1, 2 ** (bits - 1))
+        return cls(0, 2**bits - 1, 2 ** (bits - 1) - 0.5 if midrise else 2 ** (bits - 1))
 
     @property
-    def negative(self) -> int:
+    def negative(self) -> float | Tensor:
         """How many steps lie below zero."""
         return self.zero_point - self.low
 
     @property
-    def positive(self) -> int:
+    def positive(self) -> float | Tensor:
         """How many steps lie above zero."""
         return self.high - self.zero_point
+
+    @property
+    def fraction(self) -> float | Tensor:
+        """How far the zero point lies above the code below it: 0 where it is a code."""
+        return self.zero_point % 1
 
 
 WEIGHT_CODES = Codes(-127, 127, 0)
@@ -49,10 +61,13 @@ WEIGHT_CODES = Codes(-127, 127, 0)
 
 def quantize(values: Tensor, scale: Tensor | float, codes: Codes) -> Tensor:
     """Codes of `values` as float32 integers, same shape; `scale` broadcasts."""
-    return torch.round(values / scale).add_(codes.zero_point).clamp_(codes.low, codes.high)
+    steps = values / scale
+    if isinstance(codes.zero_point, Tensor) or codes.fraction:
+        steps += codes.fraction
+    return steps.round_().add_(codes.zero_point - codes.fraction).clamp_(codes.low, codes.high)
 
 
-def dequantize(codes: Tensor, scale: Tensor | float, zero_point: Tensor | int) -> Tensor:
+def dequantize(codes: Tensor, scale: Tensor | float, zero_point: Tensor | float) -> Tensor:
     """Values of `codes`, float32, same shape; `scale` and `zero_point` broadcast."""
     return (codes.to(torch.float32) - zero_point) * scale
 
@@ -73,37 +88,29 @@ def affine_from_range(minimum: float, maximum: float, bits: int = 8) -> tuple[fl
     return scale, min(max(round(-low / scale), 0), levels)
 
 
-def range_scale(values: Tensor, codes: Codes) -> Tensor:
-    """The smallest scale at which no value is clipped, a scalar; 1 where all values are 0.
+def round_through(values: Tensor, *, stochastic: bool = False) -> Tensor:
+    """Round to the nearest integer, halves to even; its gradient is that of the identity.
 
-    Where there are no codes on one side of zero, values on that side are clipped and do not count.
+    With `stochastic` up or down at random, up with the probability that makes the mean of the outcomes `values`.
     """
-    above = values.amax().clamp(min=0) / (codes.positive or torch.inf)
-    below = -values.amin().clamp(max=0) / (codes.negative or torch.inf)
-    scale = torch.maximum(above, below)
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    return values + (round_stochastic(values) if stochastic else values.round()).sub_(values).detach()
 
 
-def squared_error_scale(values: Tensor, codes: Codes, candidates: int = 48) -> Tensor:
-    """The scale, among fractions of `range_scale`, with the least squared error (Guan et al. 2019, arXiv 1911.02079).
-
-    At few bits clipping the rare large values costs less than coarse steps for all others.
-    """
-    widest = range_scale(values, codes)
-    scales = widest * torch.linspace(1.0, 0.1, candidates, device=values.device)
-    errors = [(dequantize(quantize(values, s, codes), s, codes.zero_point) - values).square().sum() for s in scales]
-    return scales[int(torch.stack(errors).argmin())]
+@torch.no_grad()
+def round_stochastic(values: Tensor) -> Tensor:
+    """One of the two integers around each value, the upper one with probability value - lower: unbiased."""
+    lower = values.floor()
+    return lower.add_(torch.rand_like(values) < values - lower)
 
 
-def round_through(values: Tensor) -> Tensor:
-    """Round to the nearest integer, halves to even; its gradient is that of the identity."""
-    return values + (values.round() - values).detach()
-
-
-def fake_quantize(values: Tensor, scale: Tensor, codes: Codes) -> Tensor:
+def fake_quantize(values: Tensor, scale: Tensor, codes: Codes, *, stochastic: bool = False) -> Tensor:
     """`dequantize(quantize(values))` with gradients for `values` (straight through, 0 where clipped) and `scale` (LSQ).
 
-    d/dscale of an unclipped value is round(v/s) - v/s; of a clipped one, its bound.
+    d/dscale of an unclipped value is round(v/s) - v/s; of a clipped one, its bound. With `stochastic` rounding is at
+    random and unbiased.
     """
-    steps = (values / scale).clamp(-codes.negative, codes.positive)
-    return round_through(steps) * scale
+    bounds: Any = -codes.negative, codes.positive  # two numbers, or two tensors
+    steps = (values / scale).clamp(*bounds)
+    if isinstance(codes.zero_point, Tensor) or codes.fraction:
+        return (round_through(steps + codes.fraction, stochastic=stochastic) - codes.fraction) * scale
+    return round_through(steps, stochastic=stochastic) * scale

@@ -128,6 +128,7 @@ class FusedEmbedding(nn.Module):
         self.layout = layout
         self.table = table
         self.clip = clip
+        self.masks_padding = True
         unknown = tuple(int(name in layout.sequences) for name in layout.names)
         self.offsets: Tensor
         self.sizes: Tensor
@@ -178,7 +179,7 @@ class FusedEmbedding(nn.Module):
         widths = list(self.layout.widths[split:])
         vectors = self.table(ids + self.offsets[split:], self.fields[split:])
         kept = (ids != 0).to(vectors.dtype).unsqueeze(-1)
-        if self.training:  # keeps gradients from the padding row, which therefore is 0 and adds nothing to a sum
+        if self.masks_padding:
             vectors = vectors * kept
         totals = [part.sum(dim=1) for part in torch.split(vectors, widths, dim=1)]
         counts = [part.sum(dim=1).clamp(min=1.0) for part in torch.split(kept, widths, dim=1)]
@@ -194,8 +195,14 @@ class FusedEmbedding(nn.Module):
         return FusedEmbedding(self.layout, table, clip=self.clip, reads=self.reads, joined=self.joined)
 
     def pack(self) -> FusedEmbedding:
-        """The form that is exported: packed table, and rows that the artifact's own, smaller schema has encoded."""
-        return FusedEmbedding(self.layout, self.table.pack(), joined=self.joined)
+        """The form that is exported: packed table, and rows that the artifact's own, smaller schema has encoded.
+
+        Padding rows get no gradients, so most are still 0 and add nothing to a sum: then the graph need not mask them.
+        """
+        packed = FusedEmbedding(self.layout, self.table.pack(), joined=self.joined)
+        starts = self.layout.starts[self.layout.num_categorical :]
+        packed.masks_padding = any(bool(packed.table.rows(start, start + 1).any()) for start in starts)
+        return packed
 
     @property
     def dim(self) -> int:

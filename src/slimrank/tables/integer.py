@@ -49,15 +49,18 @@ def dequantize_linear(codes: Tensor, scale: Tensor, zero_point: Tensor | None = 
     return values * scale.reshape(shape)
 
 
-def unpack_bytes(packed: Tensor, bits: int) -> Tensor:
+def unpack_bytes(packed: Tensor, bits: int, *, midrise: bool = False) -> Tensor:
     """Packed rows [..., width] to one byte a dimension [..., width * 8 / bits], each code in the byte's high bits.
 
     Byte j of a packed row holds, from its low bits up, dimensions j, j + width, j + 2 width, ... A code c becomes
     c * 2**(8 - bits), so that zero is `BYTE_ZERO` and codes of all widths have one range: under one weight scale,
-    narrow codes left in the low bits would need weights far larger than those of 8-bit codes beside them.
+    narrow codes left in the low bits would need weights far larger than those of 8-bit codes beside them. `midrise`
+    codes, whose zero lies between two codes, get the byte in the middle of theirs: c * 2**(8 - bits) + 2**(7 - bits).
 
     >>> unpack_bytes(torch.tensor([[0x2F]], dtype=torch.uint8), bits=4)
     tensor([[240,  32]], dtype=torch.uint8)
+    >>> unpack_bytes(torch.tensor([[0b10]], dtype=torch.uint8), bits=1, midrise=True)
+    tensor([[ 64, 192,  64,  64,  64,  64,  64,  64]], dtype=torch.uint8)
     """
     if bits == 8:
         return packed
@@ -66,7 +69,17 @@ def unpack_bytes(packed: Tensor, bits: int) -> Tensor:
     for left in range(8 - bits, -1, -bits):
         part = shift_left(packed, left) if left else packed
         parts.append(part if left == 8 - bits else torch.bitwise_and(part, high))
-    return torch.cat(parts, dim=-1)
+    codes = torch.cat(parts, dim=-1)
+    return torch.bitwise_or(codes, torch.tensor(1 << (7 - bits), dtype=torch.uint8)) if midrise else codes
+
+
+def pack_bytes(codes: Tensor, bits: int) -> Tensor:
+    """Codes [rows, dim] uint8 side by side in bytes [rows, dim * bits / 8], as `unpack_bytes` reads them."""
+    parts = codes.chunk(8 // bits, dim=1)
+    packed = parts[0].clone()
+    for place, part in enumerate(parts[1:], 1):
+        packed |= part << (place * bits)
+    return packed
 
 
 def shift_left(codes: Tensor, by: int) -> Tensor:
@@ -75,6 +88,24 @@ def shift_left(codes: Tensor, by: int) -> Tensor:
         amount = torch.tensor(by, dtype=torch.uint8)
         return _node("BitShift", (codes, amount), torch.uint8, codes, {"direction": "LEFT"})
     return torch.bitwise_left_shift(codes, by)
+
+
+def divide(ids: Tensor, by: Tensor | int) -> Tensor:
+    """The whole part of ids / by for ids >= 0 and by > 0, of the type of `ids` (ONNX Div); `by` broadcasts."""
+    if is_in_onnx_export():
+        return _node("Div", (ids, _like(by, ids)), ids.dtype, ids, {})
+    return torch.div(ids, by, rounding_mode="floor")
+
+
+def modulo(ids: Tensor, by: Tensor | int) -> Tensor:
+    """The rest of ids / by for by > 0, never negative, of the type of `ids` (ONNX Mod); `by` broadcasts."""
+    if is_in_onnx_export():
+        return _node("Mod", (ids, _like(by, ids)), ids.dtype, ids, {})
+    return torch.remainder(ids, by)
+
+
+def _like(value: Tensor | int, ids: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=ids.dtype)
 
 
 def _node(

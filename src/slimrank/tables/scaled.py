@@ -1,163 +1,389 @@
-"""The table of small integers: every vector is scale * (codes - zero point), one scale per table or per group of rows.
+"""The table of small integers: every vector is scale * (codes - zero point), with scales for fields, rows or all.
 
-One scale per group costs no bytes per row and lets the scale be folded into the layer that reads the table, so that
-the gathered bytes feed an integer matrix product as they are. Left out: scales per row (at 16 dimensions they eat a
-fifth of what 8 bits save, and three gathers are slower than one).
+One scale for a field costs no bytes per row and lets the scale be folded into the layer that reads the table, so that
+the gathered bytes feed an integer matrix product as they are. A scale for every row, or group of neighbouring rows,
+leaves less error, and costs two bytes and a lookup of its own: these are kept as float16, as ratios to one unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from slimrank.config import Config, InputError, register
-from slimrank.tables.affine import Codes, fake_quantize, quantize, range_scale, squared_error_scale
-from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, unpack_bytes
+from slimrank.tables.affine import Codes, fake_quantize, quantize
+from slimrank.tables.dense import DenseTable
+from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
+from slimrank.tables.ranges import RangeName, affine_grid, range_scale, squared_error_range, squared_error_scale
 from slimrank.tables.table import Table, gather_rows
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
-SAMPLE = 1 << 18  # values looked at when a scale is searched
+SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
+Bits = Literal[1, 2, 4, 8, 32]
+LEAST_RATIO, MOST_RATIO = 2.0**-14, 65504.0  # what float16 holds with all its bits
 
 
 class Grid(Config):
-    """The integers of a table: their bits, what shares a scale, and how the scale is first chosen."""
+    """The integers of a table: their bits, what shares a scale, and how the scale is chosen.
 
-    bits: Literal[2, 4, 8] = 8
-    scale: Literal["table", "field"] = "field"
-    range: Literal["max", "squared-error"] = "squared-error"
+    With `scale` "row" each group of `rows_per_scale` neighbouring rows of a field has a scale. A grid that is not
+    `symmetric` has a zero point for every scale. `levels` of a symmetric one: "midtread" has zero, "midrise" lies
+    around it; None is midrise for 1 bit and else midtread. `range` is where scales start, and stay unless `learned`;
+    `rounding` is that of training. 32 bits leave the rows as they are.
+    """
+
+    bits: Bits = 8
+    scale: Literal["table", "field", "row"] = "field"
+    rows_per_scale: int = Field(default=1, ge=1)
+    symmetric: bool = True
+    levels: Literal["midtread", "midrise"] | None = None
+    range: RangeName = "squared-error"
+    learned: bool = True
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Grid:
+        if self.rows_per_scale > 1 and self.scale != "row":
+            raise ValueError(f"rows_per_scale is for scale 'row', and scale is {self.scale!r}")
+        if self.levels is not None and not self.symmetric:
+            raise ValueError("levels are for a symmetric grid: any other has a zero point for every scale")
+        if self.levels == "midtread" and self.bits == 1:
+            raise ValueError("levels 'midtread' need 2 bits or more: with 1 bit one of two values would be zero")
+        if self.levels == "midrise" and self.bits == 8:
+            raise ValueError("levels 'midrise' need 4 bits or fewer: 8-bit codes leave no room between two bytes")
+        return self
+
+    @property
+    def midrise(self) -> bool:
+        """Whether zero lies between two codes."""
+        return self.symmetric and (self.levels == "midrise" or (self.levels is None and self.bits == 1))
+
+    @property
+    def codes(self) -> Codes:
+        """The codes of a row, without the zero points of a grid that is not symmetric."""
+        return Codes.unsigned(self.bits, midrise=self.midrise)
+
+    def with_bits(self, bits: Bits) -> Grid:
+        """The same with other bits, and with the levels of these where its own do not fit them."""
+        settings = {key: getattr(self, key) for key in Grid.model_fields}
+        fits = not (bits == 1 and self.levels == "midtread") and not (bits == 8 and self.levels == "midrise")
+        return Grid(**{**settings, "bits": bits, "levels": self.levels if fits else None})
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether rows have scales of their own."""
+        return self.scale == "row"
 
 
 class Scaled(Grid):
-    """Integers of 8, 4 or 2 bits with one scale per table or per field."""
+    """Integers of 8, 4, 2 or 1 bits with a scale for the table, each field, or each group of rows."""
 
     name: Literal["scaled"] = "scaled"
 
 
-class ScaledTable(Table):
-    """Trainable form: float rows that are quantised as they are read, with learned scales.
+class GroupedTable(Table):
+    """A table whose rows share scales as `grid` says."""
 
-    Shapes: `weight` [num_rows, dim] float32, `log_scale` [fields], or [1] where one is for all, float32.
+    def __init__(self, num_rows: int, dim: int, starts: Tensor, grid: Grid):
+        super().__init__(num_rows, dim, starts)
+        self.grid = grid
+        self.places: Tensor  # [fields]: a row r of a field is of group (r + place of the field) // rows_per_scale
+        groups = first_groups(self.bounds(), grid.rows_per_scale)[:-1]
+        places = torch.tensor(groups, dtype=torch.int64) * grid.rows_per_scale - starts.cpu()
+        self.register_buffer("places", places.to(starts.device), persistent=False)
+
+    def of_groups(self, values: Tensor, ids: Tensor, fields: Sequence[int] | None, *, sparse: bool = False) -> Tensor:
+        """Of `values`, one a group, those of each of `ids` [...]: they broadcast over vectors [..., dim]."""
+        if not self.grid.by_rows:
+            return self.per_column(values, ids, fields)
+        if self.grid.rows_per_scale > 1:
+            places = self.per_column(self.places, ids, fields)
+            places = places if len(self.places) == 1 else places.squeeze(-1)
+            ids = divide(ids + places.to(ids.dtype), self.grid.rows_per_scale)
+        return gather_rows(values, ids, sparse=sparse)
+
+
+class ScaledTable(GroupedTable):
+    """Trainable form: float rows that are quantised as they are read, with scales that are learned or fixed.
+
+    Shapes: `weight` [num_rows, dim] float32. `log_scale` is [fields], or [1] where one is for all; with scales for
+    rows it is [groups, 1], and relative to `unit` [] float32. `zero_shift`, of as many, is in steps how far above the
+    middle code's value the values lie, None for a symmetric grid.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bits: int, starts: Tensor, *, sparse: bool = False):
-        super().__init__(weight.shape[0], weight.shape[1], starts)
+    def __init__(
+        self,
+        weight: Tensor,
+        scale: Tensor,
+        grid: Grid,
+        starts: Tensor,
+        *,
+        zero_shift: Tensor | None = None,
+        sparse: bool = False,
+    ):
+        super().__init__(weight.shape[0], weight.shape[1], starts, grid)
         self.weight = nn.Parameter(weight)
-        self.log_scale = nn.Parameter(scale.log())
-        self.bits = bits
-        self.codes = Codes.unsigned(bits)
+        self.unit: Tensor
+        self.log_scale: Tensor
+        self.zero_shift: Tensor | None
+        # Relative to the geometric mean, so that float16 has room both ways, and weight decay pulls towards the mean.
+        unit = scale.log().mean().exp() if grid.by_rows else torch.ones_like(scale[0])
+        self.register_buffer("unit", unit, persistent=grid.by_rows)
+        relative = (scale / unit).log_().unsqueeze(1) if grid.by_rows else scale.log()
+        if grid.learned:
+            self.log_scale = nn.Parameter(relative)
+        else:
+            self.register_buffer("log_scale", relative)
+        if zero_shift is not None and grid.by_rows:
+            zero_shift = as_float16(zero_shift).unsqueeze(1)
+        self.register_buffer("zero_shift", zero_shift)
         self.sparse = sparse
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         vectors = gather_rows(self.weight, ids, sparse=self.sparse)
-        return fake_quantize(vectors, self.per_column(self.scale, ids, fields), self.codes)
+        scale, codes = self.grid_at(ids, fields)
+        stochastic = self.training and self.grid.rounding == "stochastic"
+        return fake_quantize(vectors, scale, codes, stochastic=stochastic)
 
-    def steps(self, fields: Sequence[int]) -> Tensor:
-        return byte_steps(self.scale, self.bits, fields)
+    def grid_at(self, ids: Tensor, fields: Sequence[int] | None = None) -> tuple[Tensor, Codes]:
+        """The scale of each of `ids`, as it broadcasts over their vectors, and their codes."""
+        sparse = self.sparse and self.grid.learned
+        scale, codes = self._scale(self.of_groups(self.log_scale, ids, fields, sparse=sparse)), self.grid.codes
+        if self.zero_shift is None:
+            return scale, codes
+        return scale, codes._replace(zero_point=codes.zero_point - self.of_groups(self.zero_shift, ids, fields))
+
+    def _scale(self, log_scale: Tensor) -> Tensor:
+        """The scale as the packed form has it, with the gradient of one that is not rounded."""
+        if not self.grid.by_rows:
+            return log_scale.exp()
+        ratio = log_scale.exp()
+        return (ratio + (as_float16(ratio) - ratio).detach()) * self.unit
+
+    def steps(self, fields: Sequence[int]) -> Tensor | None:
+        return byte_steps(self.scale, self.grid, fields)
 
     def sparse_parameters(self) -> list[nn.Parameter]:
-        return [self.weight] if self.sparse else []
+        scales = [self.log_scale] if self.grid.by_rows and isinstance(self.log_scale, nn.Parameter) else []
+        return [self.weight, *scales] if self.sparse else []
 
     @property
     def scale(self) -> Tensor:
-        """The scale of each field, or of all: [fields] or [1] float32."""
-        return self.log_scale.exp()
+        """The scale of each field, or of all: [fields] or [1] float32; [groups, 1] of groups of rows."""
+        return self._scale(self.log_scale)
 
+    @torch.no_grad()
     def pack(self) -> PackedTable:
-        return PackedTable(pack_rows(self.weight.detach(), self.scale.detach(), self.bits, self.bounds()), self)
+        return PackedTable(self)
 
     @property
     def nbytes(self) -> int:
-        return self.num_rows * self.dim * self.bits // 8 + 4 * len(self.scale)
+        scales = self.log_scale.numel() * (1 if self.zero_shift is None else 2)
+        packed = self.num_rows * self.dim * self.grid.bits // 8
+        return packed + (2 * scales + 4 if self.grid.by_rows else 4 * scales)
 
 
-class PackedTable(Table):
+class PackedTable(GroupedTable):
     """Packed form: `packed` [num_rows, width] uint8 with width = dim * bits / 8, laid out as `unpack_bytes` reads it.
 
-    A code has the high bits of its byte, so its step is scale / 2 ** (8 - bits) and its zero point 128 at every width.
+    A code has the high bits of its byte, and midrise codes the middle of what the other bits span, so a byte's step is
+    scale / 2 ** (8 - bits) and the byte of zero 128 at every width. `scale` and `zero_shift` are as in `ScaledTable`;
+    with scales for rows both are columns of `ratios` [groups, 1 or 2] float16, in units of `unit`.
     """
 
-    def __init__(self, packed: Tensor, source: ScaledTable):
-        super().__init__(source.num_rows, source.dim, source.starts)
-        self.bits = source.bits
-        self.packed: Tensor
-        self.scale: Tensor
-        self.one: Tensor
-        self.zero_point: Tensor
-        self.register_buffer("packed", packed)
-        self.register_buffer("scale", source.scale.detach().clone())
+    packed: Tensor
+    one: Tensor
+    zero_point: Tensor
+    scale: Tensor
+    zero_shift: Tensor | None
+    ratios: Tensor
+    unit: Tensor
+
+    def __init__(self, source: ScaledTable):
+        super().__init__(source.num_rows, source.dim, source.starts, source.grid)
+        self.register_buffer("packed", pack_rows(source))
         self.register_buffer("one", torch.ones(()), persistent=False)
         self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        shift = source.zero_shift
+        if self.grid.by_rows:
+            ratio = source.log_scale.detach().exp().clamp(LEAST_RATIO, MOST_RATIO)
+            self.register_buffer("ratios", torch.cat([ratio] if shift is None else [ratio, shift], dim=1).half())
+            self.register_buffer("unit", source.unit.clone())
+        else:
+            self.register_buffer("scale", source.scale.clone())
+            self.register_buffer("zero_shift", None if shift is None else shift.clone())
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
-        codes = unpack_bytes(gather_rows(self.packed, ids), self.bits)
-        steps = self.scale / 2.0 ** (8 - self.bits)
-        return dequantize_linear(codes, self.one, self.zero_point) * self.per_column(steps, ids, fields)
+        codes = unpack_bytes(gather_rows(self.packed, ids), self.grid.bits, midrise=self.grid.midrise)
+        part = 2.0 ** (8 - self.grid.bits)
+        if not self.grid.by_rows:
+            steps = dequantize_linear(codes, self.one, self.zero_point)
+            if self.zero_shift is not None:
+                steps = steps + self.of_groups(self.zero_shift * part, ids, fields)
+            return steps * self.of_groups(self.scale / part, ids, fields)
+        ratios = self.of_groups(self.ratios, ids, fields).to(torch.float32)
+        values = dequantize_linear(codes, self.unit / part, self.zero_point)
+        if self.grid.symmetric:
+            return values * ratios
+        return (values + ratios[..., 1:] * self.unit) * ratios[..., :1]
 
-    def steps(self, fields: Sequence[int]) -> Tensor:
-        return byte_steps(self.scale, self.bits, fields)
+    def steps(self, fields: Sequence[int]) -> Tensor | None:
+        return None if self.grid.by_rows else byte_steps(self.scale, self.grid, fields)
 
     def pack(self) -> PackedTable:
         return self
 
     @property
     def nbytes(self) -> int:
-        return self.packed.numel() + 4 * len(self.scale)
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
 
 
-def byte_steps(scale: Tensor, bits: int, fields: Sequence[int]) -> Tensor:
-    """What one step of a byte is worth in each column, [columns]: codes fill a byte from its high bits."""
-    steps = scale / 2.0 ** (8 - bits)
+def byte_steps(scale: Tensor, grid: Grid, fields: Sequence[int]) -> Tensor | None:
+    """What one step of a byte is worth in each column, [columns]: codes fill a byte from its high bits.
+
+    None where the vectors of a column are not that many steps above byte 128.
+    """
+    if grid.by_rows or not grid.symmetric:
+        return None
+    steps = scale / 2.0 ** (8 - grid.bits)
     return steps.expand(len(fields)) if len(steps) == 1 else steps[torch.tensor(fields, device=steps.device)]
 
 
-def pack_rows(weight: Tensor, scale: Tensor, bits: int, bounds: Sequence[tuple[int, int]]) -> Tensor:
-    """`weight` [num_rows, dim] quantised and packed to bytes [num_rows, dim * bits / 8], a chunk at a time."""
-    num_rows, dim = weight.shape
-    codes, width = Codes.unsigned(bits), dim * bits // 8
-    packed = torch.empty(num_rows, width, dtype=torch.uint8)
-    step = max(1, CHUNK // dim)
-    for field, (first, last) in enumerate(bounds):
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            chunk = quantize(weight[start:stop], scale[field % len(scale)], codes).to(torch.uint8)
-            whole = chunk[:, :width].clone()
-            for part in range(1, 8 // bits):
-                whole |= chunk[:, part * width : (part + 1) * width] << (part * bits)
-            packed[start:stop] = whole
+def as_float16(values: Tensor) -> Tensor:
+    """`values`, float32, as float16 holds them; what it does not hold becomes the nearest that it does."""
+    return values.clamp(LEAST_RATIO if bool((values > 0).all()) else -MOST_RATIO, MOST_RATIO).half().float()
+
+
+def pack_rows(table: ScaledTable) -> Tensor:
+    """The codes of all rows, packed to bytes [num_rows, dim * bits / 8], a chunk at a time."""
+    bits, width = table.grid.bits, table.dim * table.grid.bits // 8
+    packed = torch.empty(table.num_rows, width, dtype=torch.uint8, device=table.weight.device)
+    step = max(1, CHUNK // table.dim)
+    for start in range(0, table.num_rows, step):
+        stop = min(start + step, table.num_rows)
+        scale, grid = table.grid_at(torch.arange(start, stop, device=packed.device))
+        chunk = quantize(table.weight.detach()[start:stop], scale, grid).to(torch.uint8)
+        packed[start:stop] = pack_bytes(chunk, bits)
     return packed
 
 
-def field_scales(weight: Tensor, config: Grid, bounds: Sequence[tuple[int, int]]) -> Tensor:
-    """A scale for every range of rows, [ranges] float32, searched on an even sample of its rows."""
-    codes = Codes.unsigned(config.bits)
-    search = range_scale if config.range == "max" else squared_error_scale
-    scales = []
+def first_groups(bounds: Sequence[tuple[int, int]], rows_per_scale: int) -> list[int]:
+    """The first group of every range of rows, whose last group may be a shorter one, and the number of groups."""
+    firsts = [0]
     for first, last in bounds:
-        stride = 1 if config.range == "max" else max(1, (last - first) * weight.shape[1] // SAMPLE)
-        rows = weight[first:last:stride]
-        scales.append(search(rows, codes) if rows.numel() else torch.ones((), device=weight.device))
-    return torch.stack(scales)
+        firsts.append(firsts[-1] + -(-(last - first) // rows_per_scale))
+    return firsts
+
+
+def search(values: Tensor, grid: Grid, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Scale [groups] and, of a grid that is not symmetric, zero shift [groups] for `values` [groups, n]."""
+    if not values.shape[1]:
+        return values.new_ones(len(values)), None if grid.symmetric else values.new_zeros(len(values))
+    if grid.symmetric:
+        if grid.range == "max":
+            return range_scale(values, grid.codes), None
+        return squared_error_scale(values, grid.codes, weights), None
+    whole = not grid.by_rows and grid.bits > 1
+    if grid.range == "max":
+        scale, zero_point = affine_grid(values.amin(dim=1), values.amax(dim=1), grid.bits, whole=whole)
+    else:
+        scale, zero_point = squared_error_range(values, grid.bits, weights, whole=whole)
+    return scale, grid.codes.zero_point - zero_point
+
+
+def scales_of(
+    weight: Tensor, grid: Grid, bounds: Sequence[tuple[int, int]], counts: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Scale and zero shift of every group, [groups] each, where each of `bounds` is a group or holds groups of rows."""
+    found = [search(values, grid, weights) for values, weights in _groups(weight, grid, bounds, counts)]
+    shifts = [shift for _, shift in found if shift is not None]
+    return torch.cat([scale for scale, _ in found]), torch.cat(shifts) if shifts else None
+
+
+def _groups(
+    weight: Tensor, grid: Grid, bounds: Sequence[tuple[int, int]], counts: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The values [groups, n] and weights of consecutive groups of one size, as many as are worked on at a time.
+
+    Rows that are in a sample are as good as all of them, but for the largest values, which "max" has to see.
+    """
+    for first, last in bounds:
+        size = grid.rows_per_scale if grid.by_rows else max(last - first, 1)
+        at_once = size * max(1, CHUNK // (size * weight.shape[1]))
+        whole = first + (last - first) // size * size
+        blocks = [(start, min(start + at_once, whole), size) for start in range(first, whole, at_once)]
+        if whole < last or first == last:
+            blocks.append((whole, last, last - whole))
+        for start, stop, rows in blocks:
+            stride = 1 if grid.range == "max" else max(1, rows * weight.shape[1] // SAMPLE)
+            values, weights = weight[start:stop], None if counts is None else counts[start:stop]
+            if stride > 1:  # a group as large as that is a block of its own
+                values, weights = _sampled(values, weights, stride)
+                rows = len(values)
+            yield _side_by_side(values, weights, rows)
+
+
+def _sampled(values: Tensor, weights: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
+    """One row in `stride`; where rows have weights, half of the sample are the heaviest, and count for themselves."""
+    if weights is None:
+        return values[::stride], None
+    heavy = weights.topk(len(values) // (2 * stride)).indices
+    rest = torch.arange(0, len(values), 2 * stride, device=values.device)
+    rest = rest[~torch.isin(rest, heavy)]
+    share = (weights.sum() - weights[heavy].sum()) / weights[rest].sum().clamp(min=1.0)
+    return values[torch.cat([heavy, rest])], torch.cat([weights[heavy], weights[rest] * share])
+
+
+def _side_by_side(values: Tensor, weights: Tensor | None, rows: int) -> tuple[Tensor, Tensor | None]:
+    """Rows [groups * rows, dim] as [groups, rows * dim], with the weight of each value."""
+    groups = len(values) // rows if rows else 1
+    flat = values.reshape(groups, rows * values.shape[1])
+    if weights is None or not rows:
+        return flat, None
+    weights = weights.reshape(groups, rows)
+    weights = torch.where(weights.sum(dim=1, keepdim=True) > 0, weights, 1.0)  # never met: all count alike
+    return flat, weights.repeat_interleave(values.shape[1], dim=1)
 
 
 @register("table", Scaled)
-def scaled(config: Grid, weight: Tensor, starts: Tensor | None = None) -> ScaledTable:
-    """A scaled table in its trainable form over `weight` [num_rows, dim], which is not copied.
+def scaled(
+    config: Grid, weight: Tensor, starts: Tensor | None = None, counts: Tensor | None = None
+) -> ScaledTable | DenseTable:
+    """A scaled table in its trainable form over `weight` [num_rows, dim], which is not copied; dense with 32 bits.
+
+    `counts` [num_rows], where given, weigh the squared error of each row when a scale is chosen.
 
     Raises:
         InputError: there are no rows, the dimension does not fill whole bytes, or a value is NaN or infinite.
     """
-    dim, per_byte = weight.shape[1], 8 // config.bits
+    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    check_rows(weight, config.bits)
+    if config.bits == 32:
+        return DenseTable(weight.to(torch.float32), starts)
+    bounds = [(0, len(weight))]
+    if config.scale != "table":
+        ends = [*starts.tolist()[1:], len(weight)]
+        bounds = list(zip(starts.tolist(), ends, strict=True))
+    if config.by_rows:
+        bounds = [(first, last) for first, last in bounds if first < last]
+        counts = None if config.rows_per_scale == 1 else counts
+    scale, zero_shift = scales_of(weight.detach(), config, bounds, counts)
+    return ScaledTable(weight, scale, config, starts, zero_shift=zero_shift)
+
+
+def check_rows(weight: Tensor, bits: int) -> None:
+    """Raises `InputError` where `weight` [num_rows, dim] is empty, does not fill bytes, or is not finite."""
     if not weight.numel():
         raise InputError("the table has no rows")
-    if dim % per_byte:
-        raise InputError(f"dimension {dim} does not pack at {config.bits} bits: {per_byte} codes fill a byte")
+    per_byte = max(8 // bits, 1)
+    if weight.shape[1] % per_byte:
+        raise InputError(
+            f"dimension {weight.shape[1]} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte"
+        )
     extremes = weight.detach().aminmax()  # both are NaN where any value is
     if not bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max)):
         raise InputError("the table holds NaN or infinite values: quantisation has no range for them")
-    starts = torch.zeros(1, dtype=torch.int64) if starts is None else starts
-    bounds = list(pairwise([*starts.tolist(), len(weight)])) if config.scale == "field" else [(0, len(weight))]
-    return ScaledTable(weight, field_scales(weight, config, bounds), config.bits, starts)

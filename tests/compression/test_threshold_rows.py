@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimrank.compression.drop_rare import kept_ids
+from slimrank.compression.threshold_rows import ThresholdRows, kept_ids
 from slimrank.compression.steps import Context, compress
 from slimrank.models.deepfm import DeepFM
 from slimrank.models.dnn import DNN
@@ -46,12 +46,12 @@ def context() -> Context:
     ],
 )
 def test_ids_met_often_enough_stay(counts, least, reserved, kept) -> None:
-    assert kept_ids(np.array(counts), least, reserved) == kept
+    assert kept_ids(np.array(counts), ThresholdRows(min_count=least), reserved) == kept
 
 
 def test_the_table_is_cut_and_the_dropped_rows_live_on_in_the_unknown_one(model, context) -> None:
     model.embedding.table.weight.data = torch.arange(28.0).reshape(14, 2)
-    small, (record,) = compress(model, [{"name": "drop-rare", "min_count": 3}], context)
+    small, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     assert small.embedding.layout.sizes == (4, 4, 3)
     rows = small.embedding.table.weight.detach()
     # user: rows 0..4 of the table; row 4 (met once) joins row 0 (met twice): (2 * [0, 1] + 1 * [8, 9]) / 3
@@ -67,7 +67,7 @@ def test_the_table_is_cut_and_the_dropped_rows_live_on_in_the_unknown_one(model,
 
 
 def test_dropped_ids_score_as_unknown_ones(model, context) -> None:
-    small, _ = compress(model, [{"name": "drop-rare", "min_count": 3}], context)
+    small, _ = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     dropped = torch.tensor([[4, 3, 3, 4]], dtype=torch.int32)
     unknown = torch.tensor([[0, 3, 1, 1]], dtype=torch.int32)
     assert torch.equal(small(dropped), small(unknown))
@@ -76,7 +76,7 @@ def test_dropped_ids_score_as_unknown_ones(model, context) -> None:
 
 
 def test_a_field_of_frequent_ids_is_skipped_with_the_reason(model, context) -> None:
-    small, (record,) = compress(model, [{"name": "drop-rare", "min_count": 1}], context)
+    small, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 1}], context)
     assert record["touched"] == []
     assert {"name": "user", "reason": "every id was met at least 1 times"} in record["skipped"]
     assert torch.equal(small(rows().ids), model(rows().ids))
@@ -84,13 +84,13 @@ def test_a_field_of_frequent_ids_is_skipped_with_the_reason(model, context) -> N
 
 def test_ids_that_training_never_met_go_and_the_unknown_row_stays_finite(model) -> None:
     never = {"user": np.zeros(5, np.int64)}
-    small, _ = compress(model, ["drop-rare"], Context(rows(), rows(), never))
+    small, _ = compress(model, ["threshold-rows"], Context(rows(), rows(), never))
     assert small.embedding.layout.sizes == (1, 4, 5)
     assert small(rows().ids).isfinite().all()
 
 
 def test_quantised_tables_are_skipped_and_nothing_is_said_to_be_touched(model, context) -> None:
-    small, records = compress(model, ["quantize-tables", {"name": "drop-rare", "min_count": 3}], context)
+    small, records = compress(model, ["quantize-tables", {"name": "threshold-rows", "min_count": 3}], context)
     assert records[1]["touched"] == []
     assert records[1]["skipped"] == [
         {"name": "embedding.table", "reason": "is quantised already: drop rare ids first"},
@@ -100,7 +100,7 @@ def test_quantised_tables_are_skipped_and_nothing_is_said_to_be_touched(model, c
 
 def test_a_model_with_two_tables_is_cut_in_both(make_model, context) -> None:
     model = make_model(DeepFM(embedding_dim=2, hidden=(3,)), LAYOUT)
-    small, _ = compress(model, [{"name": "drop-rare", "min_count": 3}], context)
+    small, _ = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     assert small.embedding.layout.sizes == small.weights.layout.sizes == (4, 4, 3)
     assert torch.equal(small(torch.tensor([[4, 0, 2, 0]])), small(torch.tensor([[0, 0, 2, 0]])))
 
@@ -108,6 +108,6 @@ def test_a_model_with_two_tables_is_cut_in_both(make_model, context) -> None:
 def test_the_columns_that_a_student_reads_stay(make_model, context) -> None:
     model = make_model(DNN(embedding_dim=2, hidden=(3,)), LAYOUT.only({"tags"}))
     model.embedding.reads = LAYOUT.columns_of({"tags"})
-    small, _ = compress(model, [{"name": "drop-rare", "min_count": 3}], context)
+    small, _ = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     assert small.embedding.layout.sizes == (3,)
     assert torch.equal(small(torch.tensor([[9, 9, 4, 2]])), small(torch.tensor([[0, 0, 1, 2]])))

@@ -1,0 +1,146 @@
+"""Step: rows of tables become codes of a few bits into codebooks, one set of them a field, learned in retraining.
+
+Codes come from the trained rows, or from the interactions of two fields before there are good rows: the singular
+vectors of their matrix, each cut in equal parts (RecJPQ, Petrov and Macdonald 2023, arXiv 2312.06165).
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from slimrank.compression.budget import Option, allocate
+from slimrank.compression.steps import Context
+from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.config import InputError, nearest, register
+from slimrank.models.layers import Ranker
+from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
+from slimrank.tables.embedding import Layout
+from slimrank.tables.table import Table
+
+SAMPLE = 1 << 13  # rows on which the error of a coding is measured
+BITS: tuple[Literal[2, 4, 8], ...] = (8, 4, 2)
+PARTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class CodebookTables(Coding, Budgeted):
+    """Codes and codebooks for every selected field, all coded alike, or each as a budget allows.
+
+    `assign` "interactions" takes the codes of each field from the rows of label 1 it shares with the field
+    `with_field`. With a `budget`, `parts` and `bits` are chosen for every field.
+    """
+
+    name: Literal["codebook-tables"] = "codebook-tables"
+    assign: Literal["rows", "interactions"] = "rows"
+    with_field: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> CodebookTables:
+        if (self.assign == "interactions") != (self.with_field is not None):
+            raise ValueError("assign 'interactions' and with_field go together: the other field of the interactions")
+        return self
+
+
+@register("step", CodebookTables)
+def codebook_tables(model: Ranker, config: CodebookTables, context: Context) -> Ranker:
+    """Every selected field of the model that gets smaller as codes and codebooks.
+
+    Raises:
+        InputError: `with_field` is no field, or the budget is below the least possible.
+    """
+    layout = model.embedding.layout
+    if config.with_field is not None and config.with_field not in layout.names:
+        raise InputError(f"with_field: unknown field {config.with_field!r}. {nearest(config.with_field, layout.names)}")
+    parts = find_parts(model, config, context, per_field=True)
+    codings = (
+        dict.fromkeys(parts, config.model_copy())
+        if config.budget is None
+        else _chosen(model, parts, config, int(config.budget), context)
+    )
+    made: dict[Part, Table] = {}
+    for part, coding in codings.items():
+        try:
+            made[part] = _coded(model, part, config, coding, context)
+        except InputError as error:
+            context.skip(part.name, str(error))
+    replace_parts(model, made, context)
+    return model
+
+
+def _coded(model: Ranker, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
+    """The table of codes of one field; raises `InputError` where its rows cannot be coded."""
+    check_codes(part.table.dim, coding)
+    codes = None
+    if config.assign == "interactions" and config.with_field is not None:
+        if part.fields in ((), (config.with_field,)):
+            raise InputError(f"has no interactions with {config.with_field}")
+        codes = interaction_codes(model, part.fields[0], config.with_field, coding, context)
+    return codebook(coding, part.table.weight.detach(), part.table.starts, part.counts, codes)
+
+
+def _chosen(
+    model: Ranker, parts: list[Part], config: CodebookTables, budget: int, context: Context
+) -> dict[Part, Coding]:
+    """The coding of every field with which the weighted squared error is least; fields that stay are left out."""
+    left = left_for(model, parts, budget, context)
+    options = [_options(part, config) for part in parts]
+    chosen = allocate([[option for _, option in own] for own in options], budget, fixed=budget - left)
+    kept = {part: own[place][0] for part, own, place in zip(parts, options, chosen, strict=True)}
+    for part in (part for part, coding in kept.items() if coding is None):
+        context.skip(part.name, f"keeps its {part.table.nbytes:,} bytes within the budget")
+    return {part: coding for part, coding in kept.items() if coding is not None}
+
+
+def _options(part: Part, config: CodebookTables) -> list[tuple[Coding | None, Option]]:
+    """The rows as they are, and every coding that is smaller, with its error on a sample of the rows."""
+    table = part.table
+    found: list[tuple[Coding | None, Option]] = [(None, Option(table.nbytes, 0.0))]
+    stride = max(1, table.num_rows // SAMPLE)
+    rows = table.weight.detach()[::stride]
+    counts = torch.ones(table.num_rows) if part.counts is None else part.counts.clamp(min=0.5)
+    some = counts[::stride]
+    share = float(counts.sum() / some.sum())
+    for parts, bits in product(PARTS, BITS):
+        coding = Coding(parts=parts, bits=bits, entry_bits=config.entry_bits)
+        size = code_bytes(table.num_rows, len(table.starts), table.dim, coding)
+        if table.dim % parts or parts * bits % 8 or size >= table.nbytes or not bool(torch.isfinite(rows).all()):
+            continue
+        made = codebook(coding, rows, None, some)
+        error = ((made.rows(0, len(rows)) - rows).square().sum(dim=1) * some.to(rows.device)).sum()
+        found.append((coding, Option(size, share * float(error))))
+    return found
+
+
+def interaction_codes(model: Ranker, field: str, other: str, coding: Coding, context: Context) -> Tensor:
+    """Codes [rows, parts] uint8 of the ids of `field`: equal shares of the ids by each of the first singular vectors.
+
+    The matrix has a row an id of `field`, a column an id of `other`, and the square root of the number of train rows
+    of label 1 that hold both. Ids that none holds get codes at random.
+    """
+    layout = model.embedding.layout
+    columns = [int(layout.columns_of({name})[0]) for name in (field, other)]
+    ids = context.train.ids if model.embedding.reads is None else context.train.ids[:, model.embedding.reads]
+    pairs = ids[context.train.label > 0][:, columns].long().T.cpu()
+    size = tuple(_size(layout, name) for name in (field, other))
+    known = (pairs[0] < size[0]) & (pairs[1] < size[1])
+    matrix = torch.sparse_coo_tensor(
+        pairs[:, known], torch.ones(int(known.sum())), size, check_invariants=True
+    ).coalesce()
+    matrix = torch.sparse_coo_tensor(matrix.indices(), matrix.values().sqrt(), size, check_invariants=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        vectors = torch.svd_lowrank(matrix, q=min(coding.parts, *size), niter=4)[0]
+        vectors = vectors + 1e-3 * vectors.std() * torch.randn(vectors.shape)  # ties, and ids that none holds
+    codes = torch.zeros(size[0], coding.parts, dtype=torch.uint8)
+    for place in range(vectors.shape[1]):
+        rank = vectors[:, place].argsort(stable=True).argsort(stable=True)
+        codes[:, place] = (rank * (1 << coding.bits) // size[0]).to(torch.uint8)
+    return codes
+
+
+def _size(layout: Layout, name: str) -> int:
+    return layout.sizes[layout.names.index(name)]

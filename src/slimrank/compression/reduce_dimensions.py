@@ -1,0 +1,186 @@
+"""Step: the vectors of tables get shorter, along the directions in which what is looked up spreads least.
+
+Where all that reads the vectors is linear, the projection becomes part of the layer that reads them, and the table is
+just narrower (PCA of a table's outputs: AFM, Zhang et al. 2024, arXiv 2405.18146). Elsewhere a table holds short rows
+and a projection. Post-training on any model; a table that was trained wide (MLET) is merged first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from slimrank.compression.budget import Option, allocate
+from slimrank.compression.steps import Context
+from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.config import InputError, register
+from slimrank.models.layers import InputLinear, Ranker
+from slimrank.tables.dense import Dense, DenseTable
+from slimrank.tables.embedding import FusedEmbedding
+from slimrank.tables.low_rank import LowRankTable, from_spectra
+from slimrank.tables.principal import Spectrum, project, rank_that_keeps, spectrum
+
+
+class ReduceDimensions(Budgeted):
+    """Shorten vectors to `rank` numbers, to the rank that keeps the share `energy`, or to what a budget allows.
+
+    `weighted`: rows count as often as training met them. With `fold` the projection goes into the layers that read the
+    vectors, where these are linear and every field is selected: then all fields have one rank.
+    """
+
+    name: Literal["reduce-dimensions"] = "reduce-dimensions"
+    rank: int | None = Field(default=None, ge=1)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    fold: bool = True
+    weighted: bool = True
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ReduceDimensions:
+        given = [name for name in ("rank", "energy", "budget") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of rank, energy and budget, got {given or 'none'}")
+        return self
+
+
+@register("step", ReduceDimensions)
+def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context) -> Ranker:
+    """The model with shorter vectors.
+
+    Raises:
+        InputError: the budget is below the least possible, which the message names.
+    """
+    _merge_wide(model, context)
+    found: dict[Part, Spectrum] = {}
+    for part in find_parts(model, config, context, per_field=True):
+        counts = part.counts if config.weighted else None
+        try:
+            found[part] = spectrum(part.table.weight.detach(), counts)
+        except InputError as error:
+            context.skip(part.name, str(error))
+    if not found:
+        return model
+    if config.fold and _folds(model, found, context):
+        _fold(model, found, _common_rank(model, found, config, context), context)
+        return model
+    ranks = _ranks(model, found, config, context)
+    made = {}
+    for part, own in found.items():
+        table = part.table
+        if ranks[part] >= table.dim:
+            context.skip(part.name, f"keeps its {table.dim} dimensions")
+            continue
+        short = from_spectra(table.weight.detach(), table.starts, [own], ranks[part], Dense())
+        if isinstance(short.inner, DenseTable):
+            short.inner.sparse = table.sparse
+        made[part] = short
+    replace_parts(model, made, context)
+    return model
+
+
+def _merge_wide(model: Ranker, context: Context) -> None:
+    """Tables that were trained wide become plain rows."""
+    for name, module in model.named_modules():
+        if isinstance(module, FusedEmbedding) and isinstance(module.table, LowRankTable) and module.table.merges:
+            module.table = module.table.merged()
+            context.touch(f"{name}.table: merged to {module.table.dim} dimensions")
+
+
+def _folds(model: Ranker, found: dict[Part, Spectrum], context: Context) -> bool:
+    """Whether the projections can become part of the layers that read the vectors; why not is noted."""
+    if not model.reads_linearly:
+        context.skip("projection", "stays with the table: not all that reads the vectors is linear")
+        return False
+    if not isinstance(model.embedding.table, DenseTable) or len(found) < len(model.embedding.layout.names):
+        context.skip("projection", "stays with the table: not every field is dense and selected")
+        return False
+    parts = [part for layer in _readers(model) for part in (layer.lookups, layer.others) if part is not None]
+    if not all(isinstance(part, nn.Linear) for part in parts):
+        context.skip("projection", "stays with the table: the layers that read it are quantised already")
+        return False
+    return True
+
+
+def _readers(model: Ranker) -> list[InputLinear]:
+    return [module for module in model.modules() if isinstance(module, InputLinear)]
+
+
+def _common_rank(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimensions, context: Context) -> int:
+    """The one rank of all fields."""
+    dim = model.embedding.dim
+    if config.rank is not None:
+        return min(config.rank, dim)
+    if config.energy is not None:
+        return rank_that_keeps(torch.stack([own.energy for own in found.values()]).sum(dim=0), config.energy)
+    assert config.budget is not None
+    rows = sum(part.table.num_rows for part in found)
+    width = sum(layer.out_features for layer in _readers(model)) * len(model.embedding.layout.names)
+    # `left_for` counts the first layers at their full width; what a lower rank spares of them is left as well.
+    left = left_for(model, list(found), int(config.budget), context) + 4 * width * dim
+    rank = left // (4 * (rows + width))
+    if rank < 1:
+        least = int(config.budget) - left + 4 * (rows + width)
+        raise InputError(f"a budget of {int(config.budget):,} bytes is below the least possible: {least:,}")
+    return min(int(rank), dim)
+
+
+@torch.no_grad()
+def _fold(model: Ranker, found: dict[Part, Spectrum], rank: int, context: Context) -> None:
+    """Rows x become P x, and the layers' weights W P^T for each field's part of them, P [rank, dim]."""
+    table, layout = model.embedding.table, model.embedding.layout
+    assert isinstance(table, DenseTable)
+    dim = table.dim
+    if rank >= dim:
+        context.skip("embedding.table", f"keeps its {dim} dimensions")
+        return
+    bases = [own.basis[:rank].to(table.weight.device) for own in found.values()]
+    none = torch.zeros(dim, dtype=torch.float64)
+    rows = [project(part.table.weight.detach(), none, basis) for part, basis in zip(found, bases, strict=True)]
+    split = layout.num_categorical
+    for layer in _readers(model):
+        if layer.lookups is not None:
+            layer.lookups = _narrower(layer.lookups, bases[:split])
+        if layer.others is not None:
+            layer.others = _narrower(layer.others, bases[split:])
+    before = table.nbytes
+    model.embedding.table = DenseTable(torch.cat(rows), table.starts, sparse=table.sparse)
+    kept = sum(float(own.energy[:rank].sum()) for own in found.values())
+    context.note(rank=rank, energy=kept / max(sum(float(own.energy.sum()) for own in found.values()), 1e-300))
+    context.touch(f"embedding.table: {before:,} bytes to {model.embedding.table.nbytes:,}, folded into the first layer")
+
+
+def _narrower(layer: nn.Module, bases: list[Tensor]) -> nn.Linear:
+    """`layer` for inputs of which the first fields are cut to rank numbers each, bases [rank, dim]; the rest stays."""
+    assert isinstance(layer, nn.Linear)
+    weight = layer.weight.detach().double()
+    dim = bases[0].shape[1] if bases else 0
+    parts = [weight[:, place * dim : (place + 1) * dim] @ basis.T for place, basis in enumerate(bases)]
+    narrow = torch.cat([*parts, weight[:, dim * len(bases) :]], dim=1).to(layer.weight.dtype)
+    made = nn.Linear(narrow.shape[1], layer.out_features, bias=layer.bias is not None, device=narrow.device)
+    made.weight = nn.Parameter(narrow)
+    made.bias = layer.bias
+    return made
+
+
+def _ranks(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimensions, context: Context) -> dict[Part, int]:
+    """The rank of every field, its dimension where it stays as it is."""
+    if config.rank is not None:
+        return dict.fromkeys(found, config.rank)
+    if config.energy is not None:
+        return {part: own.rank_that_keeps(config.energy) for part, own in found.items()}
+    assert config.budget is not None
+    left = left_for(model, list(found), int(config.budget), context)
+    options = [
+        [Option(low_rank_bytes(part, rank), own.lost(rank)) for rank in range(1, part.table.dim + 1)]
+        for part, own in found.items()
+    ]
+    chosen = allocate(options, int(config.budget), fixed=int(config.budget) - left)
+    return {part: place + 1 for part, place in zip(found, chosen, strict=True)}
+
+
+def low_rank_bytes(part: Part, rank: int) -> int:
+    """Bytes of short rows and their projection, or of the rows as they are at full rank."""
+    table = part.table
+    return table.nbytes if rank >= table.dim else 4 * rank * (table.num_rows + table.dim)

@@ -1,0 +1,67 @@
+"""How much the loss minds an error in a looked-up vector, row by row of a table.
+
+For a logit z with p = sigmoid(z), the cross-entropy rises by about p (1 - p) (dz)**2 / 2 when z is off by dz, whatever
+the label. An error e of a looked-up vector moves z by <dz/dv, e>; for errors without a direction the square of that is
+|dz/dv|**2 / dim * |e|**2. This is the diagonal of the Fisher information, in expectation over the label: the weight of
+quantisation errors in HAWQ-V2 (Dong et al. 2020, arXiv 1911.03852) and, with frequencies, in SHARK (Zhang et al. 2023,
+arXiv 2308.09395). Left out: how errors in several vectors of one row add up.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from slimrank.compression.steps import Context
+from slimrank.models.layers import Ranker
+from slimrank.tables.table import Table
+
+CALIBRATION = 1 << 16  # train rows that are looked at
+AT_ONCE = 1 << 12
+PRIOR = 32.0  # lookups that a pool counts for beside a band's own: a band that is seldom met is like the rest
+
+
+class Sensitivity(NamedTuple):
+    """For every row of a table, over a sample of train rows: sum of p (1 - p) |dz/dv|**2 / dim, and lookups."""
+
+    total: Tensor
+    lookups: Tensor
+
+    def of(self, first: int, last: int, pool: float) -> float:
+        """The mean over the lookups of rows `first` to `last` - 1, drawn to `pool` where they are few."""
+        total, lookups = float(self.total[first:last].sum()), float(self.lookups[first:last].sum())
+        return (total + PRIOR * pool) / (lookups + PRIOR)
+
+
+def sensitivity(model: Ranker, owner: str, context: Context, rows: int = CALIBRATION) -> Sensitivity:
+    """The sensitivity of the table `owner` (dotted) of `model`, on `rows` train rows drawn at random."""
+    table = model.get_submodule(owner)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...], vectors: Tensor) -> Tensor:
+        leaf = vectors.detach().requires_grad_()
+        seen.append((given[0], leaf))
+        return leaf
+
+    assert isinstance(table, Table)
+    total, lookups = (torch.zeros(table.num_rows, device=context.train.label.device) for _ in range(2))
+    chosen = torch.randperm(len(context.train), generator=torch.Generator().manual_seed(context.seed))[:rows]
+    training, hook = model.training, table.register_forward_hook(keep)
+    try:
+        model.eval()
+        for part in torch.split(chosen.to(context.train.label.device), AT_ONCE):
+            seen.clear()
+            batch = context.train.take(part)
+            logit = model(batch.ids, batch.numbers)
+            p = logit.detach().sigmoid()
+            gradients = torch.autograd.grad(logit, [leaf for _, leaf in seen], (p * (1 - p)).sqrt(), allow_unused=True)
+            for (ids, _), gradient in zip(seen, gradients, strict=True):
+                lookups.index_add_(0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32))
+                if gradient is not None:
+                    total.index_add_(0, ids.flatten(), gradient.square().mean(dim=-1).flatten())
+    finally:
+        hook.remove()
+        model.train(training)
+    return Sensitivity(total, lookups)

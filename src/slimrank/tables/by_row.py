@@ -1,0 +1,36 @@
+"""Marks in a graph that is being exported: what depends on the id of a row alone can be computed once for every row.
+
+A packed table may take many operations from an id to its bytes. Written after the gather they cost every lookup; done
+at load, over all rows, they cost memory. Which of the two is better hangs on the table's size, and is decided when the
+graph is rewritten (`slimrank.exporting.hoisting`). In eager mode the marks do nothing. Left out: the rewriting.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.onnx import is_in_onnx_export
+
+DOMAIN = "slimrank"  # of the operators that exist between tracing and rewriting, and in no file
+BAND_OF, BY_ROW = "BandOf", "ByRow"
+
+
+def band_of(ids: Tensor, firsts: Tensor) -> Tensor:
+    """The band of each of `ids` [...], int32: band b holds the ids from firsts[b] on, and firsts [bands] rise from 0.
+
+    >>> band_of(torch.tensor([0, 4, 5, 9]), torch.tensor([0, 5]))
+    tensor([0, 0, 1, 1], dtype=torch.int32)
+    """
+    if is_in_onnx_export():
+        inputs = (ids, firsts[1:].to(ids.dtype))
+        return torch.onnx.ops.symbolic(f"{DOMAIN}::{BAND_OF}", inputs, dtype=torch.int32, shape=ids.shape, version=1)
+    return torch.bucketize(ids, firsts[1:].to(ids.dtype), right=True, out_int32=True)
+
+
+def by_row(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:
+    """`values` [..., dim], of which those of each of `ids` [...] < `num_rows` depend on that id and nothing else."""
+    if not is_in_onnx_export():
+        return values
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{BY_ROW}", (values, ids), {"rows": num_rows}, dtype=values.dtype, shape=values.shape, version=1
+    )
