@@ -1,51 +1,122 @@
 """What is tried on each problem, at each rung of its ladder.
 
-Every entry gets the same student, soft labels and retraining as the others of its problem; it differs in what is done
-to the tables. Settings were chosen on validation rows (docs/log.md). A rung is a budget for all bytes of the model: the
-steps are given what the graph itself leaves.
+Every entry has the data, soft labels and retraining of its problem; it differs in what is done to the tables, and the
+students of Frappe get narrower from rung to rung. Settings were chosen on validation rows (docs/log.md). A rung is a
+budget for all bytes of the model; steps are given what the graph itself leaves of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.ladder.peers import peer_points
 from bench.ladder.points import RATIOS, Entry, Problem
 from slimrank.config import as_config
-from slimrank.recipe import Recipe, Student, read_recipe
+from slimrank.models.dnn import DNN
+from slimrank.models.gmf import GMF
+from slimrank.recipe import Recipe, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-Steps = Sequence[dict[str, Any] | str]
-Stack = Callable[[int], Steps]
-"""The steps that make a model of at most so many packed bytes."""
+Steps = list[dict[str, Any] | str]
+FRAPPE_GRAPH, GMF_GRAPH = 3400, 2600  # bytes of nodes, names and constants, which a budget of packed bytes leaves out
+STUDENTS = {64: (8, (32, 16)), 128: (8, (32, 16)), 256: (4, (16, 8))}  # dimension and neurons; (16, (64, 32)) before
+LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in floats
 
 
 def frappe() -> Problem:
-    """The student of `recipes/frappe.py`: from 64x on with half of its neurons, at the end with half of its numbers."""
-    return Problem("frappe", read_recipe(RECIPES / "frappe.py"), _frappe_entries)
+    """The DCNv2 teachers of `recipes/frappe.py` and students distilled from them."""
+    recipe = read_recipe(RECIPES / "frappe.py")
+    return Problem("Frappe, DCNv2 and its students", recipe, partial(_frappe_entries, recipe), peer_points)
 
 
-FRAPPE_GRAPH = 3000  # bytes of nodes, names and constants: what a budget of packed bytes does not count
-FRAPPE_STACKS: dict[str, Stack] = {
-    "scaled": lambda budget: [{"name": "quantize-tables", "budget": budget}, "quantize-dense"],
-    "mixed": lambda budget: ["quantize-dense-later", {"name": "mix-bits", "budget": budget}, "quantize-dense"],
-}
+def movielens_1m() -> Problem:
+    """The matrix factorisation of `recipes/movielens_1m.py`."""
+    recipe = read_recipe(RECIPES / "movielens_1m.py")
+    return Problem("MovieLens-1M, matrix factorisation", recipe, partial(_gmf_entries, recipe))
 
 
-def _frappe_entries(teacher_bytes: int) -> list[Entry]:
-    base = read_recipe(RECIPES / "frappe.py")
+def beauty() -> Problem:
+    """The matrix factorisation of `recipes/beauty.py`."""
+    recipe = read_recipe(RECIPES / "beauty.py")
+    return Problem("Amazon Beauty, matrix factorisation", recipe, partial(_gmf_entries, recipe), peer_points)
+
+
+def within(name: str, budget: int, **settings: Any) -> dict[str, Any]:
+    """A step with a budget."""
+    return {"name": name, "budget": budget, **settings}
+
+
+def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
     entries = []
     for times in RATIOS:
-        budget = int(teacher_bytes / times) - FRAPPE_GRAPH
-        for kind, stack in FRAPPE_STACKS.items():
-            entries.append(Entry(kind, times, with_steps(base, stack(budget))))
+        student = base.student
+        assert student is not None
+        dim, hidden = STUDENTS.get(times, (16, (64, 32)))
+        narrow = student.model_copy(update={"model": DNN(embedding_dim=dim, hidden=hidden)})
+        budget = teacher_bytes // times - FRAPPE_GRAPH
+        for kind, steps in _frappe_steps(budget).items():
+            entries.append(Entry(kind, times, _changed(base, steps, student=narrow)))
+        if times in (64, 128):
+            rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 8}
+            stack: Steps = [rare, {"name": "quantize-tables", "bits": 2 if times == 128 else 4}, "quantize-dense"]
+            entries.append(Entry("stack: thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
+        if times in LOW_DIMENSIONS:
+            width = hidden if times < 32 else (16, 8)
+            plain = student.model_copy(update={"model": DNN(embedding_dim=LOW_DIMENSIONS[times], hidden=width)})
+            entries.append(Entry("low dimension, fp32", times, _changed(base, [], student=plain, retraining=None)))
     return entries
 
 
-def with_steps(base: Recipe, steps: Steps, student: Student | None = None) -> Recipe:
-    """`base` with other steps, and perhaps another student."""
-    changes: dict[str, Any] = {"steps": tuple(as_config("step", step) for step in steps)}
-    if student is not None:
-        changes["student"] = student
-    return base.model_copy(update=changes)
+def _frappe_steps(budget: int) -> dict[str, Steps]:
+    """By kind, the steps to a model of at most `budget` packed bytes."""
+    return {
+        "scaled": [within("quantize-tables", budget), "quantize-dense"],
+        "mixed": [within("mix-bits", budget), "quantize-dense"],
+        "codebook": [within("codebook-tables", budget), "quantize-tables", "quantize-dense"],
+        "hashed, weighted": [within("hash-tables", budget), "quantize-dense"],
+        "hashed, clustered": [within("hash-tables", budget, method="clustered", chunks=4), "quantize-dense"],
+        "hashed, plain fp32": [within("hash-tables", budget, method="plain"), "quantize-dense"],
+        "low-rank, scaled": [
+            {"name": "reduce-dimensions", "rank": 8},
+            within("quantize-tables", budget),
+            "quantize-dense",
+        ],
+    }
+
+
+def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
+    entries = []
+    for times in RATIOS:
+        for kind, steps in _gmf_steps(times, teacher_bytes // times - GMF_GRAPH).items():
+            entries.append(Entry(kind, times, _changed(base, steps)))
+        if times <= 32:
+            small = base.teacher.model_copy(update={"model": GMF(embedding_dim=32 // times)})
+            plain = base.model_copy(update={"teacher": small})
+            entries.append(Entry("low dimension, fp32", times, _changed(plain, [], retraining=None)))
+    return sorted(entries, key=lambda entry: entry.kind == "low dimension, fp32")  # they need teachers of their own
+
+
+def _gmf_steps(times: int, budget: int) -> dict[str, Steps]:
+    """By kind, the steps to a matrix factorisation of at most `budget` packed bytes."""
+    shorter: dict[str, Any] = {"name": "reduce-dimensions", "rank": 16 if times <= 32 else 8, "fold": False}
+    return {
+        "scaled": [within("quantize-tables", budget)],
+        "mixed": [within("mix-bits", budget)],
+        "codebook": [within("codebook-tables", budget)],
+        "low-rank, scaled": [shorter, within("quantize-tables", budget)],
+        "low-rank, mixed": [shorter, within("mix-bits", budget)],
+        "hashed, weighted": [within("hash-tables", budget)],
+        "hashed, clustered": [within("hash-tables", budget, method="clustered", chunks=4)],
+        "hashed, plain fp32": [within("hash-tables", budget, method="plain")],
+    }
+
+
+def _changed(base: Recipe, steps: Steps, **changes: Any) -> Recipe:
+    """`base` with other steps, and perhaps another student or no retraining."""
+    return base.model_copy(update={"steps": tuple(as_config("step", step) for step in steps), **changes})
+
+
+LADDERS: dict[str, Callable[[], Problem]] = {"frappe": frappe, "movielens-1m": movielens_1m, "beauty": beauty}

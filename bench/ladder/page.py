@@ -9,9 +9,22 @@ from typing import Any
 from slimrank.files import replace_file
 
 WIDTH, HEIGHT = 760, 420
-PALETTE = (
-    "#0b6e4f #c1440e #1f4e9c #8a2d7c #b58900 #00838f #6d4c41 #2e7d32 #ad1457 #455a64 #7c6f00 #5e35b1 #d81b60 #1b1b1b"
-).split()
+PALETTE = [
+    "#0b6e4f",
+    "#c1440e",
+    "#1f4e9c",
+    "#8a2d7c",
+    "#b58900",
+    "#00838f",
+    "#6d4c41",
+    "#2e7d32",
+    "#ad1457",
+    "#455a64",
+    "#7c6f00",
+    "#5e35b1",
+    "#d81b60",
+    "#1b1b1b",
+]
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 SHOWN = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss"}
 

@@ -6,6 +6,7 @@ data and version is not measured again: a ladder that was killed goes on where i
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 
 from slimrank import runtime
 from slimrank.config import InputError
-from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, group_codes
+from slimrank.exporting.artifact import export
 from slimrank.files import read_json, write_json
 from slimrank.metrics import quality
-from slimrank.pipeline.run import STEPS, run
+from slimrank.pipeline.run import STEPS, Run, slim_models
 from slimrank.pipeline.stages import key_of
 from slimrank.recipe import Recipe
 
@@ -41,31 +42,41 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """A dataset and a teacher, and what is tried on them: `entries(bytes of the teacher's artifact)`."""
+    """A recipe with its teacher, and what is tried on it: `entries(bytes of the teacher's artifact)`, and peers."""
 
-    name: str
+    title: str
     base: Recipe
     entries: Callable[[int], list[Entry]]
+    peers: Callable[[Path, Sequence[int], dict[str, Any]], list[dict[str, Any]]] | None = None
 
 
 def ladder(problem: Problem, folder: Path) -> dict[str, Any]:
     """All points of `problem`, made in the run directory `folder`, with the front of those on the test rows."""
-    dataset = load_dataset(problem.base.data)
-    teacher = _teacher(problem.base, folder, dataset)
-    points = [_point(entry, folder, dataset, teacher) for entry in problem.entries(teacher["bytes"])]
+    work = Run(problem.base, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = _teacher(work)
+    points = [_point(entry, work, teacher) for entry in problem.entries(int(teacher["bytes"]))]
+    if problem.peers is not None:
+        points += problem.peers(folder, problem.base.seeds, teacher)
     made = [point for point in points if "refused" not in point]
     return {
-        "what": f"test AUC of artifacts by bytes (graph and weights), {problem.name}, {len(problem.base.seeds)} seeds",
+        "title": problem.title,
+        "what": f"test AUC of artifacts by bytes (graph and weights), means of {len(problem.base.seeds)} seeds",
         "teacher": teacher,
         "points": points,
         "front": [point["name"] for point in front(made)],
-        "data_fingerprint": dataset.fingerprint,
+        "data_fingerprint": work.dataset.fingerprint,
         "base": problem.base.model_dump(mode="json"),
     }
 
 
 def front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points that no other one beats in AUC without more bytes, from small to large."""
+    """The points that no other one beats in AUC without more bytes, from small to large.
+
+    >>> points = [{"bytes": 2, "auc": 0.7}, {"bytes": 1, "auc": 0.6}, {"bytes": 3, "auc": 0.65}]
+    >>> [point["bytes"] for point in front(points)]
+    [1, 2]
+    """
     chosen: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda point: (point["bytes"], -point["auc"])):
         if not chosen or point["auc"] > chosen[-1]["auc"]:
@@ -73,50 +84,56 @@ def front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen
 
 
-def _teacher(base: Recipe, folder: Path, dataset: Dataset) -> dict[str, Any]:
-    """Bytes and quality of the teacher's artifacts."""
-    bare = base.model_copy(update={"student": None, "distillation": None, "steps": (), "retraining": None})
-    return _cached(bare, "teacher", folder, dataset)
+def _teacher(work: Run) -> dict[str, Any]:
+    """Bytes and quality of the teacher's artifacts, which stay where peers find them."""
+    bare = {"student": None, "distillation": None, "steps": (), "retraining": None}
+    return _cached(work.with_recipe(work.recipe.model_copy(update=bare)), "teacher")
 
 
-def _point(entry: Entry, folder: Path, dataset: Dataset, teacher: dict[str, Any]) -> dict[str, Any]:
+def _point(entry: Entry, work: Run, teacher: dict[str, Any]) -> dict[str, Any]:
     """One point, beside the teacher; what was refused, with the words."""
     known = {"name": entry.name, "kind": entry.kind, "aimed": entry.times}
     try:
-        found = _cached(entry.recipe, entry.name, folder, dataset)
+        own = work.with_recipe(entry.recipe)
+        if entry.recipe.teacher != work.recipe.teacher:
+            own.folder = work.folder / "other-teachers" / entry.name
+        found = _cached(own, entry.name)
     except InputError as error:
         return {**known, "refused": str(error)}
     drops = [before - after for before, after in zip(teacher["auc_by_seed"], found["auc_by_seed"], strict=True)]
     return {**known, **found, "ratio": teacher["bytes"] / found["bytes"], "auc_drop": fmean(drops)}
 
 
-def _cached(recipe: Recipe, name: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
+def _cached(work: Run, name: str) -> dict[str, Any]:
     """What `_measured` finds, from the point's file where that is of the same recipe and data."""
-    path = folder / "points" / f"{name}.json"
-    key = key_of({"recipe": recipe.model_dump(mode="json"), "data": dataset.fingerprint})
+    path = work.folder / "points" / f"{name}.json"
+    key = key_of({"recipe": work.recipe.model_dump(mode="json"), "data": work.dataset.fingerprint})
     before = read_json(path) if path.exists() else {}
     if before.get("key") == key:
         return {one: value for one, value in before.items() if one != "key"}
-    found = _measured(recipe, folder, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
+    found = _measured(work, work.folder / "points" / name)
     write_json(path, {"key": key, **found})
+    if name != "teacher":
+        shutil.rmtree(work.folder / "points" / name)
     return found
 
 
-def _measured(recipe: Recipe, folder: Path, dataset: Dataset) -> dict[str, Any]:
-    """Run `recipe` up to its artifacts and score them on the test rows: means over seeds."""
-    run(recipe, folder, until="export")
-    seeds = [folder / f"seed-{seed}" for seed in recipe.seeds]
-    shipped = [seed / "artifacts" / "slim" for seed in seeds]
-    scored = [score_artifact(path, dataset) for path in shipped]
-    sizes = [graph_bytes(path) for path in shipped]
+def _measured(work: Run, folder: Path) -> dict[str, Any]:
+    """Make the artifact of every seed in `folder`, and score it on the test rows: means over seeds."""
+    sizes, scored = [], []
+    for seed, model in slim_models(work).items():
+        path = folder / f"seed-{seed}"
+        export(model.cpu().eval(), work.encoded.encoding, path)
+        sizes.append(graph_bytes(path))
+        scored.append(score_artifact(path, work.dataset))
     return {
         "bytes": fmean(sizes),
         "bytes_by_seed": sizes,
         **{name: fmean(one[name] for one in scored) for name in scored[0]},
         "auc_by_seed": [one["auc"] for one in scored],
-        "steps": read_json(seeds[0] / "slim" / STEPS),
-        "recipe": recipe.model_dump(mode="json"),
+        "steps": read_json(work.seed_folder(work.recipe.seeds[0]) / "slim" / STEPS),
+        "recipe": work.recipe.model_dump(mode="json"),
     }
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench.ladder.points import graph_bytes
 from torch import Tensor, nn
 
-from bench.ladder.points import graph_bytes
 from slimrank.artifact import open_artifact
 from slimrank.data.rows import group_codes
 from slimrank.metrics import quality
@@ -63,7 +63,7 @@ def onnxruntime_dynamic(weight_type: str) -> Callable[[Run, int], tuple[int, np.
         import onnxruntime
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        source = open_artifact(run.seed_folder(seed) / "artifacts" / "teacher").files["model.onnx"]
+        source = open_artifact(run.folder / "points" / "teacher" / f"seed-{seed}").files["model.onnx"]
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "model.onnx"
             quantize_dynamic(source, target, weight_type=getattr(QuantType, weight_type), per_channel=True)

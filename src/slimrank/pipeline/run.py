@@ -91,6 +91,13 @@ class Run:
             if name not in layout.names:
                 raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
 
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The same directory and data, which is not read again, with another recipe on that data."""
+        other = Run(recipe, self.folder, self.data)
+        shared = ("dataset", "encoded", "layout", "device", "train", "valid")
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        return other
+
     @cached_property
     def train(self) -> Examples:
         """Rows to fit on."""
@@ -138,6 +145,20 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
             torch.use_deterministic_algorithms(True, warn_only=True)
         _start(this)
         return _run_stages(this, until)
+
+
+def slim_models(run: Run) -> dict[int, Ranker]:
+    """Train, distil, compress and retrain as the recipe says: the slim model of every seed, its artifact not written.
+
+    Raises:
+        InputError: as `run` does.
+    """
+    run.check()
+    with only_here(run.folder):
+        clear_partial(run.folder)
+        _start(run)
+        _run_stages(run, "compress")
+        return {seed: _slim(run, seed) for seed in run.recipe.seeds}
 
 
 def _start(run: Run) -> None:
