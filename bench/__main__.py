@@ -19,6 +19,9 @@ from typing import Any
 
 from bench.frappe import frappe
 from bench.import_time import import_time
+from bench.ladder.entries import LADDERS
+from bench.ladder.page import write_page
+from bench.ladder.points import ladder
 from bench.lookups import lookups
 from bench.movielens import movielens
 from bench.quantize_table import quantize_table
@@ -28,6 +31,7 @@ from slimrank.evaluation.machine import machine
 from slimrank.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+PAGES = Path(__file__).parents[1] / "docs" / "ladders"
 BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "movielens": (
         lambda options: movielens(options.runs / "movielens"),
@@ -48,6 +52,13 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         lambda options: quantize_table(threads=options.threads),
         "int8 and int4 of a 10,000,000 x 16 table: seconds and memory",
     ),
+    **{
+        f"ladder-{name}": (
+            partial(lambda options, name: ladder(LADDERS[name](), options.runs / "ladder" / name), name=name),
+            f"every kind of table at 4 to 256 times fewer bytes, {name}; writes docs/ladders",
+        )
+        for name in LADDERS
+    },
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }
@@ -66,6 +77,8 @@ def main() -> int:
         for name in options.names or BENCHMARKS:
             result = {"name": name, **BENCHMARKS[name][0](options), "machine": machine()}
             write_json(RESULTS / f"{name}.json", result)
+            if name.startswith("ladder-"):
+                write_page(result, PAGES)
             print(json.dumps({key: value for key, value in result.items() if key != "runs"}, indent=1), flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -71,8 +71,8 @@ def _table(points: Sequence[Mapping[str, Any]], front: set[str]) -> str:
         figures = " | ".join(f"{point[key]:.4f}" for key in columns)
         seeds = " ".join(f"{auc:.4f}" for auc in point["auc_by_seed"])
         lines.append(
-            f"| {point['kind']}{star} | {point['aimed']}x | {point['ratio']:.1f}x | {point['bytes']:,.0f} | {figures} | "
-            f"{point['auc_drop']:+.4f} | {seeds} |"
+            f"| {point['kind']}{star} | {point['aimed']}x | {point['ratio']:.1f}x | {point['bytes']:,.0f} "
+            f"| {figures} | {point['auc_drop']:+.4f} | {seeds} |"
         )
     return "\n".join(lines)
 
