@@ -121,6 +121,7 @@ def _cached(work: Run, name: str) -> dict[str, Any]:
 
 def _measured(work: Run, folder: Path) -> dict[str, Any]:
     """Make the artifact of every seed in `folder`, and score it on the test rows: means over seeds."""
+    folder.mkdir(parents=True, exist_ok=True)
     sizes, scored = [], []
     for seed, model in slim_models(work).items():
         path = folder / f"seed-{seed}"
