@@ -23,7 +23,7 @@ def test_the_record_says_what_was_done(bits, scale, make_model, context) -> None
     rows, dim, groups = 9 + 12 + 6, 4, 3 if scale == "field" else 1
     other = packed_bytes(model) - rows * dim * 4
     assert record["name"] == "quantize-tables"
-    assert record["settings"] == settings
+    assert settings.items() <= record["settings"].items()
     sizes = f"{record['bytes_before'] - other:,} bytes to {record['bytes_after'] - other:,}"
     assert record["touched"] == [f"embedding.table: {sizes}"]
     assert record["skipped"] == []
@@ -92,5 +92,5 @@ def test_columns_clipping_and_sparse_gradients_stay(make_model, context, layout)
 
 @pytest.mark.parametrize("bits", [3, 0, 16, "four"])
 def test_bits_that_do_not_exist(bits) -> None:
-    with pytest.raises(InputError, match=f"bits: Input should be 2, 4 or 8, got {bits!r}"):
+    with pytest.raises(InputError, match=f"bits: Input should be 1, 2, 4, 8 or 32, got {bits!r}"):
         QuantizeTables.parse({"bits": bits}, "step quantize-tables")

@@ -94,7 +94,7 @@ def test_a_step_is_a_config_a_mapping_or_a_name(make_model, context) -> None:
     [
         (
             ["quantise-tables"],
-            r"unknown step 'quantise-tables'\. Did you mean 'quantize-tables'\? Allowed: drop",
+            r"unknown step 'quantise-tables'\. Did you mean 'quantize-tables'\? Allowed: codebook-tables",
         ),
         ([{"name": "prune-weight", "tau": 1}], r"unknown step 'prune-weight'\. Did you mean 'prune-weights'\?"),
         ([{"tau": 1}], "a step needs a name. Allowed: threshold-rows, "),

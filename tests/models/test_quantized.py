@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -17,13 +18,13 @@ from slimrank.models.quantized import (
 )
 from slimrank.tables.affine import Codes, fake_quantize
 from slimrank.tables.integer import dequantize_linear, quantize_linear
-from slimrank.tables.scaled import ScaledTable
+from slimrank.tables.scaled import Grid, ScaledTable
 
 
-def table_of(scale: list[float], bits: int, dim: int) -> ScaledTable:
+def table_of(scale: list[float], bits: Literal[2, 4, 8], dim: int) -> ScaledTable:
     """A table with a field a scale, one row each."""
     fields = len(scale)
-    return ScaledTable(torch.zeros(fields, dim), torch.tensor(scale), bits, torch.arange(fields))
+    return ScaledTable(torch.zeros(fields, dim), torch.tensor(scale), Grid(bits=bits), torch.arange(fields))
 
 
 def decibels(signal: Tensor, other: Tensor) -> float:

@@ -10,9 +10,9 @@ from slimrank.tables.affine import (
     dequantize,
     fake_quantize,
     quantize,
-    range_scale,
-    squared_error_scale,
+    round_stochastic,
 )
+from slimrank.tables.ranges import range_scale, squared_error_scale
 
 
 def test_codes_are_rounded_shifted_and_clipped() -> None:
@@ -30,7 +30,7 @@ def test_halves_go_to_the_even_code_as_in_onnx() -> None:
 def test_zero_is_exact_and_the_range_is_not_clipped(bits: int) -> None:
     codes = Codes.unsigned(bits)
     values = torch.linspace(-1.0, 0.7, 33)
-    scale = range_scale(values, codes)
+    scale = range_scale(values.unsqueeze(0), codes)[0]
     assert quantize(torch.zeros(1), scale, codes).item() == codes.zero_point
     error = (dequantize(quantize(values, scale, codes), scale, codes.zero_point) - values).abs().max()
     assert error <= scale / 2 + 1e-6
@@ -58,12 +58,13 @@ def test_searched_scale_is_never_worse_than_the_range() -> None:
     def error(scale: torch.Tensor) -> float:
         return float((dequantize(quantize(values, scale, codes), scale, codes.zero_point) - values).square().sum())
 
-    assert error(squared_error_scale(values, codes)) < 0.5 * error(range_scale(values, codes))
+    group = values.unsqueeze(0)
+    assert error(squared_error_scale(group, codes)[0]) < 0.5 * error(range_scale(group, codes)[0])
 
 
 def test_all_zero_values_get_a_usable_scale() -> None:
-    assert range_scale(torch.zeros(5), Codes.unsigned(8)).item() == 1.0
-    assert squared_error_scale(torch.zeros(5), Codes.unsigned(8)).item() > 0.0
+    assert range_scale(torch.zeros(1, 5), Codes.unsigned(8)).item() == 1.0
+    assert squared_error_scale(torch.zeros(1, 5), Codes.unsigned(8)).item() > 0.0
 
 
 def test_fake_quantisation_equals_there_and_back() -> None:
@@ -85,7 +86,22 @@ def test_gradients_are_those_of_lsq() -> None:
 
 
 def test_codes_on_one_side_of_zero_get_their_range_from_that_side() -> None:
-    values = torch.tensor([0.0, 2.0, 51.0])
+    values = torch.tensor([[0.0, 2.0, 51.0]])
     assert range_scale(values, Codes(0, 255, 0)).item() == pytest.approx(0.2)
     assert range_scale(-values, Codes(0, 255, 255)).item() == pytest.approx(0.2)
-    assert range_scale(torch.tensor([-1.0, 51.0]), Codes(0, 255, 0)).item() == pytest.approx(0.2)
+    assert range_scale(torch.tensor([[-1.0, 51.0]]), Codes(0, 255, 0)).item() == pytest.approx(0.2)
+
+
+def test_one_bit_has_two_values_of_opposite_sign() -> None:
+    codes = Codes.unsigned(1, midrise=True)
+    values = torch.tensor([-3.0, -0.1, 0.1, 3.0])
+    assert quantize(values, 2.0, codes).tolist() == [0, 0, 1, 1]
+    torch.testing.assert_close(fake_quantize(values, torch.tensor(2.0), codes), torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+
+
+def test_stochastic_rounding_is_unbiased() -> None:
+    torch.manual_seed(0)
+    values = torch.full((100_000,), 2.3)
+    rounded = round_stochastic(values)
+    assert set(rounded.unique().tolist()) == {2.0, 3.0}
+    assert rounded.mean().item() == pytest.approx(2.3, abs=5 * (0.3 * 0.7 / 100_000) ** 0.5)
