@@ -26,7 +26,7 @@ def test_every_linear_layer_is_replaced_and_named(make_model, context) -> None:
     assert record["skipped"] == []
 
 
-@pytest.mark.parametrize("name", sorted(entries("model")))
+@pytest.mark.parametrize("name", sorted(set(entries("model")) - {"gmf"}))
 @pytest.mark.parametrize("steps", [["quantize-dense"], [{"name": "quantize-tables", "bits": 8}, "quantize-dense"]])
 def test_scores_stay_close_in_every_architecture(name, steps, make_model, context) -> None:
     settings = {} if name == "logistic-regression" else {"embedding_dim": 8, "hidden": (32, 16)}

@@ -97,7 +97,7 @@ def test_a_step_is_a_config_a_mapping_or_a_name(make_model, context) -> None:
             r"unknown step 'quantise-tables'\. Did you mean 'quantize-tables'\? Allowed: codebook-tables",
         ),
         ([{"name": "prune-weight", "tau": 1}], r"unknown step 'prune-weight'\. Did you mean 'prune-weights'\?"),
-        ([{"tau": 1}], "a step needs a name. Allowed: threshold-rows, "),
+        ([{"tau": 1}], "a step needs a name. Allowed: codebook-tables, "),
         ([{"name": "threshold-rows", "mincount": 1}], r"unknown key 'mincount'\. Did you mean 'min_count'\? Allowed: "),
         ([{"name": "threshold-rows", "min_count": 0}], "min_count: Input should be greater than or equal to 1, got 0"),
     ],

@@ -36,7 +36,7 @@ def test_a_scale_for_every_row_fits_rows_of_any_size(bits: int) -> None:
     weight = rows(60) * torch.logspace(-3, 3, 60).unsqueeze(1)
     by_row = scaled(Scaled(bits=bits, scale="row"), weight, torch.tensor([0, 20]))
     noise = (by_row.pack()(torch.arange(60)) - weight).square().sum(dim=1) / weight.square().sum(dim=1)
-    assert (noise < {1: 0.6, 2: 0.3, 4: 0.02, 8: 1e-4}[bits]).all()
+    assert (noise < {1: 0.6, 2: 0.4, 4: 0.02, 8: 1e-4}[bits]).all()
     assert by_row.nbytes == by_row.pack().nbytes == 60 * 16 * bits // 8 + 2 * 60 + 4
 
 

@@ -46,7 +46,9 @@ def rank_that_keeps(energy: Tensor, share: float) -> int:
     >>> rank_that_keeps(torch.tensor([6.0, 3.0, 1.0]), share=0.9)
     2
     """
-    kept = energy.cumsum(0) / energy.sum().clamp(min=1e-300)
+    if not bool(energy.any()):
+        return 1
+    kept = energy.cumsum(0) / energy.sum()
     return min(int((kept < share - 1e-12).sum()) + 1, len(energy))
 
 
