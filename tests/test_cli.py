@@ -212,7 +212,7 @@ def test_the_module_ends_with_the_code_and_no_traceback(tmp_path: Path) -> None:
         ("[student]\nmodl = 'dnn'", ("unknown key 'student.modl'", "Did you mean 'model'?", "Allowed: fields, ")),
         ("steps = ['quantise-tables']", ("unknown step 'quantise-tables'", "Did you mean 'quantize-tables'?")),
         ("steps = [{name = 'prune-weights', sparsity = 1.5}]", ("sparsity", "less than 1", "got 1.5")),
-        ("steps = [{name = 'quantize-tables', bits = 3}]", ("bits", "2, 4 or 8", "got 3")),
+        ("steps = [{name = 'quantize-tables', bits = 3}]", ("bits", "1, 2, 4, 8 or 32", "got 3")),
         ("data = 'frapp'", ("unknown dataset 'frapp'", "Did you mean 'frappe'?", "Allowed: amazon-beauty")),
         ("name = [", ("not a TOML file",)),
         ("\xff\xfe", ("not a TOML file",)),

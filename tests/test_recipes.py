@@ -123,7 +123,7 @@ def test_the_first_teacher_is_the_one_of_the_own_seed(seed, of, teachers) -> Non
         ),
         (
             "steps = [{bits = 3, name = 'quantize-tables'}]",
-            "quantize-tables: bits: Input should be 2, 4 or 8, got 3",
+            "quantize-tables: bits: Input should be 1, 2, 4, 8 or 32, got 3",
         ),
         ("[teacher]\nmodel = 'dcnv3'", "unknown model 'dcnv3'. Did you mean 'dcnv2'? Allowed: dcnv2, deepfm, dlrm"),
         (
@@ -164,7 +164,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         (
             "r.py",
             "from slimrank.compression.quantize_tables import QuantizeTables\nQuantizeTables(bit=4)",
-            "unknown key 'bit'. Did you mean 'bits'? Allowed: bits, name, range, scale",
+            "unknown key 'bit'. Did you mean 'bits'? Allowed: bits, budget, learned, levels, name",
         ),
         ("r.py", "recipe = {}", "has no variable `recipe` that is a slimrank.Recipe"),
         ("r.py", None, "no such file"),

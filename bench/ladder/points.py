@@ -19,8 +19,10 @@ from slimrank.data.rows import Dataset, group_codes
 from slimrank.exporting.artifact import export
 from slimrank.files import read_json, write_json
 from slimrank.metrics import quality
-from slimrank.pipeline.run import STEPS, Run, slim_models
+from slimrank.pipeline.models import STEPS
+from slimrank.pipeline.run import slim_models
 from slimrank.pipeline.stages import key_of
+from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 
 RATIOS = (4, 8, 16, 32, 64, 128, 256)

@@ -27,7 +27,8 @@ from slimrank.data.rows import group_codes
 from slimrank.metrics import quality
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
-from slimrank.pipeline.run import MODEL, Run
+from slimrank.pipeline.models import MODEL
+from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 from slimrank.training.checkpoint import load_tensors
 from slimrank.training.examples import Examples, score

@@ -19,7 +19,8 @@ from slimrank.data import load_dataset
 from slimrank.files import only_here, read_json
 from slimrank.metrics import quality
 from slimrank.pipeline.plan import plan
-from slimrank.pipeline.run import STAGES, Run, run
+from slimrank.pipeline.run import STAGES, run
+from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 
 QUALITY = {"auc", "gauc", "logloss", "normalized_entropy", "pcoc"}

@@ -73,7 +73,7 @@ def test_other_data_is_another_study_and_tuples_are_lists(tmp_path: Path) -> Non
     [
         ({"steps.0.bit": 2}, "no 'bit' there. Did you mean 'bits'?"),
         ({"steps.7.bits": 2}, "no '7' there"),
-        ({"steps.0.bits": 3}, "bits: Input should be 2, 4 or 8, got 3"),
+        ({"steps.0.bits": 3}, "bits: Input should be 1, 2, 4, 8 or 32, got 3"),
         ({"studen.model": 2}, "no 'studen' there. Did you mean 'student'?"),
     ],
 )

@@ -21,6 +21,7 @@ PACKAGES = {
     "": ("numpy", "onnxruntime", "polars", "pydantic", "rich", "typer"),
     "train": (
         "altair",
+        "faiss-cpu",
         "onnx",
         "onnxscript",
         "optuna",

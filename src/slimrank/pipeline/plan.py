@@ -7,7 +7,7 @@ from pathlib import Path
 from slimrank.config import find, name_of
 from slimrank.models.architecture import build_model
 from slimrank.models.size import packed_bytes
-from slimrank.pipeline.run import Run
+from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 
 

@@ -29,7 +29,7 @@ from slimrank.tables.dense import Dense
 from slimrank.tables.remapped import check_rows
 from slimrank.tables.table import Table, gather_rows
 
-ROUNDS = 8  # of the alternation that fits shared rows and weights
+ROUNDS = 16  # of the alternation that fits shared rows and weights
 STORED = {8: torch.int8, 16: torch.int16}
 
 

@@ -1,0 +1,210 @@
+"""The models of a run: teacher, student and compressed one, each trained once and restored from its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimrank.compression.fields import field_importance, needed_fields
+from slimrank.compression.steps import compress
+from slimrank.config import Config
+from slimrank.files import read_json, write_json
+from slimrank.models.architecture import build_model
+from slimrank.models.layers import Ranker
+from slimrank.models.size import packed_bytes
+from slimrank.pipeline.stages import CHECKPOINT, stage
+from slimrank.pipeline.workspace import Run
+from slimrank.recipe import Student
+from slimrank.tables.embedding import FusedEmbedding
+from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
+from slimrank.training.examples import score
+from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit, hard_labels
+from slimrank.training.losses import Distillation
+from slimrank.training.progress import ShowProgress
+from slimrank.training.warm_start import start_table
+
+MODEL = "model.safetensors"
+LOGITS = "logits.safetensors"
+STEPS = "steps.json"
+FIELDS = "fields.json"
+HISTORY = "history.json"
+
+
+def train_teacher(run: Run, seed: int) -> str:
+    """Train the teacher of one seed, and store its logits of the train rows: they are the soft labels."""
+    config = run.recipe.teacher
+
+    def work(folder: Path) -> None:
+        model = build_model(config.model, run.layout, seed).to(run.device)
+        _fitted(run, model, config.training, folder, f"teacher, seed {seed}", seed)
+        save_tensors(folder / LOGITS, {"logit": torch.from_numpy(score(model, run.train))})
+        _store(model, folder)
+
+    inputs = {"data": run.dataset.fingerprint, "seed": seed, "teacher": _plain(config, exclude={"seeds"})}
+    return stage(run.teacher_folder(seed), inputs, work)
+
+
+def train_student(run: Run, seed: int, teachers: list[str]) -> str:
+    """Choose the student's fields and train it on the teachers' soft labels; without a student, nothing to do."""
+    student = run.recipe.student
+    if student is None:
+        return teachers[0]
+
+    def work(folder: Path) -> None:
+        ensemble = [_teacher(run, one) for one in run.recipe.teacher_seeds(seed)]
+        write_json(folder / FIELDS, _choose_fields(run, student, ensemble, seed))
+        model = _new_student(run, seed)
+        if student.warm_start:
+            start_table(model, ensemble, run.encoded.encoding.counts)
+        _fitted(run, model, student.training, folder, f"student, seed {seed}", seed, _soft_labels(run, seed))
+        _store(model, folder)
+
+    distilled = _plain(run.recipe.distillation)
+    inputs = {"teachers": teachers, "seed": seed, "student": _plain(student), "distillation": distilled}
+    return stage(run.seed_folder(seed) / "student", inputs, work)
+
+
+def _choose_fields(run: Run, student: Student, teachers: Sequence[Ranker], seed: int) -> dict[str, Any]:
+    """The fields that the student reads, and the importance of all of them where that was asked for."""
+    names = run.layout.names
+    if student.fields or not student.min_field_importance or not names:
+        return {"kept": list(student.fields or names), "importance": {}}
+    importance = field_importance(teachers, run.valid, seed)
+    return {"kept": list(needed_fields(importance, student.min_field_importance)), "importance": importance}
+
+
+def _new_student(run: Run, seed: int) -> Ranker:
+    """The untrained student, over the fields that were chosen."""
+    assert run.recipe.student is not None
+    kept = read_json(run.seed_folder(seed) / "student" / FIELDS)["kept"]
+    model = build_model(run.recipe.student.model, run.layout.only(kept), seed)
+    for module in model.modules():
+        if isinstance(module, FusedEmbedding):
+            module.reads = run.layout.columns_of(kept)
+    return model.to(run.device)
+
+
+def compress_model(run: Run, seed: int, before: str, teachers: list[str]) -> str:
+    """Compress the student (or the teacher) step by step, then retrain it with the quantisers in the loop."""
+    recipe = run.recipe
+
+    def work(folder: Path) -> None:
+        model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
+        write_json(folder / STEPS, _student_record(run, seed) + records)
+        if recipe.retraining is not None:
+            name, soft = f"retraining, seed {seed}", _soft_labels(run, seed)
+            _fitted(run, model, recipe.retraining, folder, name, seed, soft, hooks=[KeepZeros()])
+        _store(model, folder)
+
+    inputs = {
+        "before": before,
+        "teachers": teachers if recipe.distillation else [],
+        "steps": [_plain(step) for step in recipe.steps],
+        "retraining": _plain(recipe.retraining),
+        "distillation": _plain(recipe.distillation),
+    }
+    return stage(run.seed_folder(seed) / "slim", inputs, work)
+
+
+def _student_record(run: Run, seed: int) -> list[dict[str, Any]]:
+    """How the student itself came about, in the form of a step's record: what it reads and what it does without."""
+    if run.recipe.student is None:
+        return []
+    chosen = read_json(run.seed_folder(seed) / "student" / FIELDS)
+    importance = {name: f"; shuffled it costs {drop:.4f} of AUC" for name, drop in chosen["importance"].items()}
+    return [
+        {
+            "name": "distil",
+            "settings": _plain(run.recipe.student),
+            "touched": [f"{name}{importance.get(name, '')}" for name in chosen["kept"]],
+            "skipped": [
+                {"name": name, "reason": f"not read{importance.get(name, '')}"}
+                for name in run.layout.names
+                if name not in chosen["kept"]
+            ],
+            "bytes_before": packed_bytes(baseline(run, seed)),
+            "bytes_after": packed_bytes(uncompressed(run, seed)),
+            "facts": {},
+            "note": "",
+        }
+    ]
+
+
+def _fitted(
+    run: Run,
+    model: Ranker,
+    training: Training,
+    folder: Path,
+    name: str,
+    seed: int,
+    soft: Tensor | None = None,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Fit `model`, to soft labels where there are some, with progress shown and a checkpoint an epoch."""
+    objective = hard_labels
+    if soft is not None:
+        mix = run.recipe.distillation or Distillation()
+        objective = partial(distilled, mix=mix)
+    steps = training.epochs * ceil(len(run.train) / training.batch_size)
+    history = fit(
+        model,
+        run.train.with_teacher(soft),
+        run.valid,
+        training,
+        seed=seed,
+        objective=objective,
+        hooks=[Checkpoint(folder / CHECKPOINT), *hooks, ShowProgress(name, training.epochs, steps)],
+    )
+    write_json(folder / HISTORY, history)
+
+
+def _soft_labels(run: Run, seed: int) -> Tensor | None:
+    """The mean of the teachers' logits for every train row, or None where nothing is distilled."""
+    if run.recipe.distillation is None:
+        return None
+    folders = [run.teacher_folder(one) for one in run.recipe.teacher_seeds(seed)]
+    return torch.stack([load_tensors(folder / LOGITS)[0]["logit"] for folder in folders]).mean(dim=0)
+
+
+def _store(model: Ranker, folder: Path) -> None:
+    """Write the finished model."""
+    save_tensors(folder / MODEL, model.state_dict())
+
+
+def _teacher(run: Run, seed: int) -> Ranker:
+    """The trained teacher with that seed."""
+    return _restored(build_model(run.recipe.teacher.model, run.layout, seed), run.teacher_folder(seed), run)
+
+
+def baseline(run: Run, seed: int) -> Ranker:
+    """The teacher that the slim model of that seed is compared with."""
+    return _teacher(run, run.recipe.teacher_seeds(seed)[0])
+
+
+def uncompressed(run: Run, seed: int) -> Ranker:
+    """The trained student, or the teacher where there is no student."""
+    if run.recipe.student is None:
+        return baseline(run, seed)
+    return _restored(_new_student(run, seed), run.seed_folder(seed) / "student", run)
+
+
+def slim_model(run: Run, seed: int) -> Ranker:
+    """The compressed and retrained model: the steps give its shape (they are deterministic), the file its numbers."""
+    model, _ = compress(uncompressed(run, seed), run.recipe.steps, run.context(seed), in_place=True)
+    return _restored(model, run.seed_folder(seed) / "slim", run)
+
+
+def _restored(model: Ranker, folder: Path, run: Run) -> Ranker:
+    model.load_state_dict(load_tensors(folder / MODEL)[0])
+    return model.to(run.device)
+
+
+def _plain(config: Config | None, exclude: set[str] | None = None) -> dict[str, Any] | None:
+    """A config as plain data, for the key of a stage."""
+    return None if config is None else config.model_dump(mode="json", exclude=exclude)

@@ -1,0 +1,85 @@
+"""The directory of a run, its recipe and its data: what the stages of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from slimrank.compression.steps import Context, unsorted_fields
+from slimrank.config import InputError, nearest
+from slimrank.data import load_dataset
+from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
+from slimrank.recipe import Recipe
+from slimrank.tables.embedding import Layout
+from slimrank.training.examples import Examples, training_device
+
+
+@dataclass
+class Run:
+    """One recipe in one directory, and its data, read when first needed."""
+
+    recipe: Recipe
+    folder: Path
+    data: Path | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The recipe's dataset."""
+        return load_dataset(self.recipe.data, self.data)
+
+    @cached_property
+    def encoded(self) -> EncodedDataset:
+        """The dataset as arrays."""
+        return encode_dataset(self.dataset)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The models' columns."""
+        return Layout.of(self.encoded.encoding)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models are trained."""
+        return training_device()
+
+    def check(self) -> None:
+        """Raises `InputError` where the data is unfit or does not have what the recipe names; writes nothing."""
+        layout = self.layout
+        if not layout.names and not layout.numbers:
+            raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")
+        for name in self.recipe.student.fields if self.recipe.student is not None else ():
+            if name not in layout.names:
+                raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
+
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The same directory and data, which is not read again, with another recipe on that data."""
+        other = Run(recipe, self.folder, self.data)
+        shared = ("dataset", "encoded", "layout", "device", "train", "valid")
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        return other
+
+    @cached_property
+    def train(self) -> Examples:
+        """Rows to fit on."""
+        return Examples.of(self.encoded.train, self.device)
+
+    @cached_property
+    def valid(self) -> Examples:
+        """Rows to choose on."""
+        return Examples.of(self.encoded.valid, self.device)
+
+    def context(self, seed: int) -> Context:
+        """What the steps of one seed may look at."""
+        encoding = self.encoded.encoding
+        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding))
+
+    def teacher_folder(self, seed: int) -> Path:
+        """Where the teacher of that seed is."""
+        return self.folder / f"teacher-{seed}"
+
+    def seed_folder(self, seed: int) -> Path:
+        """Where what belongs to one seed of the recipe is."""
+        return self.folder / f"seed-{seed}"
