@@ -24,7 +24,7 @@ from bench.ladder.page import write_page
 from bench.ladder.points import ladder
 from bench.lookups import lookups
 from bench.movielens import movielens
-from bench.quantize_table import quantize_table
+from bench.post_training import post_training
 from bench.throughput import CASES, throughput
 from slimrank.config import InputError, nearest
 from slimrank.evaluation.machine import machine
@@ -48,9 +48,9 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         )
         for case in CASES
     },
-    "quantize-table": (
-        lambda options: quantize_table(threads=options.threads),
-        "int8 and int4 of a 10,000,000 x 16 table: seconds and memory",
+    "post-training": (
+        lambda options: post_training(threads=options.threads),
+        "every kind applied to a 10,000,000 x 16 table: seconds and memory",
     ),
     **{
         f"ladder-{name}": (

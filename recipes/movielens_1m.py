@@ -1,11 +1,12 @@
-"""MovieLens-1M as implicit feedback: a matrix factorisation, its vectors in 16 numbers of 2 bits or so.
+"""MovieLens-1M as implicit feedback: a matrix factorisation, its vectors in 16 numbers of 4 bits.
 
     slimrank run recipes/movielens_1m.py --data DIRECTORY      (the directory that holds ml-1m-sasrec/)
 
 The last film of a user is the test, the one before it the validation. Chosen on the validation split alone.
 """
 
-from slimrank.compression.mix_bits import MixBits
+from slimrank.compression.quantize_tables import QuantizeTables
+from slimrank.compression.reduce_dimensions import ReduceDimensions
 from slimrank.data.datasets.movielens_1m import MovieLens1M
 from slimrank.models.gmf import GMF
 from slimrank.recipe import Distillation, Recipe, Teacher
@@ -21,8 +22,8 @@ recipe = Recipe(
     ),
     student=None,
     distillation=Distillation(soft_weight=0.5),
-    steps=(MixBits(budget=72_000),),
-    retraining=Training(epochs=3, batch_size=8192, learning_rate=5e-3, l2=0.02, patience=0),
+    steps=(ReduceDimensions(rank=16), QuantizeTables(bits=4)),
+    retraining=Training(epochs=3, batch_size=8192, learning_rate=5e-3, l2=0.005, patience=0),
 )
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 Steps = list[dict[str, Any] | str]
 FRAPPE_GRAPH, GMF_GRAPH = 3400, 2600  # bytes of nodes, names and constants, which a budget of packed bytes leaves out
 STUDENTS = {64: (8, (32, 16)), 128: (8, (32, 16)), 256: (4, (16, 8))}  # dimension and neurons; (16, (64, 32)) before
+GMF_RANKS = {32: 12, 64: 8, 128: 8, 256: 4}  # of what is shortened first; 16 before
 LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in floats
 
 
@@ -101,13 +102,14 @@ def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
 
 def _gmf_steps(times: int, budget: int) -> dict[str, Steps]:
     """By kind, the steps to a matrix factorisation of at most `budget` packed bytes."""
-    shorter: dict[str, Any] = {"name": "reduce-dimensions", "rank": 16 if times <= 32 else 8, "fold": False}
+    shorter: dict[str, Any] = {"name": "reduce-dimensions", "rank": GMF_RANKS.get(times, 16), "fold": False}
     return {
         "scaled": [within("quantize-tables", budget)],
         "mixed": [within("mix-bits", budget)],
         "codebook": [within("codebook-tables", budget)],
         "low-rank, scaled": [shorter, within("quantize-tables", budget)],
         "low-rank, mixed": [shorter, within("mix-bits", budget)],
+        "low-rank, codebook": [shorter, within("codebook-tables", budget)],
         "hashed, weighted": [within("hash-tables", budget)],
         "hashed, clustered": [within("hash-tables", budget, method="clustered", chunks=4)],
         "hashed, plain fp32": [within("hash-tables", budget, method="plain")],
