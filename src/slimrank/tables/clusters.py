@@ -5,15 +5,19 @@ Left out: what centres are used for; codebooks and clustered tables do that.
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from slimrank.config import InputError
 
 PER_CENTRE = 256  # vectors looked at for every centre, as faiss advises
+FLAT = 1024  # centres above this are found and searched in two levels: time grows with their square root
+PER_CENTRE_OF_MANY, ROUNDS_OF_MANY, PROBES = 64, 8, 4
 ROUNDS = 20
 CHUNK = 1 << 20  # vectors assigned at a time
 
@@ -21,19 +25,45 @@ CHUNK = 1 << 20  # vectors assigned at a time
 def centres(vectors: Tensor, count: int, weights: Tensor | None = None, seed: int = 0) -> Tensor:
     """`count` centres [count, dim] of `vectors` [n, dim] with the least weighted squared error that k-means finds.
 
-    Where there are at most `count` distinct vectors these are the centres, exactly, and the rest are 0. Of more than
-    `PER_CENTRE` vectors a centre, as many are drawn, by their `weights` [n].
+    Where there are at most `count` distinct vectors among those looked at, these are the centres, exactly, and the
+    rest are 0. Of more than `PER_CENTRE` vectors a centre, as many are drawn, by their `weights` [n]. More than `FLAT`
+    centres are shared out among a few large clusters by their vectors, and each finds its own.
     """
-    sample, weights = _sampled(vectors.detach().cpu().float(), weights, count * PER_CENTRE, seed)
-    distinct = torch.unique(sample, dim=0)
-    if len(distinct) <= count and len(sample) == len(vectors):
-        return torch.cat([distinct, distinct.new_zeros(count - len(distinct), vectors.shape[1])])
+    most = count * (PER_CENTRE if count <= FLAT else PER_CENTRE_OF_MANY)
+    sample, weights = _sampled(vectors.detach().cpu().float(), weights, most, seed)
+    return _found(sample, count, weights, seed, ROUNDS)
+
+
+def _found(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds: int) -> Tensor:
+    """The distinct vectors of `sample` where they are few enough, or else what k-means finds."""
+    if len(torch.unique(sample[: 4 * count], dim=0)) <= count:
+        distinct = torch.unique(sample, dim=0)
+        if len(distinct) <= count:
+            return torch.cat([distinct, distinct.new_zeros(count - len(distinct), sample.shape[1])])
+    return _flat(sample, count, weights, seed, rounds) if count <= FLAT else _two_levels(sample, count, weights, seed)
+
+
+def _two_levels(sample: Tensor, count: int, weights: Tensor | None, seed: int) -> Tensor:
+    """Centres of the clusters around a few centres, as many for each as it has of the vectors: [count, dim]."""
+    place = nearest(sample, _flat(sample, isqrt(count), weights, seed, ROUNDS))
+    order, ends = place.argsort(stable=True), place.bincount(minlength=isqrt(count)).cumsum(0)
+    shares = (ends * count // len(sample)).diff(prepend=ends[:1] * 0).tolist()
+    parts = []
+    for rows, share in zip(order.tensor_split(ends[:-1]), shares, strict=True):
+        if share:
+            mass = None if weights is None else weights[rows]
+            parts.append(_found(sample[rows], share, mass, seed, ROUNDS_OF_MANY))
+    return torch.cat(parts)
+
+
+def _flat(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds: int) -> Tensor:
+    """k-means of the whole `sample`."""
     faiss = load_faiss()
     with _one_thread(faiss):
         means = faiss.Kmeans(
-            vectors.shape[1],
+            sample.shape[1],
             count,
-            niter=ROUNDS,
+            niter=rounds,
             seed=seed + 1,
             min_points_per_centroid=1,
             max_points_per_centroid=2 * PER_CENTRE,
@@ -43,13 +73,34 @@ def centres(vectors: Tensor, count: int, weights: Tensor | None = None, seed: in
 
 
 def nearest(vectors: Tensor, found: Tensor) -> Tensor:
-    """The place of the nearest of the centres `found` [k, dim] for each of `vectors` [n, dim]: [n] int64."""
+    """The place of the nearest of the centres `found` [k, dim] for each of `vectors` [n, dim]: [n] int64.
+
+    Of more than `FLAT` centres, the nearest of those in the `PROBES` closest cells of an inverted file.
+    """
+    values = np.ascontiguousarray(found.detach().cpu().numpy(), dtype=np.float32)
+    index = _index(values)
     places = torch.empty(len(vectors), dtype=torch.int64)
-    half = found.square().sum(dim=1) / 2
-    for start in range(0, len(vectors), CHUNK // 8):
-        part = vectors[start : start + CHUNK // 8].detach().cpu().float()
-        places[start : start + len(part)] = torch.addmm(half, part, found.T, alpha=-1.0).argmin(dim=1)
+    for start in range(0, len(vectors), CHUNK):
+        part = vectors[start : start + CHUNK].detach().cpu().float().contiguous()
+        places[start : start + len(part)] = torch.from_numpy(index.search(part.numpy(), 1)[1][:, 0])
     return places
+
+
+def _index(values: NDArray[np.float32]) -> Any:
+    """An index of faiss over centres: all of them, or an inverted file where they are many."""
+    faiss = load_faiss()
+    count, dim = values.shape
+    flat = faiss.IndexFlatL2(dim)
+    if count <= FLAT:
+        flat.add(values)
+        return flat
+    with _one_thread(faiss):
+        index = faiss.IndexIVFFlat(flat, dim, isqrt(count), faiss.METRIC_L2)
+        index.cp.min_points_per_centroid = 1
+        index.train(values)
+        index.add(values)
+    index.nprobe = PROBES
+    return index
 
 
 def _sampled(vectors: Tensor, weights: Tensor | None, most: int, seed: int) -> tuple[Tensor, Tensor | None]:
