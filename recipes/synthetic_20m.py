@@ -1,4 +1,4 @@
-"""Made clicks over 20 million ids of power-law frequency, whose best possible AUC is known: a table of 640 MB made small.
+"""Made clicks over 20 million ids of power-law frequency, best possible AUC known: a table of 640 MB made small.
 
     slimrank run recipes/synthetic_20m.py
 
@@ -19,16 +19,12 @@ recipe = Recipe(
     seeds=(1, 2, 3),
     teacher=Teacher(
         model=DNN(embedding_dim=8, hidden=(64, 32)),
-        training=Training(
-            epochs=2, batch_size=4096, learning_rate=2e-3, sparse_learning_rate=0.1, l2=3e-3, patience=0
-        ),
+        training=Training(epochs=2, batch_size=4096, learning_rate=2e-3, sparse_learning_rate=0.1, l2=3e-3, patience=0),
     ),
     student=None,
     distillation=Distillation(soft_weight=0.5),
     steps=(ThresholdRows(min_count=2), QuantizeTables(bits=4), QuantizeDense()),
-    retraining=Training(
-        epochs=1, batch_size=4096, learning_rate=1e-3, sparse_learning_rate=0.03, l2=3e-3, patience=0
-    ),
+    retraining=Training(epochs=1, batch_size=4096, learning_rate=1e-3, sparse_learning_rate=0.03, l2=3e-3, patience=0),
 )
 
 if __name__ == "__main__":

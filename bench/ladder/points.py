@@ -19,7 +19,6 @@ from slimrank.data.rows import Dataset, group_codes
 from slimrank.exporting.artifact import export
 from slimrank.files import read_json, write_json
 from slimrank.metrics import quality
-from slimrank.pipeline.models import STEPS
 from slimrank.pipeline.run import slim_models
 from slimrank.pipeline.stages import key_of
 from slimrank.pipeline.workspace import Run
@@ -124,9 +123,9 @@ def _cached(work: Run, name: str) -> dict[str, Any]:
 def _measured(work: Run, folder: Path) -> dict[str, Any]:
     """Make the artifact of every seed in `folder`, and score it on the test rows: means over seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    sizes, scored = [], []
-    for seed, model in slim_models(work).items():
-        path = folder / f"seed-{seed}"
+    sizes, scored, steps = [], [], list[Any]()
+    for seed, model, records in slim_models(work):
+        path, steps = folder / f"seed-{seed}", steps or records
         export(model.cpu().eval(), work.encoded.encoding, path)
         sizes.append(graph_bytes(path))
         scored.append(score_artifact(path, work.dataset))
@@ -135,7 +134,7 @@ def _measured(work: Run, folder: Path) -> dict[str, Any]:
         "bytes_by_seed": sizes,
         **{name: fmean(one[name] for one in scored) for name in scored[0]},
         "auc_by_seed": [one["auc"] for one in scored],
-        "steps": read_json(work.seed_folder(work.recipe.seeds[0]) / "slim" / STEPS),
+        "steps": steps,
         "recipe": work.recipe.model_dump(mode="json"),
     }
 

@@ -41,13 +41,13 @@ def test_packed_layer_from_arithmetic() -> None:
         torch.tensor([[1.0, -0.5]]), torch.tensor([0.2]), ActivationQuantizer(torch.tensor(0.1), 10)
     )
     packed = layer.pack()
-    t = 1.0 * 0.1 / 127
+    t = 1.0 * 0.1 / 64
     assert packed.scale.item() == pytest.approx(t)
-    assert packed.weight.tolist() == [[127, -64]]  # -63.5, halves to even
-    assert packed.bias.item() == round(0.2 / t) - 10 * (127 - 64)
+    assert packed.weight.tolist() == [[64, -32]]
+    assert packed.bias.item() == round(0.2 / t) - 10 * (64 - 32)
     assert packed.step.item() == pytest.approx(0.1)
     codes = [10 + 3, 10 - 2]  # of 0.3 and -0.2
-    expected = t * (127 * codes[0] - 64 * codes[1] + packed.bias.item())
+    expected = t * (64 * codes[0] - 32 * codes[1] + packed.bias.item())
     assert packed(torch.tensor([[0.3, -0.2]])).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_rows_of_zeros_and_extreme_biases_pack() -> None:
 
 
 def test_output_scales_hold_weights_and_bias() -> None:
-    folded, bias = torch.tensor([[1.27, 0.0]]), torch.tensor([2.0**24])
+    folded, bias = torch.tensor([[0.64, 0.0]]), torch.tensor([2.0**24])
     assert output_scales(folded, None).item() == pytest.approx(0.01)
     assert output_scales(folded, bias).item() == 1.0
 

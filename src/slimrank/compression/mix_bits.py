@@ -28,7 +28,7 @@ from slimrank.tables.scaled import check_rows
 from slimrank.tables.table import Table
 
 # Ends of bands, as shares of a field's rows: finer where few rows take most of the lookups.
-CUTS = (*(2.0**-n for n in range(8, 3, -1)), *(n / 16 for n in range(2, 16, 2)))
+CUTS = (*(2.0**-n for n in range(12, 3, -1)), *(n / 16 for n in range(2, 16, 2)))
 FEWEST = 16  # rows of a band: the places of a smaller one would take more than it saves
 NEVER = 0.5  # how often a row that training never met counts as met
 SAMPLE = 1 << 16  # values of a band on which its errors are measured
@@ -66,11 +66,7 @@ def mix_bits(model: Ranker, config: MixBits, context: Context) -> Ranker:
     """
     parts = [part for part in find_parts(model, config, context) if _takes(part, config, context)]
     measured = {owner: sensitivity(model, owner, context) for owner in {part.owner for part in parts}}
-    bands = [
-        band
-        for part in parts
-        for band in bands_of(part, config, _own(part, model, measured[part.owner]), context.unsorted)
-    ]
+    bands = [band for part in parts for band in bands_of(part, config, _own(part, model, measured[part.owner]))]
     left = left_for(model, parts, config.budget, context)
     chosen = choose(bands, left, int(config.budget)) if bands else []
     made: dict[Part, Table] = {}
@@ -118,16 +114,18 @@ def row_counts(part: Part) -> Tensor | None:
     return None if part.counts is None else part.counts.to(part.table.weight.device).clamp(min=NEVER)
 
 
-def bands_of(part: Part, config: MixBits, measured: Sensitivity, unsorted: frozenset[str]) -> list[Band]:
-    """The bands of all fields of `part`, each with its options."""
+def bands_of(part: Part, config: MixBits, measured: Sensitivity) -> list[Band]:
+    """The bands of all fields of `part`, each with its options.
+
+    Bands of ids in no order of frequency are as right, and gain the less the less the order tells.
+    """
     counts = row_counts(part)
     counts = measured.lookups.clamp(min=NEVER) if counts is None else counts
     overall = measured.of(0, part.table.num_rows, 0.0)
     bands = []
     for field, (first, last) in enumerate(part.table.bounds()):
         pool = measured.of(first, last, overall)
-        by_frequency = part.counts is not None and part.fields[field] not in unsorted
-        for start, stop in pairwise(cuts(first, last) if by_frequency else [first, last]):
+        for start, stop in pairwise([first, last] if part.counts is None else cuts(first, last)):
             # The average of a sequence adds its padding, which therefore has to be exactly 0.
             exact = start == first and part.reserved[field] > 1
             widths = [w for w in _packable(part.table.dim, config.widths) if not exact or w > 2] or [8]

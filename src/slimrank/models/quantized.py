@@ -2,12 +2,13 @@
 
 With input codes k = clip(round(x / s) + z, 0, 255), s and z scalars or one per input column, a layer y = W x + b is
 
-    y = t * (Q (k - z) + b / t) = t * (Q k + c),    Q = clip(round(W diag(s) / t), -127, 127),    c = round(b / t) - Q z
+    y = t * (Q (k - z) + b / t) = t * (Q k + c),    Q = clip(round(W diag(s) / t), -64, 64),    c = round(b / t) - Q z
 
-with t, one per output, the largest |W diag(s)| over 127. So the scales of the inputs are folded into the weights and
+with t, one per output, the largest |W diag(s)| over 64. So the scales of the inputs are folded into the weights and
 their zero points into the bias, both without error, and a runtime multiplies unsigned bytes by signed bytes, whatever
 table or activation they come from. Unsigned times signed because only that pair is fast on x86-64 (S8S8 and U8
-weights are not). Jacob et al. 2018, arXiv 1712.05877. Left out: choosing which layers; that is a step's work.
+weights are not); 64 because up to there no processor overflows (`WEIGHT_CODES`). Jacob et al. 2018, arXiv 1712.05877.
+Left out: choosing which layers; that is a step's work.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class QuantizedLinear(nn.Module):
 def output_scales(folded: Tensor, bias: Tensor | None) -> Tensor:
     """t [out], the value of one product of codes: from W diag(s) [out, in] and the bias that has to fit as well.
 
-    >>> output_scales(torch.tensor([[127.0, -254.0], [0.0, 0.0]]), None)
+    >>> output_scales(torch.tensor([[64.0, -128.0], [0.0, 0.0]]), None)
     tensor([2., 1.])
     """
     scale = folded.abs().amax(dim=1) / WEIGHT_CODES.high

@@ -95,11 +95,8 @@ def compress_model(run: Run, seed: int, before: str, teachers: list[str]) -> str
     recipe = run.recipe
 
     def work(folder: Path) -> None:
-        model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
-        write_json(folder / STEPS, _student_record(run, seed) + records)
-        if recipe.retraining is not None:
-            name, soft = f"retraining, seed {seed}", _soft_labels(run, seed)
-            _fitted(run, model, recipe.retraining, folder, name, seed, soft, hooks=[KeepZeros()])
+        model, records = compressed(run, seed, folder)
+        write_json(folder / STEPS, records)
         _store(model, folder)
 
     inputs = {
@@ -110,6 +107,16 @@ def compress_model(run: Run, seed: int, before: str, teachers: list[str]) -> str
         "distillation": _plain(recipe.distillation),
     }
     return stage(run.seed_folder(seed) / "slim", inputs, work)
+
+
+def compressed(run: Run, seed: int, folder: Path) -> tuple[Ranker, list[dict[str, Any]]]:
+    """The compressed and retrained model, and the record of its steps; `folder` is for checkpoints and history."""
+    recipe = run.recipe
+    model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
+    if recipe.retraining is not None:
+        name, soft = f"retraining, seed {seed}", _soft_labels(run, seed)
+        _fitted(run, model, recipe.retraining, folder, name, seed, soft, hooks=[KeepZeros()])
+    return model, _student_record(run, seed) + records
 
 
 def _student_record(run: Run, seed: int) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ A run is a directory. Each stage writes its own part of it and reads the parts b
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from slimrank.pipeline.models import (
     STEPS,
     baseline,
     compress_model,
+    compressed,
     slim_model,
     train_student,
     train_teacher,
@@ -67,8 +69,8 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
         return _run_stages(this, until)
 
 
-def slim_models(run: Run) -> dict[int, Ranker]:
-    """Train, distil, compress and retrain as the recipe says: the slim model of every seed, its artifact not written.
+def slim_models(run: Run) -> Iterator[tuple[int, Ranker, list[dict[str, Any]]]]:
+    """Seed by seed the slim model as the recipe says, and the record of its steps; teachers and students stay stored.
 
     Raises:
         InputError: as `run` does.
@@ -77,8 +79,11 @@ def slim_models(run: Run) -> dict[int, Ranker]:
     with only_here(run.folder):
         clear_partial(run.folder)
         _start(run)
-        _run_stages(run, "compress")
-        return {seed: slim_model(run, seed) for seed in run.recipe.seeds}
+        for seed in run.recipe.seeds:
+            train_student(run, seed, [train_teacher(run, one) for one in run.recipe.teacher_seeds(seed)])
+            with tempfile.TemporaryDirectory() as folder:
+                model, records = compressed(run, seed, Path(folder))
+            yield seed, model, records
 
 
 def _start(run: Run) -> None:
