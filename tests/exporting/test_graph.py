@@ -10,6 +10,7 @@ from torch import nn
 
 from slimrank.exporting.checks import check_graph
 from slimrank.exporting.graph import build_graph, trace, write_graph
+from slimrank.models.quantized import ActivationQuantizer, QuantizedLinear
 
 
 def decibels(signal: np.ndarray, other: np.ndarray) -> float:
@@ -32,6 +33,25 @@ def test_scores_are_those_of_torch(bits, numbers, unpack_limit, network, scores,
         found = scores(tmp_path / "model.onnx", ids, extra)
         assert found.shape == (rows,)
         assert decibels(expected, found) > 80
+
+
+@pytest.mark.parametrize("outputs", [1, 16, 300])
+def test_the_largest_products_of_bytes_do_not_overflow(outputs: int, scores, tmp_path) -> None:
+    """Weights and inputs at their bounds: with AVX2 and no VNNI two of the products are added in 16 bits."""
+
+    class Bounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = QuantizedLinear(
+                torch.ones(outputs, 64), None, ActivationQuantizer(torch.tensor(0.1), 0)
+            ).pack()
+
+        def forward(self, ids: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+            return self.layer(numbers).mean(dim=1) + ids.to(torch.float32).sum(dim=1)
+
+    write_graph(build_graph(Bounds().eval(), 1, 64), tmp_path / "model.onnx")
+    found = scores(tmp_path / "model.onnx", torch.zeros(5, 1, dtype=torch.int32), torch.full((5, 64), 25.5))
+    np.testing.assert_allclose(found, 64 * 25.5, rtol=1e-5)
 
 
 def test_codes_feed_the_first_layer_and_no_float_is_left(network, tmp_path) -> None:
