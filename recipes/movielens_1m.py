@@ -23,7 +23,7 @@ recipe = Recipe(
     student=None,
     distillation=Distillation(soft_weight=0.5),
     steps=(ReduceDimensions(rank=16), QuantizeTables(bits=4)),
-    retraining=Training(epochs=3, batch_size=8192, learning_rate=5e-3, l2=0.005, patience=0),
+    retraining=Training(epochs=1, batch_size=8192, learning_rate=5e-3, l2=0.005, patience=0),
 )
 
 if __name__ == "__main__":

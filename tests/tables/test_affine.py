@@ -105,3 +105,23 @@ def test_stochastic_rounding_is_unbiased() -> None:
     rounded = round_stochastic(values)
     assert set(rounded.unique().tolist()) == {2.0, 3.0}
     assert rounded.mean().item() == pytest.approx(2.3, abs=5 * (0.3 * 0.7 / 100_000) ** 0.5)
+
+
+@pytest.mark.parametrize("codes", [Codes.unsigned(2), Codes.unsigned(1, midrise=True), Codes(0, 255, 3)])
+def test_gradients_are_those_of_the_formula_written_out(codes: Codes) -> None:
+    """torch's own gradients of clamp, round (straight through) and the products, for scales that broadcast."""
+    draw = torch.Generator().manual_seed(2)
+    values, weight = torch.randn(40, 6, generator=draw), torch.randn(40, 6, generator=draw)
+    found = []
+    for written_out in (False, True):
+        x = values.clone().requires_grad_()
+        scale = torch.linspace(0.1, 0.9, 40).unsqueeze(1).requires_grad_()
+        if written_out:
+            steps = (x / scale).clamp(-codes.negative, codes.positive) + codes.fraction
+            rounded = (steps + (steps.round() - steps).detach() - codes.fraction) * scale
+        else:
+            rounded = fake_quantize(x, scale, codes)
+        (rounded * weight).sum().backward()
+        found.append((rounded, x.grad, scale.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

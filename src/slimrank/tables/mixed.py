@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import Config, InputError, register
-from slimrank.tables.affine import Codes, quantize, round_through
+from slimrank.tables.affine import Codes, on_grid, quantize, round_through
 from slimrank.tables.by_row import band_of, by_row
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, unpack_bytes
@@ -153,8 +153,7 @@ class MixedTable(Table):
     def _rounded(self, vectors: Tensor, band: Tensor) -> Tensor:
         """`vectors` [..., dim] as the widths of their `band` [..., 1] hold them, straight through."""
         scale, fraction = self.scale[band], self.fraction[band]
-        steps = (vectors / scale).clamp(-self.negative[band], self.positive[band])
-        values = (round_through(steps + fraction) - fraction) * scale
+        values = on_grid(vectors, scale, self.negative[band], self.positive[band], fraction)
         for bits, dtype in FLOATS.items():
             if bits in self.bands.bits:
                 most = torch.finfo(dtype).max
