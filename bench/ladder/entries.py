@@ -21,9 +21,10 @@ from slimrank.recipe import Recipe, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 Steps = list[dict[str, Any] | str]
-FRAPPE_GRAPH, GMF_GRAPH = 3400, 2600  # bytes of nodes, names and constants, which a budget of packed bytes leaves out
+FRAPPE_GRAPH, GMF_GRAPH, SYNTHETIC_GRAPH = 3400, 2600, 6000  # bytes of nodes, names and constants: not in a budget
 STUDENTS = {64: (8, (32, 16)), 128: (8, (32, 16)), 256: (4, (16, 8))}  # dimension and neurons; (16, (64, 32)) before
 GMF_RANKS = {32: 12, 64: 8, 128: 8, 256: 4}  # of what is shortened first; 16 before
+MET_OFTEN = {16: (1, 8), 32: (1, 4), 64: (2, 4), 128: (4, 4)}  # times and bits of ids that keep a row
 LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in floats
 
 
@@ -43,6 +44,12 @@ def beauty() -> Problem:
     """The matrix factorisation of `recipes/beauty.py`."""
     recipe = read_recipe(RECIPES / "beauty.py")
     return Problem("Amazon Beauty, matrix factorisation", recipe, partial(_gmf_entries, recipe), peer_points)
+
+
+def synthetic() -> Problem:
+    """The network of `recipes/synthetic_20m.py`; post-training, as most of its ids are never met again."""
+    recipe = read_recipe(RECIPES / "synthetic_20m.py")
+    return Problem("Synthetic, 20 million ids of power-law frequency", recipe, partial(_synthetic_entries, recipe))
 
 
 def within(name: str, budget: int, **settings: Any) -> dict[str, Any]:
@@ -116,9 +123,39 @@ def _gmf_steps(times: int, budget: int) -> dict[str, Steps]:
     }
 
 
+def _synthetic_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
+    entries = []
+    for times in RATIOS:
+        steps = _synthetic_steps(teacher_bytes // times - SYNTHETIC_GRAPH)
+        if times in MET_OFTEN:
+            count, bits = MET_OFTEN[times]
+            rare = {"name": "threshold-rows", "min_count": count}
+            steps["stack: thresholded, scaled"] = [rare, {"name": "quantize-tables", "bits": bits}]
+        entries += [Entry(kind, times, _changed(base, each, retraining=None)) for kind, each in steps.items()]
+    return entries
+
+
+def _synthetic_steps(budget: int) -> dict[str, Steps]:
+    """By kind, the steps to a model of at most `budget` packed bytes."""
+    return {
+        "scaled": [within("quantize-tables", budget)],
+        "mixed": [within("mix-bits", budget)],
+        "codebook": [within("codebook-tables", budget)],
+        "low-rank, mixed": [{"name": "reduce-dimensions", "rank": 4, "fold": False}, within("mix-bits", budget)],
+        "hashed, weighted": [within("hash-tables", budget)],
+        "hashed, clustered": [within("hash-tables", budget, method="clustered", chunks=2)],
+        "hashed, plain fp32": [within("hash-tables", budget, method="plain")],
+    }
+
+
 def _changed(base: Recipe, steps: Steps, **changes: Any) -> Recipe:
     """`base` with other steps, and perhaps another student or no retraining."""
     return base.model_copy(update={"steps": tuple(as_config("step", step) for step in steps), **changes})
 
 
-LADDERS: dict[str, Callable[[], Problem]] = {"frappe": frappe, "movielens-1m": movielens_1m, "beauty": beauty}
+LADDERS: dict[str, Callable[[], Problem]] = {
+    "frappe": frappe,
+    "movielens-1m": movielens_1m,
+    "beauty": beauty,
+    "synthetic": synthetic,
+}
