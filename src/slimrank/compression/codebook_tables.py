@@ -22,7 +22,7 @@ from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
 from slimrank.tables.embedding import Layout
 from slimrank.tables.table import Table
 
-SAMPLE = 1 << 13  # rows on which the error of a coding is measured
+SAMPLE = 1 << 12  # rows on which the error of a coding is measured
 BITS: tuple[Literal[2, 4, 8], ...] = (8, 4, 2)
 PARTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -87,7 +87,7 @@ def _chosen(
 ) -> dict[Part, Coding]:
     """The coding of every field with which the weighted squared error is least; fields that stay are left out."""
     left = left_for(model, parts, budget, context)
-    options = [_options(part, config) for part in parts]
+    options = [_options(part, config, left) for part in parts]
     chosen = allocate([[option for _, option in own] for own in options], budget, fixed=budget - left)
     kept = {part: own[place][0] for part, own, place in zip(parts, options, chosen, strict=True)}
     for part in (part for part, coding in kept.items() if coding is None):
@@ -95,8 +95,11 @@ def _chosen(
     return {part: coding for part, coding in kept.items() if coding is not None}
 
 
-def _options(part: Part, config: CodebookTables) -> list[tuple[Coding | None, Option]]:
-    """The rows as they are, and every coding that is smaller, with its error on a sample of the rows."""
+def _options(part: Part, config: CodebookTables, left: int) -> list[tuple[Coding | None, Option]]:
+    """The rows as they are, and every coding that is smaller, with its error on a sample of the rows.
+
+    Codings of more than `left` bytes are none, but for the smallest, from which the least possible budget follows.
+    """
     table = part.table
     found: list[tuple[Coding | None, Option]] = [(None, Option(table.nbytes, 0.0))]
     stride = max(1, table.num_rows // SAMPLE)
@@ -104,10 +107,17 @@ def _options(part: Part, config: CodebookTables) -> list[tuple[Coding | None, Op
     counts = torch.ones(table.num_rows) if part.counts is None else part.counts.clamp(min=0.5)
     some = counts[::stride]
     share = float(counts.sum() / some.sum())
-    for parts, bits in product(PARTS, BITS):
-        coding = Coding(parts=parts, bits=bits, entry_bits=config.entry_bits)
-        size = code_bytes(table.num_rows, len(table.starts), table.dim, coding)
-        if table.dim % parts or parts * bits % 8 or size >= table.nbytes or not bool(torch.isfinite(rows).all()):
+    if not bool(torch.isfinite(rows).all()):
+        return found
+    codings = [
+        Coding(parts=parts, bits=bits, entry_bits=config.entry_bits)
+        for parts, bits in product(PARTS, BITS)
+        if table.dim % parts == 0 and parts * bits % 8 == 0
+    ]
+    sizes = [code_bytes(table.num_rows, len(table.starts), table.dim, coding) for coding in codings]
+    most = min(max(left, min(sizes, default=0)), table.nbytes - 1)
+    for coding, size in zip(codings, sizes, strict=True):
+        if size > most:
             continue
         made = codebook(coding, rows, None, some)
         error = ((made.rows(0, len(rows)) - rows).square().sum(dim=1) * some.to(rows.device)).sum()
