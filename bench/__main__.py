@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.exact_steps import exact_steps
 from bench.frappe import frappe
 from bench.import_time import import_time
 from bench.ladder.entries import LADDERS
@@ -59,6 +60,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         )
         for name in LADDERS
     },
+    "exact-steps": (
+        lambda options: exact_steps(options.runs / "frappe"),
+        "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",
+    ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }

@@ -193,10 +193,14 @@ def test_the_tree_of_the_readme_is_that_of_the_package() -> None:
 
 
 def value_at(result: Any, path: str) -> float:
-    """`a.0.b` of a result: keys, and places in lists."""
-    return float(
-        reduce(lambda found, key: found[int(key) if isinstance(found, list) else key], path.split("."), result)
-    )
+    """`a.0.b` of a result: keys, and in lists places or names."""
+
+    def inside(found: Any, key: str) -> Any:
+        if not isinstance(found, list):
+            return found[key]
+        return found[int(key)] if key.isdecimal() else next(each for each in found if each["name"] == key)
+
+    return float(reduce(inside, path.split("."), result))
 
 
 def shown_like(value: float, goal: str, path: str) -> str:

@@ -70,7 +70,7 @@ def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
         if times in (64, 128):
             rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 8}
             stack: Steps = [rare, {"name": "quantize-tables", "bits": 2 if times == 128 else 4}, "quantize-dense"]
-            entries.append(Entry("stack: thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
+            entries.append(Entry("thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
         if times in LOW_DIMENSIONS:
             width = hidden if times < 32 else (16, 8)
             plain = student.model_copy(update={"model": DNN(embedding_dim=LOW_DIMENSIONS[times], hidden=width)})
@@ -130,7 +130,7 @@ def _synthetic_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
         if times in MET_OFTEN:
             count, bits = MET_OFTEN[times]
             rare = {"name": "threshold-rows", "min_count": count}
-            steps["stack: thresholded, scaled"] = [rare, {"name": "quantize-tables", "bits": bits}]
+            steps["thresholded, scaled"] = [rare, {"name": "quantize-tables", "bits": bits}]
         entries += [Entry(kind, times, _changed(base, each, retraining=None)) for kind, each in steps.items()]
     return entries
 

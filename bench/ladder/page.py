@@ -50,13 +50,43 @@ def text(result: Mapping[str, Any], picture: str) -> str:
         f"The teacher takes {size(teacher['bytes'])} and has a test AUC of {teacher['auc']:.4f}. Points marked with a "
         "star are on the front: no other point has a higher AUC and no more bytes. Drop is the mean over seeds of the "
         "teacher's AUC less the point's. Bytes are those of graph and weights, all of it.",
+        *_bound(result),
         f"![AUC over bytes]({picture})",
+        "## The best at every ratio",
+        "Of all points that are at least so much smaller, the one of highest test AUC: ours, and of what a user would "
+        "do otherwise (general compressors, plain hashing, a lower dimension in fp32). Which one that is was seen on the "
+        "test rows; settings were not.",
+        _best(result),
         "## Every point",
         _table(made, set(result["front"])),
     ]
     if refused:
         parts += ["## Not possible", "\n".join(f"- {point['name']}: {point['refused']}" for point in refused)]
     return "\n\n".join(parts) + "\n"
+
+
+def _bound(result: Mapping[str, Any]) -> list[str]:
+    """What the best possible model reaches, where the data says."""
+    facts = result["facts"]
+    if "bayes_auc" not in facts:
+        return []
+    return [f"Rows are made: the best possible AUC is {facts['bayes_auc']:.4f}, of the true probabilities."]
+
+
+def _best(result: Mapping[str, Any]) -> str:
+    """One line a ratio."""
+    points = {point["name"]: point for point in result["points"]}
+
+    def words(name: str | None) -> str:
+        if name is None:
+            return "none | | "
+        point = points[name]
+        return f"{point['kind']} | {point['ratio']:.1f}x | {point['auc_drop']:+.4f}"
+
+    lines = ["| at least | ours | smaller | drop | otherwise | smaller | drop |", "|---|---|---|---|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {rung['times']}x | {words(rung['own'])} | {words(rung['other'])} |" for rung in result["rungs"])]
+    )
 
 
 def _table(points: Sequence[Mapping[str, Any]], front: set[str]) -> str:

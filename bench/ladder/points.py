@@ -25,6 +25,7 @@ from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 
 RATIOS = (4, 8, 16, 32, 64, 128, 256)
+OTHERS = ("hashed, plain fp32", "low dimension, fp32")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def ladder(problem: Problem, folder: Path) -> dict[str, Any]:
         "teacher": teacher,
         "points": points,
         "front": [point["name"] for point in front(made)],
+        "rungs": rungs(made),
+        "facts": work.dataset.facts,
         "data_fingerprint": work.dataset.fingerprint,
         "base": problem.base.model_dump(mode="json"),
     }
@@ -84,6 +87,26 @@ def front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not chosen or point["auc"] > chosen[-1]["auc"]:
             chosen.append(point)
     return chosen
+
+
+def rungs(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At every ratio the names of the points of highest AUC that are at least so small: ours, and of what else is there.
+
+    >>> points = [{"name": "a", "kind": "scaled", "ratio": 9.0, "auc": 0.7}]
+    >>> rungs([*points, {"name": "b", "kind": "low dimension, fp32", "ratio": 4.5, "auc": 0.6}])[:2]
+    [{'times': 4, 'own': 'a', 'other': 'b'}, {'times': 8, 'own': 'a', 'other': None}]
+    """
+
+    def best(times: int, *, own: bool) -> str | None:
+        small = [point for point in points if point["ratio"] >= times and is_own(point["kind"]) == own]
+        return max(small, key=lambda point: point["auc"])["name"] if small else None
+
+    return [{"times": times, "own": best(times, own=True), "other": best(times, own=False)} for times in RATIOS]
+
+
+def is_own(kind: str) -> bool:
+    """Whether a kind is one of ours, and not what a user would otherwise do."""
+    return kind not in OTHERS and not kind.startswith("peer: ")
 
 
 def _teacher(work: Run) -> dict[str, Any]:
