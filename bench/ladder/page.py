@@ -54,8 +54,8 @@ def text(result: Mapping[str, Any], picture: str) -> str:
         f"![AUC over bytes]({picture})",
         "## The best at every ratio",
         "Of all points that are at least so much smaller, the one of highest test AUC: ours, and of what a user would "
-        "do otherwise (general compressors, plain hashing, a lower dimension in fp32). Which one that is was seen on the "
-        "test rows; settings were not.",
+        "do otherwise (general compressors, plain hashing, a lower dimension in fp32). Which one that is was seen on "
+        "the test rows; settings were not.",
         _best(result),
         "## Every point",
         _table(made, set(result["front"])),

@@ -90,7 +90,7 @@ def front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rungs(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At every ratio the names of the points of highest AUC that are at least so small: ours, and of what else is there.
+    """At every ratio the name of the point of highest AUC that is at least so small: of ours, and of all else.
 
     >>> points = [{"name": "a", "kind": "scaled", "ratio": 9.0, "auc": 0.7}]
     >>> rungs([*points, {"name": "b", "kind": "low dimension, fp32", "ratio": 4.5, "auc": 0.6}])[:2]
