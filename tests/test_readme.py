@@ -205,11 +205,15 @@ def value_at(result: Any, path: str) -> float:
 
 def shown_like(value: float, goal: str, path: str) -> str:
     """A figure in words: quality with four decimals, bytes, copies, seconds, and ratios with one decimal."""
+    if path.endswith("auc_drop"):
+        return f"{value:+.4f}"
+    if path.endswith("auc_kept"):
+        return f"{100 * value:.1f}%"
     if path.startswith(("auc", "logloss")):
         return f"{value:.4f}"
     if path.startswith("bytes"):
         return size(value)
-    if goal.endswith("copy"):
+    if goal.endswith(("copy", "copies")):
         return f"{value:.2f} copies"
     return f"{value:.2f} s" if goal.endswith(" s") else f"{value:.1f}x"
 

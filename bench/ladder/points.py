@@ -126,7 +126,13 @@ def _point(entry: Entry, work: Run, teacher: dict[str, Any]) -> dict[str, Any]:
     except InputError as error:
         return {**known, "refused": str(error)}
     drops = [before - after for before, after in zip(teacher["auc_by_seed"], found["auc_by_seed"], strict=True)]
-    return {**known, **found, "ratio": teacher["bytes"] / found["bytes"], "auc_drop": fmean(drops)}
+    return {
+        **known,
+        **found,
+        "ratio": teacher["bytes"] / found["bytes"],
+        "auc_drop": fmean(drops),
+        "auc_kept": found["auc"] / teacher["auc"],
+    }
 
 
 def _cached(work: Run, name: str) -> dict[str, Any]:
