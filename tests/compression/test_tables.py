@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from slimrank.compression.steps import compress
+from slimrank.compression.steps import Context, compress
 from slimrank.compression.tables import Selection, find_parts, left_for, replace_parts
-from slimrank.config import InputError, as_config
+from slimrank.config import InputError, as_config, runner
+from slimrank.models.dnn import DNN
 from slimrank.models.size import packed_bytes
+from slimrank.tables.embedding import Layout
 from slimrank.tables.scaled import Scaled, ScaledTable, scaled
 from slimrank.tables.stacked import StackedTable
 
@@ -31,11 +33,9 @@ def test_a_part_knows_its_rows_counts_and_reserved_ids(make_model, context) -> N
     (part,) = find_parts(model, Selection(only=("item", "tags")), context)
     assert torch.equal(part.table.weight, model.embedding.table.weight[9:])
     assert part.table.starts.tolist() == [0, 12]
-    assert part.counts.tolist() == [*context.counts["item"], *context.counts["tags"]]
+    assert context.counts["tags"][0] == 5
+    assert part.counts.tolist() == [*context.counts["item"], 0, *context.counts["tags"][1:]]  # padding is never read
     assert part.reserved == (1, 2)
-    assert part.by_frequency
-    context.unsorted = frozenset({"tags"})
-    assert not find_parts(model, Selection(only=("item", "tags")), context)[0].by_frequency
 
 
 def test_fields_that_are_left_out_are_noted(make_model, context) -> None:
@@ -87,6 +87,53 @@ def test_a_tied_table_is_left_alone_unless_asked(make_model, context) -> None:
     replace_parts(model, {part: scaled(Scaled(), part.table.weight.detach(), part.table.starts)}, context)
     assert isinstance(model.embedding.table, ScaledTable)
     assert model.decoder.weight.shape == (27, 4)
+
+
+HASH_ITEM = {"name": "hash-tables", "only": ["item"], "ratio": 2, "least_rows": 4, "method": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("selection", "scaled_parts"),
+    [({"skip": ["item"]}, (0, 2)), ({"only": ["item"]}, (1,)), ({}, (0, 1, 2)), ({"skip": ["*"]}, ())],
+)
+@pytest.mark.parametrize("method", ["plain", "clustered"])
+def test_rows_that_ids_share_are_selected_by_the_name_of_their_field(
+    method, selection, scaled_parts, make_model, context
+) -> None:
+    model = make_model(DNN(embedding_dim=4, hidden=(6, 5)), Layout(("user", "item", "tags"), (90, 120, 60), (1, 1, 1)))
+    steps = [{**HASH_ITEM, "method": method, "ratio": 8}, {"name": "quantize-tables", **selection}]
+    small, records = compress(model, steps, Context(context.train, context.valid))
+    tables = small.embedding.table.tables
+    found = [isinstance(each.inner if place == 1 else each, ScaledTable) for place, each in enumerate(tables)]
+    assert tuple(place for place, is_scaled in enumerate(found) if is_scaled) == scaled_parts
+    left = [each["name"] for each in records[1]["skipped"] if each["reason"] == "is not selected"]
+    assert left == [f"embedding.{name}" for n, name in enumerate(("user", "item", "tags")) if n not in scaled_parts]
+
+
+def test_rows_that_fields_share_are_converted_when_all_of_them_are_selected(make_model, context) -> None:
+    model = make_model()
+    table = model.embedding.table
+    config = as_config("table", {"name": "hashed", "method": "clustered", "buckets": 2})
+    model.embedding.table = runner("table", config)(config, table.weight.detach(), table.starts)
+    assert len(find_parts(model, Selection(only=("user", "item", "tags")), context)) == 1
+    assert find_parts(model, Selection(skip=("item",)), context) == []
+    assert context.skipped == [
+        {"name": "embedding.table.inner", "reason": "its rows serve item as well, which the step leaves alone"}
+    ]
+
+
+def test_a_field_that_is_not_finite_is_left_out_by_name(make_model, context) -> None:
+    model = make_model()
+    model.embedding.table.weight.data[10, 2] = float("-inf")
+    assert names(model, context) == [("user",), ("tags",)]
+    assert context.skipped == [{"name": "embedding.item", "reason": "holds NaN or infinite values"}]
+
+
+def test_a_budget_that_the_rest_exceeds_is_refused_where_there_are_no_parts(make_model, context) -> None:
+    model = make_model()
+    assert left_for(model, [], packed_bytes(model) + 3, context) == 3
+    with pytest.raises(InputError, match=f"of 99 bytes is below the least possible: {packed_bytes(model)}"):
+        left_for(model, [], 99, context)
 
 
 def test_a_budget_of_the_model_leaves_what_other_parts_do_not_take(make_model, context) -> None:

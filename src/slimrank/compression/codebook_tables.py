@@ -20,6 +20,7 @@ from slimrank.config import InputError, nearest, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
 from slimrank.tables.embedding import Layout
+from slimrank.tables.remapped import check_rows
 from slimrank.tables.table import Table
 
 SAMPLE = 1 << 12  # rows on which the error of a coding is measured
@@ -55,29 +56,35 @@ def codebook_tables(model: Ranker, config: CodebookTables, context: Context) -> 
     layout = model.embedding.layout
     if config.with_field is not None and config.with_field not in layout.names:
         raise InputError(f"with_field: unknown field {config.with_field!r}. {nearest(config.with_field, layout.names)}")
-    parts = find_parts(model, config, context, per_field=True)
-    codings = (
-        dict.fromkeys(parts, config.model_copy())
+    parts = [part for part in find_parts(model, config, context, per_field=True) if _takes(part, config, context)]
+    codings: dict[Part, Coding] = (
+        dict.fromkeys(parts, config)
         if config.budget is None
         else _chosen(model, parts, config, int(config.budget), context)
     )
-    made: dict[Part, Table] = {}
-    for part, coding in codings.items():
-        try:
-            made[part] = _coded(model, part, config, coding, context)
-        except InputError as error:
-            context.skip(part.name, str(error))
+    made = {part: _coded(model, part, config, coding, context) for part, coding in codings.items()}
     replace_parts(model, made, context)
     return model
 
 
-def _coded(model: Ranker, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
-    """The table of codes of one field; raises `InputError` where its rows cannot be coded."""
-    check_codes(part.table.dim, coding)
-    codes = None
-    if config.assign == "interactions" and config.with_field is not None:
-        if part.fields in ((), (config.with_field,)):
+def _takes(part: Part, config: CodebookTables, context: Context) -> bool:
+    """Whether the rows of a part can be coded; why not is noted. A budget has to know before it is divided."""
+    try:
+        check_rows(part.table.weight)
+        if config.budget is None:
+            check_codes(part.table.dim, config)
+        if config.with_field is not None and part.fields in ((), (config.with_field,)):
             raise InputError(f"has no interactions with {config.with_field}")
+    except InputError as error:
+        context.skip(part.name, str(error))
+        return False
+    return True
+
+
+def _coded(model: Ranker, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
+    """The table of codes of one field."""
+    codes = None
+    if config.with_field is not None:
         codes = interaction_codes(model, part.fields[0], config.with_field, coding, context)
     return codebook(coding, part.table.weight.detach(), part.table.starts, part.counts, codes)
 
@@ -107,8 +114,6 @@ def _options(part: Part, config: CodebookTables, left: int) -> list[tuple[Coding
     counts = torch.ones(table.num_rows) if part.counts is None else part.counts.clamp(min=0.5)
     some = counts[::stride]
     share = float(counts.sum() / some.sum())
-    if not bool(torch.isfinite(rows).all()):
-        return found
     codings = [
         Coding(parts=parts, bits=bits, entry_bits=config.entry_bits)
         for parts, bits in product(PARTS, BITS)

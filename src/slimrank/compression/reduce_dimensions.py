@@ -7,6 +7,7 @@ and a projection. Post-training on any model; a table that was trained wide (MLE
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Literal
 
 import torch
@@ -15,7 +16,18 @@ from torch import Tensor, nn
 
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.compression.tables import (
+    Budgeted,
+    Part,
+    beside_tables,
+    check_names,
+    find_parts,
+    left_for,
+    replace_parts,
+    rest_bytes,
+    selected,
+    trial_of,
+)
 from slimrank.config import InputError, register
 from slimrank.models.layers import InputLinear, Ranker
 from slimrank.tables.dense import Dense, DenseTable
@@ -52,7 +64,8 @@ def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context)
     Raises:
         InputError: the budget is below the least possible, which the message names.
     """
-    _merge_wide(model, context)
+    check_names(model, config)
+    _merge_wide(model, config, context)
     found: dict[Part, Spectrum] = {}
     for part in find_parts(model, config, context, per_field=True):
         counts = part.counts if config.weighted else None
@@ -60,9 +73,7 @@ def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context)
             found[part] = spectrum(part.table.weight.detach(), counts)
         except InputError as error:
             context.skip(part.name, str(error))
-    if not found:
-        return model
-    if config.fold and _folds(model, found, context):
+    if found and config.fold and _folds(model, found, context):
         _fold(model, found, _common_rank(model, found, config, context), context)
         return model
     ranks = _ranks(model, found, config, context)
@@ -80,10 +91,12 @@ def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context)
     return model
 
 
-def _merge_wide(model: Ranker, context: Context) -> None:
-    """Tables that were trained wide become plain rows."""
+def _merge_wide(model: Ranker, config: ReduceDimensions, context: Context) -> None:
+    """Tables that were trained wide become plain rows, if any of their fields is selected; they would be packed so."""
     for name, module in model.named_modules():
-        if isinstance(module, FusedEmbedding) and isinstance(module.table, LowRankTable) and module.table.merges:
+        if not (isinstance(module, FusedEmbedding) and isinstance(module.table, LowRankTable) and module.table.merges):
+            continue
+        if any(selected(config, name, field) for field in module.layout.names):
             module.table = module.table.merged()
             context.touch(f"{name}.table: merged to {module.table.dim} dimensions")
 
@@ -115,15 +128,24 @@ def _common_rank(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimen
     if config.energy is not None:
         return rank_that_keeps(torch.stack([own.energy for own in found.values()]).sum(dim=0), config.energy)
     assert config.budget is not None
-    rows = sum(part.table.num_rows for part in found)
-    width = sum(layer.out_features for layer in _readers(model)) * len(model.embedding.layout.names)
-    # `left_for` counts the first layers at their full width; what a lower rank spares of them is left as well.
-    left = left_for(model, list(found), int(config.budget), context) + 4 * width * dim
-    rank = left // (4 * (rows + width))
+    return _rank_within(model, found, int(config.budget), context)
+
+
+def _rank_within(model: Ranker, found: dict[Part, Spectrum], budget: int, context: Context) -> int:
+    """The highest rank with which the whole model takes at most `budget` bytes.
+
+    A rank is tried: it makes the first layers narrower as well, and what these then take is up to the steps to come.
+    """
+
+    def taken(rank: int) -> int:
+        trial = beside_tables(model)
+        _fold(trial, found, rank, trial_of(context))
+        return rest_bytes(trial, [], context)
+
+    rank = bisect_right(range(1, model.embedding.dim + 1), budget, key=taken)
     if rank < 1:
-        least = int(config.budget) - left + 4 * (rows + width)
-        raise InputError(f"a budget of {int(config.budget):,} bytes is below the least possible: {least:,}")
-    return min(int(rank), dim)
+        raise InputError(f"a budget of {budget:,} bytes is below the least possible: {taken(1):,}")
+    return rank
 
 
 @torch.no_grad()
@@ -171,7 +193,7 @@ def _ranks(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimensions,
     if config.energy is not None:
         return {part: own.rank_that_keeps(config.energy) for part, own in found.items()}
     assert config.budget is not None
-    left = left_for(model, list(found), int(config.budget), context)
+    left = left_for(model, list(found), config.budget, context)
     options = [
         [Option(low_rank_bytes(part, rank), own.lost(rank)) for rank in range(1, part.table.dim + 1)]
         for part, own in found.items()

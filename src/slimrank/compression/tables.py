@@ -22,7 +22,7 @@ from slimrank.config import Config, InputError, nearest, runner
 from slimrank.models.layers import Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.embedding import FusedEmbedding
+from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.stacked import StackedTable, stacked
 from slimrank.tables.table import Table
 
@@ -49,9 +49,9 @@ class Budgeted(Selection):
 class Part:
     """Consecutive fields of a dense table that a step may convert.
 
-    `table` holds their rows alone. `counts` [rows] is how often training met each row, None where that is not known;
-    the first `reserved` rows of a field are padding and out of vocabulary. `by_frequency` says whether the other ids
-    of every field are sorted by falling frequency.
+    `table` holds their rows alone. `counts` [rows] is how often training met each row, None where that is not known,
+    and 0 for padding, which no score reads; the first `reserved` rows of a field are padding and out of vocabulary.
+    `fields` is empty where ids share the rows.
     """
 
     name: str
@@ -61,20 +61,22 @@ class Part:
     places: tuple[int, int]
     counts: Tensor | None
     reserved: tuple[int, ...]
-    by_frequency: bool
 
 
 @dataclass(frozen=True)
 class _Dense:
-    """A dense table of the model, where it stands, and the names of its fields: those of the embedding, or none."""
+    """A dense table of the model, where it stands, the fields that it serves, and whether its rows are their ids."""
 
     owner: str
     table: DenseTable
     names: tuple[str, ...]
+    by_id: bool
 
 
 def find_parts(model: Ranker, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
     """The selected dense rows of `model`: runs of neighbouring fields, or field by field; what is left out is noted.
+
+    Fields with NaN or infinite values are left out as well: no step has an answer for them.
 
     Raises:
         InputError: a name or pattern of the selection matches no field.
@@ -85,7 +87,7 @@ def find_parts(model: Ranker, selection: Selection, context: Context, *, per_fie
         if not isinstance(module, FusedEmbedding):
             continue
         for dense in _dense_tables(name, module, context):
-            others = _tied(model, dense.owner)
+            others = tied_to(model, dense.owner)
             if others and not selection.tied:
                 context.skip(dense.owner, f"is tied to {', '.join(others)}: `tied = true` converts the table alone")
                 continue
@@ -113,8 +115,12 @@ def selected(selection: Selection, embedding: str, field: str) -> bool:
     return (not selection.only or named(selection.only)) and not named(selection.skip)
 
 
-def replace_parts(model: Ranker, made: Mapping[Part, Table], context: Context) -> None:
-    """Put every table of `made` where its part stands, if it takes fewer bytes; what was done and not is noted."""
+def replace_parts(model: Ranker, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:
+    """Put every table of `made` where its part stands, if it takes fewer bytes; what was done and not is noted.
+
+    Returns:
+        What was put in place.
+    """
     kept = {part: table for part, table in made.items() if _pays(part, table, context)}
     for owner, parts in groupby(sorted(kept, key=lambda part: (part.owner, part.places)), lambda part: part.owner):
         dense = model.get_submodule(owner)
@@ -123,6 +129,7 @@ def replace_parts(model: Ranker, made: Mapping[Part, Table], context: Context) -
     for module in model.modules():
         if isinstance(module, FusedEmbedding) and isinstance(module.table, StackedTable):
             module.table = stacked([module.table])
+    return kept
 
 
 def _pays(part: Part, table: Table, context: Context) -> bool:
@@ -138,18 +145,38 @@ def _pays(part: Part, table: Table, context: Context) -> bool:
 def left_for(model: Ranker, parts: Sequence[Part], budget: int, context: Context) -> int:
     """Bytes that `budget`, of the whole model, leaves for the tables of `parts`.
 
+    Raises:
+        InputError: there are no parts, so that nothing will get smaller, and the budget is exceeded.
+    """
+    rest = rest_bytes(model, parts, context)
+    if not parts and rest > budget:
+        raise InputError(f"a budget of {int(budget):,} bytes is below the least possible: {rest:,}")
+    return int(budget) - rest
+
+
+def rest_bytes(model: Ranker, parts: Sequence[Part], context: Context) -> int:
+    """Packed bytes of all of the model but the tables of `parts`.
+
     All else counts as what the steps still to come make of it: dense layers are quantised after the tables, so that
     they can read the tables' codes.
     """
-    shared = {id(table): table for table in _tables(model)}
-    rest = copy.deepcopy(model, dict(shared))  # the tables themselves, which may be large, are not copied
-    trial = replace(context, touched=[], skipped=[], facts={}, later=())
+    rest = beside_tables(model)
+    trial = trial_of(context)
     for step in context.later:
         if not isinstance(step, Selection):
             rest = runner("step", step)(rest, step, trial)
     dense = packed_bytes(rest) - sum(table.nbytes for table in _tables(rest))
-    kept = sum(table.nbytes for table in _tables(model)) - sum(part.table.nbytes for part in parts)
-    return int(budget) - dense - kept
+    return dense + sum(table.nbytes for table in _tables(model)) - sum(part.table.nbytes for part in parts)
+
+
+def beside_tables(model: Ranker) -> Ranker:
+    """A copy of `model` that shares its tables, which may be large."""
+    return copy.deepcopy(model, {id(table): table for table in _tables(model)})
+
+
+def trial_of(context: Context) -> Context:
+    """The same context with a record of its own, for steps that are only tried."""
+    return replace(context, touched=[], skipped=[], facts={}, later=())
 
 
 def _tables(model: Ranker) -> list[Table]:
@@ -183,38 +210,51 @@ def _pieces(dense: DenseTable, made: Mapping[Part, Table]) -> list[Table]:
 def _dense_tables(name: str, module: FusedEmbedding, context: Context) -> Iterator[_Dense]:
     """The dense tables of an embedding, wherever they are; a table without any is noted."""
 
-    def within(owner: str, table: Table, names: tuple[str, ...]) -> Iterator[_Dense]:
+    def within(owner: str, table: Table, names: tuple[str, ...], by_id: bool) -> Iterator[_Dense]:
+        aligned = len(names) == len(table.starts)
         if isinstance(table, DenseTable):
-            yield _Dense(owner, table, names if len(names) == len(table.starts) else ())
+            yield _Dense(owner, table, names, by_id and aligned)
         elif isinstance(table, StackedTable):
             first = 0
             for place, part in enumerate(table.tables):
-                yield from within(f"{owner}.parts.{place}", part, names[first : first + len(part.starts)])
+                own = names[first : first + len(part.starts)] if aligned else names
+                yield from within(f"{owner}.parts.{place}", part, own, by_id)
                 first += len(part.starts)
         elif table.inner is not None:
-            same = table.inner.num_rows == table.num_rows
-            yield from within(f"{owner}.inner", table.inner, names if same else ())
+            yield from within(f"{owner}.inner", table.inner, names, by_id and table.inner.num_rows == table.num_rows)
         else:
             context.skip(owner, f"is no dense table: {type(table).__name__}")
 
-    yield from within(f"{name}.table", module.table, module.layout.names)
+    yield from within(f"{name}.table", module.table, module.layout.names, by_id=True)
 
 
 def _parts_of(
     embedding: str, dense: _Dense, module: FusedEmbedding, selection: Selection, context: Context, per_field: bool
 ) -> list[Part]:
     """The parts of one dense table."""
-    places = [(place, place + 1) for place in range(len(dense.table.starts))]
-    if dense.names:
-        places = [one for one in places if selected(selection, embedding, dense.names[one[0]])]
-        for place, field in enumerate(dense.names):
-            if (place, place + 1) not in places:
-                context.skip(f"{embedding}.{field}", "is not selected")
-    elif selection.only:
-        context.skip(dense.owner, "its rows are of no field")
+    others = [field for field in dense.names if not selected(selection, embedding, field)]
+    places = list(range(len(dense.table.starts)))
+    if len(dense.names) == len(places):
+        for field in others:
+            context.skip(f"{embedding}.{field}", "is not selected")
+        places = [place for place in places if dense.names[place] not in others]
+    elif others:
+        context.skip(dense.owner, f"its rows serve {', '.join(others)} as well, which the step leaves alone")
         return []
-    runs = places if per_field else _runs(places)
-    return [_part(embedding, dense, module, run, context) for run in runs]
+    fit = [(place, place + 1) for place in places if _is_finite(embedding, dense, place, context)]
+    return [_part(embedding, dense, module, run, context) for run in (fit if per_field else _runs(fit))]
+
+
+def _is_finite(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
+    """Whether a field of a dense table holds finite values alone; else this is noted, with the field's name."""
+    first, last = dense.table.bounds()[place]
+    rows = dense.table.weight.detach()[first:last]
+    # Both ends are NaN where any value is, and no copy of the rows is made.
+    if first == last or bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
+        return True
+    known = len(dense.names) == len(dense.table.starts)
+    context.skip(f"{embedding}.{dense.names[place]}" if known else dense.owner, "holds NaN or infinite values")
+    return False
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -230,27 +270,31 @@ def _part(embedding: str, dense: _Dense, module: FusedEmbedding, run: tuple[int,
     names, layout = dense.names[first:last], module.layout
     whole = run == (0, len(dense.table.starts))
     name = f"{embedding}.{names[0]}" if len(names) == 1 else f"{dense.owner}[{', '.join(names)}]"
+    fields = names if dense.by_id else ()
     return Part(
         name=dense.owner if whole else name,
-        fields=names,
+        fields=fields,
         table=field_rows(dense.table, first, last),
         owner=dense.owner,
         places=run,
-        counts=_counts(names, layout.names, layout.sizes, context),
-        reserved=tuple(1 + (field in layout.sequences) for field in names) or (0,),
-        by_frequency=bool(names) and not any(field in context.unsorted for field in names),
+        counts=_counts(fields, layout, context),
+        reserved=tuple(1 + (field in layout.sequences) for field in fields) or (0,),
     )
 
 
-def _counts(fields: Sequence[str], names: Sequence[str], sizes: Sequence[int], context: Context) -> Tensor | None:
-    """How often training met each row of `fields`, or None where one of them was not counted."""
+def _counts(fields: Sequence[str], layout: Layout, context: Context) -> Tensor | None:
+    """How often training met each row of `fields`, padding never, or None where one of them was not counted."""
     if not fields or any(field not in context.counts for field in fields):
         return None
-    size = dict(zip(names, sizes, strict=True))
-    return torch.cat([torch.as_tensor(context.counts[field][: size[field]], dtype=torch.float32) for field in fields])
+    size, found = dict(zip(layout.names, layout.sizes, strict=True)), []
+    for field in fields:
+        own = torch.tensor(context.counts[field][: size[field]], dtype=torch.float32)
+        own[: int(field in layout.sequences)] = 0.0
+        found.append(own)
+    return torch.cat(found)
 
 
-def _tied(model: nn.Module, owner: str) -> list[str]:
+def tied_to(model: nn.Module, owner: str) -> list[str]:
     """Names of the other parameters that are the rows of the dense table `owner`."""
     table = model.get_submodule(owner)
     assert isinstance(table, DenseTable)
