@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from slimrank.compression.steps import Context, compress
 from slimrank.compression.threshold_rows import ThresholdRows, kept_ids
@@ -92,9 +93,7 @@ def test_ids_that_training_never_met_go_and_the_unknown_row_stays_finite(model) 
 def test_quantised_tables_are_skipped_and_nothing_is_said_to_be_touched(model, context) -> None:
     small, records = compress(model, ["quantize-tables", {"name": "threshold-rows", "min_count": 3}], context)
     assert records[1]["touched"] == []
-    assert records[1]["skipped"] == [
-        {"name": "embedding.table", "reason": "is quantised already: drop rare ids first"},
-    ]
+    assert records[1]["skipped"] == [{"name": "embedding.table", "reason": "is no dense table: ScaledTable"}]
     assert small.embedding.layout == LAYOUT
 
 
@@ -103,6 +102,86 @@ def test_a_model_with_two_tables_is_cut_in_both(make_model, context) -> None:
     small, _ = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     assert small.embedding.layout.sizes == small.weights.layout.sizes == (4, 4, 3)
     assert torch.equal(small(torch.tensor([[4, 0, 2, 0]])), small(torch.tensor([[0, 0, 2, 0]])))
+
+
+def test_a_field_that_is_dense_still_loses_rows_beside_one_that_is_quantised(make_model) -> None:
+    layout, counts = Layout(("user", "item"), (50, 40), (1, 1)), np.arange(50, 0, -1)
+    context = Context(rows(), rows(), {"user": counts, "item": counts})
+    model = make_model(DNN(embedding_dim=4, hidden=(3,)), layout)
+    steps = [{"name": "quantize-tables", "only": ["user"]}, {"name": "threshold-rows", "min_count": 31}]
+    small, records = compress(model, steps, context)
+    assert [each["reason"] for each in records[1]["skipped"]] == ["is no dense table: ScaledTable"]
+    assert [each.split(":")[0] for each in records[1]["touched"]] == ["embedding.table.parts.1"]
+    assert small.embedding.layout == layout  # the vocabulary is that of both
+    unknown, dropped = (small(torch.tensor([[3, item]])) for item in (0, 39))
+    assert torch.equal(unknown, dropped)
+
+
+def test_short_rows_below_a_projection_are_dropped_as_well(make_model) -> None:
+    layout, counts = Layout(("user", "item"), (50, 40), (1, 1)), np.arange(50, 0, -1)
+    context = Context(rows(), rows(), {"user": counts, "item": counts})
+    steps = [{"name": "reduce-dimensions", "rank": 2, "fold": False}, {"name": "threshold-rows", "min_count": 31}]
+    small, records = compress(make_model(DNN(embedding_dim=4, hidden=(3,)), layout), steps, context)
+    assert records[1]["skipped"] == []
+    assert records[1]["bytes_after"] < records[1]["bytes_before"]
+    assert torch.equal(small(torch.tensor([[0, 0]])), small(torch.tensor([[49, 39]])))
+
+
+@pytest.mark.parametrize("unsorted", [frozenset(), frozenset({"user", "tags"})])
+def test_a_tied_table_is_left_alone_unless_asked(unsorted, model, context) -> None:
+    context.unsorted = unsorted
+    model.decoder = nn.Linear(2, 14, bias=False)
+    model.decoder.weight = model.embedding.table.weight
+    small, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
+    assert small.decoder.weight is small.embedding.table.weight
+    assert record["touched"] == []
+    assert [each["name"] for each in record["skipped"]] == ["embedding.table"]
+    assert "tied to decoder.weight" in record["skipped"][0]["reason"]
+    asked, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 3, "tied": True}], context)
+    assert asked.decoder.weight.shape == (14, 2)
+    assert record["touched"]
+
+
+@pytest.mark.parametrize("unsorted", [frozenset(), frozenset({"user", "hashed", "tags"})])
+def test_a_field_that_is_not_finite_is_skipped_by_name(unsorted, model, context) -> None:
+    context.unsorted = unsorted
+    model.embedding.table.weight.data[4] = float("nan")
+    small, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
+    assert {"name": "embedding.user", "reason": "holds NaN or infinite values"} in record["skipped"]
+    assert small.embedding.layout.sizes[0] == 5
+    assert small(torch.tensor([[0, 0, 2, 0]])).isfinite()
+
+
+@pytest.mark.parametrize("unsorted", [frozenset(), frozenset({"user"})])
+def test_the_unknown_row_stays_where_training_met_none_of_what_it_stands_for(unsorted, make_model) -> None:
+    model = make_model(DNN(embedding_dim=2, hidden=(3,)), Layout(("user",), (50,), (1,)))
+    model.embedding.table.weight.data.uniform_(1, 2)
+    counts = np.zeros(50, np.int64)
+    counts[1:5] = 9
+    small, (record,) = compress(model, ["threshold-rows"], Context(rows(), rows(), {"user": counts}, unsorted=unsorted))
+    assert record["touched"]
+    assert torch.equal(small.embedding.table.rows(0, 5), model.embedding.table.rows(0, 5))
+
+
+def test_one_table_of_two_is_selected_by_its_own_name(make_model) -> None:
+    """The vocabulary is that of both tables, so it stays, and the rare rows of the one go behind a map."""
+    layout, counts = Layout(("user", "item"), (50, 40), (1, 1)), np.arange(50, 0, -1)
+    context = Context(rows(), rows(), {"user": counts, "item": counts})
+    model = make_model(DeepFM(embedding_dim=2, hidden=(3,)), layout)
+    settings = {"name": "threshold-rows", "min_count": 31, "only": ["weights.user"]}
+    small, (record,) = compress(model, [settings], context)
+    assert [each.split(":")[0] for each in record["touched"]] == ["weights.user"]
+    left = ["embedding.user", "embedding.item", "weights.item"]
+    assert record["skipped"] == [{"name": name, "reason": "is not selected"} for name in left]
+    assert torch.equal(small.embedding.table.weight, model.embedding.table.weight)
+    assert torch.equal(small.weights.table.rows(49, 50), small.weights.table.rows(0, 1))
+
+
+def test_what_is_not_selected_is_noted(model, context) -> None:
+    _, (record,) = compress(model, [{"name": "threshold-rows", "skip": ["*"]}], context)
+    assert record["touched"] == []
+    expected = [{"name": f"embedding.{name}", "reason": "is not selected"} for name in LAYOUT.names]
+    assert record["skipped"] == expected
 
 
 def test_the_columns_that_a_student_reads_stay(make_model, context) -> None:

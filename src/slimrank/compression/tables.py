@@ -241,20 +241,24 @@ def _parts_of(
     elif others:
         context.skip(dense.owner, f"its rows serve {', '.join(others)} as well, which the step leaves alone")
         return []
-    fit = [(place, place + 1) for place in places if _is_finite(embedding, dense, place, context)]
+    fit = [(place, place + 1) for place in places if _takes(embedding, dense, place, context)]
     return [_part(embedding, dense, module, run, context) for run in (fit if per_field else _runs(fit))]
 
 
-def _is_finite(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
-    """Whether a field of a dense table holds finite values alone; else this is noted, with the field's name."""
+def _takes(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
+    """Whether a field of a dense table can be converted; else this is noted, with the field's name."""
     first, last = dense.table.bounds()[place]
-    rows = dense.table.weight.detach()[first:last]
-    # Both ends are NaN where any value is, and no copy of the rows is made.
-    if first == last or bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
+    if is_finite(dense.table.weight.detach()[first:last]):
         return True
     known = len(dense.names) == len(dense.table.starts)
     context.skip(f"{embedding}.{dense.names[place]}" if known else dense.owner, "holds NaN or infinite values")
     return False
+
+
+def is_finite(rows: Tensor) -> bool:
+    """Whether `rows` [n, dim] hold neither NaN nor infinite values; they are not copied."""
+    # Both ends are NaN where any value is.
+    return not rows.numel() or bool(torch.isfinite(torch.stack(rows.aminmax())).all())
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,12 +1,14 @@
 """Step: ids that training met seldom lose their rows, and count as out of vocabulary.
 
 Where the ids of a field are sorted by falling frequency, table and vocabulary are cut and no map is needed. Where they
-are not (hashed or given ids), the table keeps the rows of frequent ids and a map, if both take fewer bytes. The field's
-out-of-vocabulary row becomes the mean, weighted by frequency, of the rows that it now stands for, or stays as it is.
+are not (hashed or given ids), or where not every table of the model can be cut (one is quantised, tied or not
+selected), the table keeps the rows of frequent ids and a map, if both take fewer bytes. The field's out-of-vocabulary
+row becomes the mean, weighted by frequency, of the rows that it now stands for, or stays as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,12 +17,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from slimrank.compression.steps import Context, replace_module
-from slimrank.compression.tables import Selection, check_names, find_parts, replace_parts, selected
-from slimrank.config import InputError, register
+from slimrank.compression.tables import Selection, check_names, find_parts, is_finite, replace_parts, selected, tied_to
+from slimrank.config import register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
-from slimrank.tables.remapped import check_rows, remap
+from slimrank.tables.remapped import remap, weighted_mean
 
 
 class ThresholdRows(Selection):
@@ -47,33 +49,51 @@ def threshold_rows(model: Ranker, config: ThresholdRows, context: Context) -> Ra
     """The model over fewer rows, and, where ids are sorted by frequency, over a shorter vocabulary."""
     check_names(model, config)
     embeddings = {name: module for name, module in model.named_modules() if isinstance(module, FusedEmbedding)}
-    quantised = [name for name, module in embeddings.items() if not isinstance(module.table, DenseTable)]
-    if quantised:
-        context.skip(", ".join(f"{name}.table" for name in quantised), "is quantised already: drop rare ids first")
-        return model
-    sizes = _cut_sizes(model, config, context)
+    whole = _cut_whole(model, embeddings, config, context)
+    sizes = _cut_sizes(model.embedding.layout, whole, config, context)
     for name, module in embeddings.items():
         if sizes:
             replace_module(model, name, cut(module, module.layout.with_sizes(sizes), config, context))
-    _remap_unsorted(model, config, context)
+    if len(whole) < len(model.embedding.layout.names):
+        _remap_others(model, whole, config, context)
     return model
 
 
-def _cut_sizes(model: Ranker, config: ThresholdRows, context: Context) -> dict[str, int]:
-    """How many ids the fields keep that lose some, of those whose ids are sorted by frequency."""
-    layout, sizes = model.embedding.layout, {}
-    for name, size in zip(layout.names, layout.sizes, strict=True):
-        if name in context.unsorted or not selected(config, "embedding", name):
+def _cut_whole(
+    model: Ranker, embeddings: Mapping[str, FusedEmbedding], config: ThresholdRows, context: Context
+) -> tuple[str, ...]:
+    """The fields whose vocabulary may be cut: their ids are sorted, and every table of the model can be cut with it.
+
+    A vocabulary is that of all tables: none may be quantised, tied, not selected or, in that field, not finite.
+    """
+    for name, module in embeddings.items():
+        if not isinstance(module.table, DenseTable) or (tied_to(model, f"{name}.table") and not config.tied):
+            return ()
+    layout = model.embedding.layout
+    return tuple(
+        field
+        for field, start, size in zip(layout.names, layout.starts, layout.sizes, strict=True)
+        if field not in context.unsorted
+        and all(selected(config, name, field) for name in embeddings)
+        and all(is_finite(module.table.rows(start, start + size)) for module in embeddings.values())
+    )
+
+
+def _cut_sizes(layout: Layout, whole: Sequence[str], config: ThresholdRows, context: Context) -> dict[str, int]:
+    """How many ids each of the fields `whole` keeps that loses some; of the others it is noted why not."""
+    sizes = {}
+    for field, size in zip(layout.names, layout.sizes, strict=True):
+        if field not in whole:
             continue
-        if name not in context.counts:
-            context.skip(name, "its ids were not counted")
+        if field not in context.counts:
+            context.skip(field, "its ids were not counted")
             continue
-        kept = kept_ids(context.counts[name][:size], config, reserved=1 + (name in layout.sequences))
+        kept = kept_ids(context.counts[field][:size], config, reserved=1 + (field in layout.sequences))
         if kept == size:
-            context.skip(name, _nothing_to_drop(config))
+            context.skip(field, _nothing_to_drop(config))
             continue
-        sizes[name] = kept
-        context.touch(f"{name}: {size:,} ids to {kept:,}")
+        sizes[field] = kept
+        context.touch(f"{field}: {size:,} ids to {kept:,}")
     return sizes
 
 
@@ -108,31 +128,27 @@ def cut(embedding: FusedEmbedding, layout: Layout, config: ThresholdRows, contex
 
 
 def _cut_field(rows: Tensor, kept: int, unknown: int, counts: np.ndarray | None, *, mean: bool) -> Tensor:
-    """The first `kept` rows; with `mean` the row of unknown ids becomes the weighted mean of itself and the dropped."""
+    """The first `kept` rows; with `mean` the row of unknown ids becomes the weighted mean of itself and the dropped.
+
+    It stays as it is where training met none of them.
+    """
     if kept == len(rows) or counts is None or not mean:
         return rows[:kept]
     weights = torch.tensor(counts[: len(rows)], dtype=rows.dtype, device=rows.device)
     weights[:kept] *= torch.arange(kept, device=rows.device) == unknown
     short = rows[:kept].clone()
-    short[unknown] = (weights.unsqueeze(1) * rows).sum(dim=0) / weights.sum().clamp(min=1.0)
+    short[unknown] = weighted_mean(rows, weights, rows[unknown])
     return short
 
 
-def _remap_unsorted(model: Ranker, config: ThresholdRows, context: Context) -> None:
-    """Fields whose ids are not sorted by frequency keep frequent rows behind a map, where that is smaller."""
-    names = tuple(name for name in model.embedding.layout.names if name in context.unsorted)
-    chosen = tuple(name for name in names if selected(config, "embedding", name))
-    if not chosen:
-        return
+def _remap_others(model: Ranker, whole: Sequence[str], config: ThresholdRows, context: Context) -> None:
+    """Fields whose vocabulary stays keep frequent rows behind a map, where that is smaller."""
     made = {}
-    for part in find_parts(model, Selection(only=chosen, tied=config.tied), _quiet(context), per_field=True):
-        try:
-            check_rows(part.table.weight)
-        except InputError as error:
-            context.skip(part.name, str(error))
+    for part in find_parts(model, config, context, per_field=True):
+        if part.fields and part.fields[0] in whole:
             continue
         if part.counts is None:
-            context.skip(part.name, "its ids were not counted")
+            context.skip(part.name, "its ids were not counted" if part.fields else "ids share its rows already")
             continue
         kept = frequent(part.counts, config, part.reserved[0])
         if bool(kept.all()):
@@ -155,8 +171,3 @@ def frequent(counts: Tensor, config: ThresholdRows, reserved: int) -> Tensor:
         kept[reserved + most] = True
     kept[:reserved] = True
     return kept
-
-
-def _quiet(context: Context) -> Context:
-    """A context whose record nobody reads: fields that are left out here are handled elsewhere."""
-    return Context(context.train, context.valid, context.counts, context.seed, context.unsorted)
