@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from math import ceil, log
 from typing import Literal
 
 import torch
@@ -9,12 +11,15 @@ from pydantic import Field
 
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
-from slimrank.config import InputError, register
+from slimrank.config import Config, InputError, register, runner
 from slimrank.models.layers import Ranker
 from slimrank.tables.buckets import collisions, expected_collisions
+from slimrank.tables.clustered import Parts, bytes_beside_shared
+from slimrank.tables.dense import Dense
 from slimrank.tables.hashed import HashedTable, Hashing, hash_rows
-from slimrank.tables.remapped import check_rows
 from slimrank.tables.table import Table
+
+STEP = 1.01  # from one ratio that is tried for a budget to the next
 
 
 class HashTables(Hashing, Budgeted):
@@ -44,21 +49,20 @@ def hash_tables(model: Ranker, config: HashTables, context: Context) -> Ranker:
         else:
             parts.append(part)
     ratio = config.ratio
-    if config.budget is not None and parts:
-        ratio = _ratio_within(
-            parts, config, int(config.budget), left_for(model, parts, config.budget, context), context
-        )
+    if config.budget is not None:
+        left = left_for(model, parts, config.budget, context)
+        if parts:
+            ratio = _ratio_within(parts, config, int(config.budget), left)
+            context.note(ratio=ratio)
     made: dict[Part, Table] = {part: hashed_part(part, config, ratio, context.seed) for part in parts}
-    for part, table in made.items():
+    for part, table in replace_parts(model, made, context).items():
         if isinstance(table, HashedTable):
             _note_collisions(part, table, context)
-    replace_parts(model, made, context)
     return model
 
 
 def _check(part: Part, config: HashTables) -> None:
     """Raises `InputError` where a field is not to be hashed."""
-    check_rows(part.table.weight)
     if part.table.num_rows < config.least_rows:
         raise InputError(f"has {part.table.num_rows} rows, fewer than least_rows {config.least_rows}")
     if part.table.dim % config.chunks:
@@ -82,34 +86,39 @@ def hashed_part(part: Part, config: Hashing, ratio: float, seed: int) -> Table:
     return table
 
 
-def _ratio_within(parts: list[Part], config: HashTables, budget: int, left: int, context: Context) -> float:
+def _ratio_within(parts: list[Part], config: HashTables, budget: int, left: int) -> float:
     """The least ratio, to 1%, with which all parts together take at most `left` bytes."""
-    ratio, most = 1.0, max(part.table.num_rows for part in parts)
-    while ratio <= 2 * most:
-        if sum(hashed_bytes(part, config, ratio) for part in parts) <= left:
-            context.note(ratio=ratio)
-            return ratio
-        ratio *= 1.01
-    least = budget - left + sum(hashed_bytes(part, config, 2.0 * most) for part in parts)
-    raise InputError(f"a budget of {budget:,} bytes is below the least possible: {least:,}")
+    steps = range(1 + ceil(log(2 * max(part.table.num_rows for part in parts), STEP)))
+
+    def over(step: int) -> int:
+        return sum(hashed_bytes(part, config, STEP**step) for part in parts) - left
+
+    found = bisect_left(steps, 0, key=lambda step: -over(step))
+    if found == len(steps):
+        raise InputError(f"a budget of {budget:,} bytes is below the least possible: {budget + over(steps[-1]):,}")
+    return STEP**found
 
 
 def hashed_bytes(part: Part, config: Hashing, ratio: float) -> int:
-    """Packed bytes of the table that `hashed_part` makes, where the shared rows are floats."""
-    rows, dim = part.table.num_rows, part.table.dim
-    reserved, size = part.reserved[0], min(buckets_of(part, config, ratio), rows - part.reserved[0])
+    """Packed bytes of the table that `hashed_part` makes."""
+    rows, dim, kept = part.table.num_rows, part.table.dim, part.reserved[0]
+    size = min(buckets_of(part, config, ratio), rows - kept)
     if config.method == "clustered":
-        bits = max(size, 1).bit_length() - 1
-        return (
-            8 * dim * (reserved + (1 << bits))
-            + (rows - reserved) * config.chunks * bits // 8
-            + 8 * (5 + 2 * config.chunks)
-        )
+        parts = Parts(config.chunks, [kept], [max(size, 1).bit_length() - 1], [rows])
+        return shared_bytes(config.inner, parts.num_shared, dim // config.chunks) + bytes_beside_shared(parts, [rows])
     own = 0
     if config.method == "weighted":
         numbers = 2 if config.bias else 1
         own = rows * numbers * config.weight_bits // 8 + 4 * numbers
-    return 4 * dim * (reserved + size) + 12 + own
+    return shared_bytes(config.inner, kept + size, dim) + 12 + own
+
+
+def shared_bytes(inner: Config, rows: int, dim: int) -> int:
+    """Packed bytes of `rows` shared rows of `dim` numbers: another kind than floats is made, of ones, and asked."""
+    if isinstance(inner, Dense):
+        return 4 * rows * dim
+    table: Table = runner("table", inner)(inner, torch.ones(rows, dim), None)
+    return table.nbytes
 
 
 def _note_collisions(part: Part, table: HashedTable, context: Context) -> None:

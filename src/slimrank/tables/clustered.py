@@ -113,6 +113,13 @@ class Parts:
         self.bases = [end + 2 * chunks * kept for end, kept in zip(ends, reserved, strict=False)]
 
 
+def bytes_beside_shared(parts: Parts, rows: Sequence[int]) -> int:
+    """Packed bytes of fields of so many `rows` but for the shared ones: clusters of ids, numbers of fields, hashes."""
+    ids = [count - kept for count, kept in zip(rows, parts.reserved, strict=True)]
+    pointers = [-(-count * parts.chunks * bits // 8) for count, bits in zip(ids, parts.bits, strict=True)]
+    return sum(pointers) + parts.span + 8 * (5 * len(rows) + 2 * parts.chunks)
+
+
 def cluster(
     config: Clustering,
     weight: Tensor,
