@@ -58,6 +58,22 @@ def test_a_zero_point_pays_where_values_lie_on_one_side(scale: str) -> None:
     assert shifted.steps((0,)) is None
 
 
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("choice", ["max", "squared-error"])
+@pytest.mark.parametrize(("offset", "spread"), [(1.0, 1e-6), (-1000.0, 1.0), (3e4, 1e-3), (1.0, 0.0)])
+def test_rows_far_from_zero_have_steps_that_float16_can_count(
+    bits: int, choice: str, offset: float, spread: float
+) -> None:
+    """The error is that of float16 for the offset, and of half a step, or all of what one bit tells apart."""
+    weight = offset + spread * rows(60)
+    table = scaled(Scaled(bits=bits, symmetric=False, scale="row", range=choice), weight, None)
+    found = table.pack()(torch.arange(60))
+    torch.testing.assert_close(found, table(torch.arange(60)).detach(), rtol=1e-6, atol=0)
+    width = weight.amax(dim=1) - weight.amin(dim=1)
+    assert ((found - weight).abs().amax(dim=1) <= abs(offset) / 2048 + width / min(2**bits - 1, 2)).all()
+    assert table.nbytes == table.pack().nbytes == 60 * 16 * bits // 8 + 2 * 2 * 60 + 4
+
+
 def test_stochastic_rounding_is_for_training_alone() -> None:
     table = scaled(Scaled(bits=2, rounding="stochastic"), rows(), None)
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from slimrank.tables.affine import Codes, dequantize, quantize
 
 NARROWEST = 0.1  # of the whole range: how far a search goes
+MOST_SHIFT = 8192.0  # steps: up to it float16 holds a zero shift to two of them
 RangeName = Literal["max", "squared-error"]
 
 
@@ -73,6 +74,18 @@ def affine_grid(minimum: Tensor, maximum: Tensor, bits: int, *, whole: bool) -> 
     scale = torch.where(width > 0, width / (2**bits - 1), torch.ones_like(width))
     zero_point = -minimum / scale
     return scale, zero_point.round() if whole else zero_point
+
+
+def near_zero(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero shift [groups], steps being wider where values lie more than `MOST_SHIFT` of them from zero.
+
+    There float16 rounds the shift by more than the codes can make up for, and holds none above 65504.
+
+    >>> [found.tolist() for found in near_zero(torch.tensor([0.5, 0.25]), torch.tensor([3.0, -32768.0]))]
+    [[0.5, 1.0], [3.0, -8192.0]]
+    """
+    wider = (shift.abs() / MOST_SHIFT).clamp(min=1.0)
+    return scale * wider, shift / wider
 
 
 def squared_error_range(

@@ -18,7 +18,14 @@ from slimrank.config import Config, InputError, register
 from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
-from slimrank.tables.ranges import RangeName, affine_grid, range_scale, squared_error_range, squared_error_scale
+from slimrank.tables.ranges import (
+    RangeName,
+    affine_grid,
+    near_zero,
+    range_scale,
+    squared_error_range,
+    squared_error_scale,
+)
 from slimrank.tables.table import Table, gather_rows
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
@@ -139,7 +146,8 @@ class ScaledTable(GroupedTable):
         else:
             self.register_buffer("log_scale", relative)
         if zero_shift is not None and grid.by_rows:
-            zero_shift = as_float16(zero_shift).unsqueeze(1)
+            # In steps as float16 holds them: the middle of the values stays where it was.
+            zero_shift = as_float16((zero_shift * scale).unsqueeze(1) / self._scale(relative.detach()))
         self.register_buffer("zero_shift", zero_shift)
         self.sparse = sparse
 
@@ -292,7 +300,8 @@ def search(values: Tensor, grid: Grid, weights: Tensor | None = None) -> tuple[T
         scale, zero_point = affine_grid(values.amin(dim=1), values.amax(dim=1), grid.bits, whole=whole)
     else:
         scale, zero_point = squared_error_range(values, grid.bits, weights, whole=whole)
-    return scale, grid.codes.zero_point - zero_point
+    shift = grid.codes.zero_point - zero_point
+    return near_zero(scale, shift) if grid.by_rows else (scale, shift)
 
 
 def scales_of(
