@@ -260,12 +260,7 @@ def test_sparse_gradients_train_ten_million_rows(kind: str) -> None:
         "low-rank": {"rank": 4},
         "remapped": {"keep": 0.9},
     }
-    table = make(kind, settings.get(kind, {}), torch.randn(count, 8), None)
-    inner: Table | None = table
-    while inner is not None:
-        if hasattr(inner, "sparse"):
-            inner.sparse = True
-        inner = inner.inner
+    table = make(kind, settings.get(kind, {}), torch.randn(count, 8), None).with_sparse(True)
     chosen = optimizers(table, learning_rate=0.1, sparse_learning_rate=0.1, sparse="adagrad", weight_decay=0.0)
     ids = torch.tensor([5, 123_456, 5, 8_999_999])
     untouched = table(torch.tensor([6, 7_000_000])).detach()

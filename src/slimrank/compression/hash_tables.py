@@ -81,9 +81,7 @@ def hashed_part(part: Part, config: Hashing, ratio: float, seed: int) -> Table:
     reserved = part.reserved[0]
     size = min(buckets_of(part, config, ratio), part.table.num_rows - reserved)
     table = hash_rows(config, weight, starts, [reserved], [size], part.counts, seed)
-    if isinstance(table, HashedTable):
-        table.sparse = part.table.sparse
-    return table
+    return table.with_sparse(part.table.sparse)
 
 
 def _ratio_within(parts: list[Part], config: HashTables, budget: int, left: int) -> float:

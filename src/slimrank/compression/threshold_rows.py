@@ -157,7 +157,8 @@ def _remap_others(model: Ranker, whole: Sequence[str], config: ThresholdRows, co
         shared = torch.full_like(part.table.starts, part.reserved[0] - 1)
         weight = part.table.weight.detach()
         counts = part.counts.to(weight.device)
-        made[part] = remap(weight, part.table.starts, kept.to(weight.device), shared, to=config.to, counts=counts)
+        table = remap(weight, part.table.starts, kept.to(weight.device), shared, to=config.to, counts=counts)
+        made[part] = table.with_sparse(part.table.sparse)
     replace_parts(model, made, context)
 
 

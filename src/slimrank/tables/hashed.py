@@ -70,7 +70,6 @@ class HashedTable(Table):
         self.factors: nn.Parameter | None = None
         self.log2_scale: nn.Parameter | None = None
         self.bits = 0
-        self.sparse = False
 
     def weigh(self, factors: Tensor, log2_scale: Tensor, bits: int) -> None:
         """Give every id its own factors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Table(nn.Module, ABC):
     def __init__(self, num_rows: int, dim: int, starts: Tensor | None = None):
         super().__init__()
         self.inner: Table | None = None  # in the instance: a class attribute would hide the submodule of that name
+        self.sparse = False  # whether gradients of rows hold those of the batch alone, where the kind has such rows
         self.num_rows = num_rows
         self.dim = dim
         self.starts: Tensor
@@ -51,6 +53,13 @@ class Table(nn.Module, ABC):
         an integer layer can take the bytes as they are.
         """
         return None
+
+    def with_sparse(self, sparse: bool) -> Self:
+        """The table itself, after it and all tables inside it were told whether their gradients are `sparse`."""
+        for module in self.modules():
+            if isinstance(module, Table):
+                module.sparse = sparse
+        return self
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Parameters whose gradients hold the rows of the batch and nothing else, without those of inner tables."""
