@@ -23,6 +23,8 @@ from slimrank.exporting.pack import pack
 from slimrank.models.dnn import DNN
 from slimrank.models.layers import Ranker
 from slimrank.tables.embedding import Layout
+from slimrank.tables.joined import EXACT
+from slimrank.training.examples import Examples
 from slimrank.training.loop import Training, fit
 
 FIVE = Layout(
@@ -255,6 +257,46 @@ def test_a_field_alone_has_nothing_to_be_joined_with(layout: Layout, why: str, c
     assert record["touched"] == []
     assert why in record["skipped"][0]["reason"]
     assert small.embedding.joined == ()
+
+
+@pytest.mark.parametrize("sizes", [(6000, 6000), (4000, 4000, 9_000_000), (5, 7, 4000, 4000, 900_000)])
+def test_row_numbers_of_joined_fields_stay_exact_whatever_the_budget(sizes: tuple[int, ...], make_model) -> None:
+    layout = Layout(tuple(f"c{n}" for n in range(len(sizes))), sizes, (1,) * len(sizes))
+    model = make_model(DNN(embedding_dim=1, hidden=(4,)), layout)
+    small, (record,) = compress(model, [{"name": "join-fields", "budget": "40 GB"}], no_rows(layout))
+    joined = sum(prod(sizes[first:last]) for first, last in small.embedding.joined)
+    assert joined + sum(sizes) < EXACT
+    assert all("joined row numbers are exact below" in each["reason"] for each in record["skipped"])
+    assert bool(small.embedding.joined) == (5 in sizes)
+
+
+def no_rows(layout: Layout) -> Context:
+    nothing = Examples(torch.zeros(0, sum(layout.widths), dtype=torch.int32), torch.zeros(0, 0), torch.zeros(0))
+    return Context(nothing, nothing)
+
+
+@pytest.mark.parametrize(("name", "folds"), [("dnn", True), ("dcnv2", False)])
+def test_what_reads_the_vectors_is_found_without_any_rows(name: str, folds: bool, case) -> None:
+    model, _ = case(name=name)
+    _, (record,) = compress(model, ["fold-first-layer"], no_rows(FIVE))
+    assert bool(record["touched"]) == folds
+    assert any("is not all that reads" in each["reason"] for each in record["skipped"]) != folds
+
+
+def test_a_layer_that_was_folded_before_fields_are_joined_is_told_of(case) -> None:
+    model, context = case()
+    _, records = compress(model, ["fold-first-layer", *STEPS["join"]], context)
+    taken = 4 * 16 * (500 + 588 + 9000)
+    assert records[1]["touched"][-1] == (
+        f"mlp.linears.0.lookups: folded before, now in {taken:,} bytes of memory, whatever its budget was"
+    )
+
+
+def test_tables_that_share_a_budget_tell_of_their_own_share(case) -> None:
+    model, context = case(name="deepfm")
+    _, (record,) = compress(model, [{"name": "join-fields", "budget": 2000}], context)
+    reasons = {each["reason"] for each in record["skipped"]}
+    assert reasons == {"has no neighbour with which 1,000 bytes would do"}
 
 
 def by_hand(sizes: list[int | None], width: int, budget: int) -> tuple[int, int]:

@@ -22,7 +22,6 @@ from slimrank.models.layers import InputLinear, Ranker
 from slimrank.tables.joined import EXACT
 
 LONGEST = 4  # times the dimension of a table: outputs up to which sums were never slower
-ROWS = 4  # looked at to see what reads them
 
 
 class FoldFirstLayer(Config):
@@ -71,13 +70,14 @@ def _unfit(model: Ranker, name: str, layer: InputLinear, config: FoldFirstLayer,
 @torch.no_grad()
 def read_by_others(model: Ranker, layer: InputLinear, context: Context) -> bool:
     """Whether anything but `layer` reads what is looked up: whether scores change to NaN with it, `layer` aside."""
-    rows = context.valid.take(torch.arange(min(ROWS, len(context.valid)), device=context.valid.ids.device))
+    # One row of zeros will do, whatever rows there are: all that was looked up of it becomes NaN.
+    ids, numbers = (each.new_zeros(1, each.shape[1]) for each in (context.valid.ids, context.valid.numbers))
     training, lookups = model.training, layer.lookups
     model.eval()
     try:
         layer.lookups = Zeros(layer.out_features)
-        row = model.row(rows.ids, rows.numbers)
-        scores = model.score(rows.ids, row._replace(lookups=torch.full_like(row.lookups, torch.nan)))
+        row = model.row(ids, numbers)
+        scores = model.score(ids, row._replace(lookups=torch.full_like(row.lookups, torch.nan)))
     finally:
         layer.lookups = lookups
         model.train(training)

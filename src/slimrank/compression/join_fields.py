@@ -19,7 +19,8 @@ from pydantic import ByteSize, Field
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import Selection, check_names, selected
 from slimrank.config import register
-from slimrank.models.layers import Ranker
+from slimrank.models.folded import folded_bytes
+from slimrank.models.layers import InputLinear, Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.joined import EXACT, Run
@@ -38,7 +39,7 @@ def join_fields(model: Ranker, config: JoinFields, context: Context) -> Ranker:
     """The same model, with the runs of fields marked that save most lookups within the budget."""
     check_names(model, config)
     embeddings = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
-    saved = 0
+    saved, budget = 0, int(config.budget) // len(embeddings)
     for name, module in embeddings:
         why = _unfit(module)
         if why:
@@ -46,10 +47,19 @@ def join_fields(model: Ranker, config: JoinFields, context: Context) -> Ranker:
             continue
         allowed = [selected(config, name, field) for field in module.layout.names[: module.layout.num_categorical]]
         sizes = [size if ok else None for size, ok in zip(module.layout.sizes, allowed, strict=False)]
-        module.joined = best_runs(sizes, row_bytes(module), int(config.budget) // len(embeddings))
-        saved += _tell(name, module, config, context)
+        module.joined = best_runs(sizes, row_bytes(module), allowed_bytes(module, budget))
+        saved += _tell(name, module, config, budget, context)
+    _tell_of_folded(model, context)
     context.note(lookups_saved=saved)
     return model
+
+
+def allowed_bytes(embedding: FusedEmbedding, budget: int) -> int:
+    """What of `budget` joined tables may take, so that no row number, with those of all other rows, reaches `EXACT`.
+
+    A joined row holds the vectors of two fields at least.
+    """
+    return min(budget, (EXACT - 1 - embedding.layout.num_rows) * 2 * row_bytes(embedding))
 
 
 def best_runs(sizes: Sequence[int | None], width: int, budget: int) -> tuple[Run, ...]:
@@ -102,8 +112,10 @@ def _unfit(embedding: FusedEmbedding) -> str:
     return ""
 
 
-def _tell(name: str, embedding: FusedEmbedding, config: JoinFields, context: Context) -> int:
-    """Note what was joined and what was not; how many lookups of a row were saved."""
+def _tell(name: str, embedding: FusedEmbedding, config: JoinFields, budget: int, context: Context) -> int:
+    """Note what was joined and what was not, of an embedding's own `budget`; how many lookups of a row were saved."""
+    allowed = allowed_bytes(embedding, budget)
+    limit = f": joined row numbers are exact below {EXACT:,}" if allowed < budget else ""
     names, sizes = embedding.layout.names, embedding.layout.sizes
     single = set(names[: embedding.layout.num_categorical])
     for first, last in embedding.joined:
@@ -117,5 +129,13 @@ def _tell(name: str, embedding: FusedEmbedding, config: JoinFields, context: Con
         elif field in single and not selected(config, name, field):
             context.skip(f"{name}.{field}", "is not selected")
         elif field in single:
-            context.skip(f"{name}.{field}", f"has no neighbour with which {int(config.budget):,} bytes would do")
+            context.skip(f"{name}.{field}", f"has no neighbour with which {allowed:,} bytes would do{limit}")
     return sum(last - first - 1 for first, last in embedding.joined)
+
+
+def _tell_of_folded(model: Ranker, context: Context) -> None:
+    """Note what layers take that were folded before and now have a row for each of the joined ones: no budget said."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, InputLinear) and layer.folded and model.embedding.joined:
+            taken = folded_bytes(model.embedding, layer.out_features)
+            context.touch(f"{name}.lookups: folded before, now in {taken:,} bytes of memory, whatever its budget was")
