@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,23 @@ def test_a_field_that_holds_nan_is_skipped_by_name_and_the_others_are_not(make_m
     _, (record,) = compress(model, ["quantize-tables"], context)
     assert record["skipped"] == [{"name": "embedding.item", "reason": "holds NaN or infinite values"}]
     assert [each.split(":")[0] for each in record["touched"]] == ["embedding.user", "embedding.tags"]
+
+
+def test_with_a_budget_a_dimension_that_packs_at_no_width_is_skipped_for_that_reason(make_model, context) -> None:
+    model = make_model(DNN(embedding_dim=4, hidden=(6, 5)))
+    settings = {"name": "quantize-tables", "bits": 1, "budget": packed_bytes(model)}
+    _, (record,) = compress(model, [settings], context)
+    assert record["skipped"] == [
+        {"name": "embedding.table", "reason": "dimension 4 does not pack at 1 bit: 8 codes fill a byte"}
+    ]
+
+
+def test_a_field_that_training_never_met_gets_the_bits_that_are_left(make_model, context) -> None:
+    model = make_model(DNN(embedding_dim=8, hidden=(6, 5), embedding_std=0.5))
+    whole, _ = compress(model, [{"name": "quantize-tables", "bits": 8}], context)
+    context.counts = {**context.counts, "item": np.zeros(12, np.int64)}
+    _, (record,) = compress(model, [{"name": "quantize-tables", "budget": packed_bytes(whole)}], context)
+    assert record["facts"]["bits of item"] == 8
 
 
 def test_quantising_twice_changes_nothing(make_model, context) -> None:

@@ -1,9 +1,10 @@
 """Step: rows of tables get the more bits the more often they are met, under a budget of bytes for the whole model.
 
-Each field is cut by rank of frequency into bands, and a knapsack chooses a width for each: the sum over all rows of
-frequency * sensitivity * squared error is least. Neighbours of equal width become one band. Post-training, or refined
-in retraining, where steps and multiples are learned. MPE (arXiv 2409.20305) and SHARK (arXiv 2308.09395) choose bits by
-frequency as well; the widths there come from training or thresholds, here from the bytes that there are.
+Each field is cut by id into bands, which are bands of frequency where its ids are sorted by it, and a knapsack chooses
+a width for each: the sum over all rows of frequency * sensitivity * squared error is least. Neighbours of equal width
+become one band. Post-training, or refined in retraining, where steps and multiples are learned. MPE (arXiv 2409.20305)
+and SHARK (arXiv 2308.09395) choose bits by frequency as well; the widths there come from training or thresholds, here
+from the bytes that there are.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch import Tensor
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.sensitivity import Sensitivity, sensitivity
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.compression.tables import NEVER, Budgeted, Part, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
-from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, mixed, weighted_mean
+from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
 from slimrank.tables.scaled import check_rows
 from slimrank.tables.table import Table
@@ -30,14 +31,14 @@ from slimrank.tables.table import Table
 # Ends of bands, as shares of a field's rows: finer where few rows take most of the lookups.
 CUTS = (*(2.0**-n for n in range(12, 3, -1)), *(n / 16 for n in range(2, 16, 2)))
 FEWEST = 16  # rows of a band: the places of a smaller one would take more than it saves
-NEVER = 0.5  # how often a row that training never met counts as met
 SAMPLE = 1 << 16  # values of a band on which its errors are measured
 
 
 class MixBits(Budgeted):
     """Bits by frequency, of `widths`, so that the whole model takes at most `budget` bytes.
 
-    Floats (16, 32) keep the field's bytes from feeding an integer layer; of 8 bits no error is left to speak of.
+    Floats (16, 32) keep the field's bytes from feeding an integer layer; of 8 bits no error is left to speak of. The
+    first ids of a sequence have a width that holds zero exactly, 2 bits or more, and 8 where `widths` has none.
     """
 
     name: Literal["mix-bits"] = "mix-bits"
@@ -88,7 +89,7 @@ def _takes(part: Part, config: MixBits, context: Context) -> bool:
     try:
         check_rows(part.table.weight, 32)
         if not part.fields:
-            raise InputError("its rows are of no field")
+            raise InputError("ids share its rows: they have no frequencies of their own")
         if not _packable(part.table.dim, config.widths):
             raise InputError(f"dimension {part.table.dim} packs at none of {', '.join(map(str, config.widths))} bits")
     except InputError as error:
@@ -102,16 +103,17 @@ def _packable(dim: int, widths: Sequence[Width]) -> list[Width]:
 
 
 def _own(part: Part, model: Ranker, measured: Sensitivity) -> Sensitivity:
-    """The rows of `part` out of what was measured on the table that it lies in."""
+    """The rows of `part` out of what was measured on the table that it lies in, without the lookups of padding.
+
+    No score reads these, and they would make a field with much padding look insensitive.
+    """
     owner = model.get_submodule(part.owner)
     assert isinstance(owner, Table)
     first = owner.bounds()[part.places[0]][0]
-    return Sensitivity(*(each[first : first + part.table.num_rows] for each in measured))
-
-
-def row_counts(part: Part) -> Tensor | None:
-    """How often each row of `part` counts as met, [rows], or None where that is not known."""
-    return None if part.counts is None else part.counts.to(part.table.weight.device).clamp(min=NEVER)
+    total, lookups = (each[first : first + part.table.num_rows].clone() for each in measured)
+    padding = [start for (start, _), kept in zip(part.table.bounds(), part.reserved, strict=True) if kept > 1]
+    total[padding] = lookups[padding] = 0.0
+    return Sensitivity(total, lookups)
 
 
 def bands_of(part: Part, config: MixBits, measured: Sensitivity) -> list[Band]:
@@ -128,7 +130,9 @@ def bands_of(part: Part, config: MixBits, measured: Sensitivity) -> list[Band]:
         for start, stop in pairwise([first, last] if part.counts is None else cuts(first, last)):
             # The average of a sequence adds its padding, which therefore has to be exactly 0.
             exact = start == first and part.reserved[field] > 1
-            widths = [w for w in _packable(part.table.dim, config.widths) if not exact or w > 2] or [8]
+            widths = [
+                w for w in _packable(part.table.dim, config.widths) if not exact or (w and not is_midrise(w))
+            ] or [8]
             weight = measured.of(start, stop, pool)
             options = [option(part.table.weight.detach()[start:stop], counts[start:stop], weight, w) for w in widths]
             bands.append(Band(part, field, start, stop, tuple(widths), tuple(options)))

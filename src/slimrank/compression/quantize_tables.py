@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, field_rows, find_parts, left_for, replace_parts
+from slimrank.compression.tables import Budgeted, Part, field_rows, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
@@ -37,7 +37,7 @@ def quantize_tables(model: Ranker, config: QuantizeTables, context: Context) -> 
     parts = []
     for part in find_parts(model, config, context):
         try:
-            check_rows(part.table.weight, config.bits if config.budget is None else 32)
+            check_rows(part.table.weight, config.bits)
         except InputError as error:
             context.skip(part.name, str(error))
         else:
@@ -89,21 +89,24 @@ def within_budget(
 
 
 def bits_that_pack(table: DenseTable, place: int, most: int) -> list[Bits]:
-    """The widths, of at most `most` bits, in which the vectors of a field fill whole bytes; 32 where none does."""
+    """The widths, of at most `most` bits, in which the vectors of a field fill whole bytes; 32 where it has no rows."""
     first, last = table.bounds()[place]
     allowed: list[Bits] = [b for b in get_args(Bits) if b <= most and table.dim * b % 8 == 0 and first < last]
     return allowed or [32]
 
 
 def field_option(part: Part, place: int, config: QuantizeTables, bits: Bits) -> Option:
-    """Bytes of one field at a width, and the squared error of its rows, each counted as often as it is met."""
+    """Bytes of one field at a width, and the squared error of its rows, each counted as often as it is met.
+
+    Rows that training never met count as well, if less: a field of such rows would get the fewest bits for nothing.
+    """
     table = field_rows(part.table, place, place + 1)
     if bits == 32:
         return Option(table.nbytes, 0.0)
-    counts = counts_of(part, config)
     first, last = part.table.bounds()[place]
-    own = None if counts is None else counts[first:last]
-    made = quantized(table, config.with_bits(bits), own)
+    counts, often = counts_of(part, config), row_counts(part) if config.weighted else None
+    made = quantized(table, config.with_bits(bits), None if counts is None else counts[first:last])
+    own = None if often is None else often[first:last]
     error, step = 0.0, max(1, CHUNK // table.dim)
     for start in range(0, table.num_rows, step):
         stop = min(start + step, table.num_rows)

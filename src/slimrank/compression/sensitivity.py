@@ -60,7 +60,8 @@ def sensitivity(model: Ranker, owner: str, context: Context, rows: int = CALIBRA
             for (ids, _), gradient in zip(seen, gradients, strict=True):
                 lookups.index_add_(0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32))
                 if gradient is not None:
-                    total.index_add_(0, ids.flatten(), gradient.square().mean(dim=-1).flatten())
+                    known = gradient.nan_to_num(0.0, 0.0, 0.0)  # a score that is not finite tells nothing
+                    total.index_add_(0, ids.flatten(), known.square().mean(dim=-1).flatten())
     finally:
         hook.remove()
         model.train(training)

@@ -63,6 +63,14 @@ class Part:
     reserved: tuple[int, ...]
 
 
+NEVER = 0.5  # how often a row that training never met counts as met
+
+
+def row_counts(part: Part) -> Tensor | None:
+    """How often each row of `part` counts as met, [rows], or None where that is not known."""
+    return None if part.counts is None else part.counts.to(part.table.weight.device).clamp(min=NEVER)
+
+
 @dataclass(frozen=True)
 class _Dense:
     """A dense table of the model, where it stands, the fields that it serves, and whether its rows are their ids."""

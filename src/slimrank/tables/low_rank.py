@@ -4,7 +4,7 @@ Few numbers a row and a small matrix that all rows of a field share. The rows ar
 quantised. With a rank beyond the dimension the table is trained wide and packed narrow: the rows are multiplied out,
 and what is gained is the training (MLET, Deng et al. 2023, arXiv 2309.15881). With `bands` a field's ids, sorted by
 frequency, have ranks that fall (mixed dimensions, Ginart et al. 2019, arXiv 1909.11810). Left out: projections that
-become part of the layer that reads the table (`compression/projections.py`).
+become part of the layer that reads the table (`compression/reduce_dimensions.py`).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Bands:
 
 
 def is_midrise(bits: int) -> bool:
-    """Whether zero lies between two codes of that width: with 1 or 2 bits none is spent on it."""
+    """Whether zero lies between two codes of that width: of the two of 1 bit none is spent on it."""
     return bits <= 1
 
 
