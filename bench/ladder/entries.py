@@ -8,6 +8,7 @@ budget for all bytes of the model; steps are given what the graph itself leaves 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,27 @@ from bench.ladder.points import RATIOS, Entry, Problem
 from slimrank.config import as_config
 from slimrank.models.dnn import DNN
 from slimrank.models.gmf import GMF
-from slimrank.recipe import Recipe, read_recipe
+from slimrank.recipe import Recipe, Student, read_recipe
+from slimrank.training.losses import Distillation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 Steps = list[dict[str, Any] | str]
 FRAPPE_GRAPH, GMF_GRAPH, SYNTHETIC_GRAPH = 3400, 2600, 6000  # bytes of nodes, names and constants: not in a budget
 STUDENTS = {64: (8, (32, 16)), 128: (8, (32, 16)), 256: (4, (16, 8))}  # dimension and neurons; (16, (64, 32)) before
 GMF_RANKS = {32: 12, 64: 8, 128: 8, 256: 4}  # of what is shortened first; 16 before
+NETWORKS: dict[int, tuple[int, tuple[int, ...], Steps]] = {  # distilled from ML-1M's: dimension, neurons, steps
+    16: (14, (64, 32), [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]),
+    32: (
+        8,
+        (32, 16),
+        [
+            {"name": "threshold-rows", "keep": 0.6, "only": ["item"]},
+            {"name": "quantize-tables", "bits": 4},
+            "quantize-dense",
+        ],
+    ),
+    64: (4, (32, 16), [{"name": "quantize-tables", "bits": 2, "levels": "midrise"}, "quantize-dense"]),
+}
 MET_OFTEN = {16: (1, 8), 32: (1, 4), 64: (2, 4), 128: (4, 4)}  # times and bits of ids that keep a row
 LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in floats
 
@@ -37,7 +52,7 @@ def frappe() -> Problem:
 def movielens_1m() -> Problem:
     """The matrix factorisation of `recipes/movielens_1m.py`."""
     recipe = read_recipe(RECIPES / "movielens_1m.py")
-    return Problem("MovieLens-1M, matrix factorisation", recipe, partial(_gmf_entries, recipe))
+    return Problem("MovieLens-1M, matrix factorisation", recipe, partial(_movielens_entries, recipe))
 
 
 def beauty() -> Problem:
@@ -95,6 +110,32 @@ def _frappe_steps(budget: int) -> dict[str, Steps]:
     }
 
 
+def _movielens_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
+    """All of a matrix factorisation, hashed rows trained for longer (they share what they had learned), and networks
+    distilled from three teachers, whose short vectors are read by layers of integers."""
+    longer = base.teacher.training.model_copy(update={"epochs": 3})
+    entries = [
+        replace(entry, recipe=entry.recipe.model_copy(update={"retraining": longer}))
+        if "hashed" in entry.kind
+        else entry
+        for entry in _gmf_entries(base, teacher_bytes)
+    ]
+    ensemble = base.model_copy(
+        update={
+            "teacher": base.teacher.model_copy(update={"seeds": base.seeds}),
+            "distillation": Distillation(soft_weight=0.9),
+        }
+    )
+    training = base.teacher.training.model_copy(update={"epochs": 4, "l2": 0.005})
+    for times, (dim, hidden, steps) in NETWORKS.items():
+        student = Student(model=DNN(embedding_dim=dim, hidden=hidden), training=training, min_field_importance=0.0)
+        again = training.model_copy(update={"learning_rate": 5e-3})
+        entries.append(
+            Entry("distilled, short, scaled", times, _changed(ensemble, steps, student=student, retraining=again))
+        )
+    return entries
+
+
 def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
     entries = []
     for times in RATIOS:
@@ -116,7 +157,6 @@ def _gmf_steps(times: int, budget: int) -> dict[str, Steps]:
         "codebook": [within("codebook-tables", budget)],
         "low-rank, scaled": [shorter, within("quantize-tables", budget)],
         "low-rank, mixed": [shorter, within("mix-bits", budget)],
-        "low-rank, codebook": [shorter, within("codebook-tables", budget)],
         "hashed, weighted": [within("hash-tables", budget)],
         "hashed, clustered": [within("hash-tables", budget, method="clustered", chunks=4)],
         "hashed, plain fp32": [within("hash-tables", budget, method="plain")],

@@ -120,7 +120,7 @@ def _point(entry: Entry, work: Run, teacher: dict[str, Any]) -> dict[str, Any]:
     known = {"name": entry.name, "kind": entry.kind, "aimed": entry.times}
     try:
         own = work.with_recipe(entry.recipe)
-        if entry.recipe.teacher != work.recipe.teacher:
+        if not _same_teachers(entry.recipe, work.recipe):
             own.folder = work.folder / "other-teachers" / entry.name
         found = _cached(own, entry.name)
     except InputError as error:
@@ -133,6 +133,11 @@ def _point(entry: Entry, work: Run, teacher: dict[str, Any]) -> dict[str, Any]:
         "auc_drop": fmean(drops),
         "auc_kept": found["auc"] / teacher["auc"],
     }
+
+
+def _same_teachers(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes train the same teachers, of whatever seeds."""
+    return one.teacher.model_copy(update={"seeds": other.teacher.seeds}) == other.teacher
 
 
 def _cached(work: Run, name: str) -> dict[str, Any]:
