@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from slimrank.config import InputError, as_config, entries, runner
 from slimrank.exporting.checks import check_graph
 from slimrank.exporting.graph import build_graph, write_graph
-from slimrank.tables.modules import EmbeddingBag
+from slimrank.tables.integer import OPSET
+from slimrank.tables.modules import Embedding, EmbeddingBag
 from slimrank.tables.table import Table
 from slimrank.training.optimizers import optimizers
 
@@ -197,6 +198,28 @@ def test_the_graph_gathers_first_and_scores_as_the_packed_form(
     session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
     expected = made[0].pack()(ids, (0, 1, 2)).detach().sum(dim=(1, 2)).numpy()
     np.testing.assert_allclose(session.run(None, {"ids": ids.numpy()})[0], expected, atol=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's notes on itself
+def test_the_packed_form_exports_by_itself(made: tuple[Table, float], tmp_path: Path) -> None:
+    """As a user exports a model of their own: by torch, without what `build_graph` does to a graph."""
+    module = Embedding(made[0]).pack().eval()
+    sizes = ({0: torch.export.Dim("N")},)
+    path = tmp_path / "model.onnx"
+    ids = torch.tensor([[0, 7, 399], [4, 299, 300], [6, 5, 301]])
+    torch.onnx.export(
+        module,
+        (ids[:2],),
+        path,
+        input_names=["ids"],
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=sizes,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"ids": ids.numpy()})[0]
+    np.testing.assert_allclose(found, module(ids).detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}-{v[1]}")

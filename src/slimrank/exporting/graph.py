@@ -25,6 +25,7 @@ from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
 from slimrank.exporting.pointwise import convolve
 from slimrank.exporting.sparse import store_sparse
+from slimrank.tables.by_row import marking
 from slimrank.tables.integer import OPSET
 
 IR_VERSION = 10
@@ -57,7 +58,7 @@ def build_graph(
 
 
 def trace(model: nn.Module, columns: int, numbers: int = 0) -> ir.Model:
-    """The graph as torch exports it, with any number of rows.
+    """The graph as torch exports it, with any number of rows and with the marks that are still to be taken out.
 
     Raises:
         ValueError: the model works for one number of rows only.
@@ -66,7 +67,7 @@ def trace(model: nn.Module, columns: int, numbers: int = 0) -> ir.Model:
     rows = torch.export.Dim("N")
     args = [torch.zeros(2, columns, dtype=torch.int32)] + ([torch.zeros(2, numbers)] if numbers else [])
     try:
-        with _silent(), torch.no_grad():
+        with _silent(), marking(), torch.no_grad():
             program = torch.onnx.export(
                 model.eval(),
                 tuple(args),

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from slimrank.exporting.constants import array_of, constant, node_before
-from slimrank.tables.joined import DOMAIN, ROWS_OF, Run, lookups_of, places
+from slimrank.tables.by_row import DOMAIN
+from slimrank.tables.joined import ROWS_OF, Run, lookups_of, places
 
 
 def join_lookups(graph: ir.Graph) -> int:

@@ -2,17 +2,37 @@
 
 A packed table may take many operations from an id to its bytes. Written after the gather they cost every lookup; done
 at load, over all rows, they cost memory. Which of the two is better hangs on the table's size, and is decided when the
-graph is rewritten (`slimrank.exporting.hoisting`). In eager mode the marks do nothing. Left out: the rewriting.
+graph is rewritten (`slimrank.exporting.hoisting`). Elsewhere, in eager mode and where a user exports a graph that
+nobody rewrites, the marks are the standard operations that they stand for. Left out: the rewriting.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
-from torch.onnx import is_in_onnx_export
 
 DOMAIN = "slimrank"  # of the operators that exist between tracing and rewriting, and in no file
 BAND_OF, BY_ROW = "BandOf", "ByRow"
+_marked: ContextVar[bool] = ContextVar("_marked", default=False)
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """In it exported graphs have marks: only for who takes them out again."""
+    before = _marked.set(True)
+    try:
+        yield
+    finally:
+        _marked.reset(before)
+
+
+def is_marking() -> bool:
+    """Whether a graph is being exported that is to have marks."""
+    return _marked.get()
 
 
 def band_of(ids: Tensor, firsts: Tensor) -> Tensor:
@@ -21,7 +41,7 @@ def band_of(ids: Tensor, firsts: Tensor) -> Tensor:
     >>> band_of(torch.tensor([0, 4, 5, 9]), torch.tensor([0, 5]))
     tensor([0, 0, 1, 1], dtype=torch.int32)
     """
-    if is_in_onnx_export():
+    if is_marking():
         inputs = (ids, firsts[1:].to(ids.dtype))
         return torch.onnx.ops.symbolic(f"{DOMAIN}::{BAND_OF}", inputs, dtype=torch.int32, shape=ids.shape, version=1)
     return torch.bucketize(ids, firsts[1:].to(ids.dtype), right=True, out_int32=True)
@@ -29,7 +49,7 @@ def band_of(ids: Tensor, firsts: Tensor) -> Tensor:
 
 def by_row(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:
     """`values` [..., dim], of which those of each of `ids` [...] < `num_rows` depend on that id and nothing else."""
-    if not is_in_onnx_export():
+    if not is_marking():
         return values
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{BY_ROW}", (values, ids), {"rows": num_rows}, dtype=values.dtype, shape=values.shape, version=1

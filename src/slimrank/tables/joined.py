@@ -3,8 +3,8 @@
 Neighbouring fields with few ids each can be one field over the product of their ids: its table has a row for every
 combination, and one lookup gives the vectors of all of them, side by side. What stands there follows from the rows of
 the fields, so nothing is stored for it: `slimrank.exporting.joining` builds the joined tables when a graph is loaded.
-In eager mode, and where a table does not gather its rows by their numbers, the mark is a sum. Left out: which fields
-to join; that is a step's work.
+In eager mode, in a graph that is exported without marks, and where a table does not gather its rows by their numbers,
+the mark is a sum. Left out: which fields to join; that is a step's work.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.onnx import is_in_onnx_export
 
-DOMAIN, ROWS_OF = "slimrank", "RowsOf"  # the operator exists between tracing and rewriting, and in no file
+from slimrank.tables.by_row import DOMAIN, is_marking
+
+ROWS_OF = "RowsOf"  # the operator exists between tracing and rewriting, and in no file
 EXACT = 1 << 24  # row numbers below this are exact in float32, in which joined ones are computed
 
 Run = tuple[int, int]  # the first of some neighbouring columns, and the column after the last
@@ -26,7 +27,7 @@ Run = tuple[int, int]  # the first of some neighbouring columns, and the column 
 
 def rows_of(ids: Tensor, offsets: Tensor, sizes: Sequence[int], joined: Sequence[Run]) -> Tensor:
     """Rows [N, K] of a fused table: `ids` [N, K] + `offsets` [K], int32. Column k has `sizes`[k] ids."""
-    if not joined or not is_in_onnx_export():
+    if not joined or not is_marking():
         return ids + offsets
     attributes: dict[str, Any] = {"sizes": list(sizes), "joined": [place for run in joined for place in run]}
     return torch.onnx.ops.symbolic(
