@@ -26,6 +26,15 @@ Steps = list[dict[str, Any] | str]
 FRAPPE_GRAPH, GMF_GRAPH, SYNTHETIC_GRAPH = 3400, 2600, 6000  # bytes of nodes, names and constants: not in a budget
 STUDENTS = {64: (8, (32, 16)), 128: (8, (32, 16)), 256: (4, (16, 8))}  # dimension and neurons; (16, (64, 32)) before
 GMF_RANKS = {32: 12, 64: 8, 128: 8, 256: 4}  # of what is shortened first; 16 before
+PEERS = "Peers are applied to the trained teachers as their documentation says; none of them retrains embeddings."
+STUDENTS_OF = (
+    "Students (DNN, four of ten fields) are distilled from three teachers, compressed, and retrained on soft labels; "
+    f"'teacher itself' is the DCNv2 after training, without retraining. {PEERS}"
+)
+SAME_MODEL = (
+    "Every kind is applied to the trained teacher and retrained on its soft labels, but for 'post-training'; a lower "
+    f"dimension is trained from the start on the labels. {PEERS}"
+)
 NETWORKS: dict[int, tuple[int, tuple[int, ...], Steps]] = {  # distilled from ML-1M's: dimension, neurons, steps
     16: (14, (64, 32), [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]),
     32: (
@@ -46,25 +55,28 @@ LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in fl
 def frappe() -> Problem:
     """The DCNv2 teachers of `recipes/frappe.py` and students distilled from them."""
     recipe = read_recipe(RECIPES / "frappe.py")
-    return Problem("Frappe, DCNv2 and its students", recipe, partial(_frappe_entries, recipe), peer_points)
+    return Problem("Frappe, DCNv2 and its students", STUDENTS_OF, recipe, partial(_frappe_entries, recipe), peer_points)
 
 
 def movielens_1m() -> Problem:
     """The matrix factorisation of `recipes/movielens_1m.py`."""
     recipe = read_recipe(RECIPES / "movielens_1m.py")
-    return Problem("MovieLens-1M, matrix factorisation", recipe, partial(_movielens_entries, recipe))
+    return Problem("MovieLens-1M, matrix factorisation", SAME_MODEL, recipe, partial(_movielens_entries, recipe))
 
 
 def beauty() -> Problem:
     """The matrix factorisation of `recipes/beauty.py`."""
     recipe = read_recipe(RECIPES / "beauty.py")
-    return Problem("Amazon Beauty, matrix factorisation", recipe, partial(_gmf_entries, recipe), peer_points)
+    return Problem(
+        "Amazon Beauty, matrix factorisation", SAME_MODEL, recipe, partial(_gmf_entries, recipe), peer_points
+    )
 
 
 def synthetic() -> Problem:
     """The network of `recipes/synthetic_20m.py`; post-training, as most of its ids are never met again."""
     recipe = read_recipe(RECIPES / "synthetic_20m.py")
-    return Problem("Synthetic, 20 million ids of power-law frequency", recipe, partial(_synthetic_entries, recipe))
+    how = "Every kind is applied to the trained model, without retraining."
+    return Problem("Synthetic, 20 million ids of power-law frequency", how, recipe, partial(_synthetic_entries, recipe))
 
 
 def within(name: str, budget: int, **settings: Any) -> dict[str, Any]:
@@ -86,6 +98,10 @@ def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
             rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 8}
             stack: Steps = [rare, {"name": "quantize-tables", "bits": 2 if times == 128 else 4}, "quantize-dense"]
             entries.append(Entry("thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
+        if times == 4:
+            itself: Steps = [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]
+            plain = _changed(base, itself, student=None, distillation=None, retraining=None)
+            entries.append(Entry("teacher itself, post-training", times, plain))
         if times in LOW_DIMENSIONS:
             width = hidden if times < 32 else (16, 8)
             plain = student.model_copy(update={"model": DNN(embedding_dim=LOW_DIMENSIONS[times], hidden=width)})
@@ -142,6 +158,8 @@ def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
         for kind, steps in _gmf_steps(times, teacher_bytes // times - GMF_GRAPH).items():
             entries.append(Entry(kind, times, _changed(base, steps)))
         if times <= 32:
+            post: Steps = [within("quantize-tables", teacher_bytes // times - GMF_GRAPH)]
+            entries.append(Entry("post-training, scaled", times, _changed(base, post, retraining=None)))
             small = base.teacher.model_copy(update={"model": GMF(embedding_dim=32 // times)})
             plain = base.model_copy(update={"teacher": small})
             entries.append(Entry("low dimension, fp32", times, _changed(plain, [], retraining=None)))

@@ -45,11 +45,12 @@ def text(result: Mapping[str, Any], picture: str) -> str:
     teacher = result["teacher"]
     parts = [
         f"# {result['title']}",
-        f"{result['what'][0].upper()}{result['what'][1:]}. Made by `python -m bench {result['name']}`; "
+        f"{result['what'][0].upper()}{result['what'][1:]}. {result['how']} Made by `python -m bench {result['name']}`; "
         f"[results](../../bench/results/{result['name']}.json).",
         f"The teacher takes {size(teacher['bytes'])} and has a test AUC of {teacher['auc']:.4f}. Points marked with a "
         "star are on the front: no other point has a higher AUC and no more bytes. Drop is the mean over seeds of the "
-        "teacher's AUC less the point's. Bytes are those of graph and weights, all of it.",
+        "teacher's AUC less the point's. Bytes are those of the graph and all that it stores, of ours and of the peers "
+        "alike; vocabularies, which all need, are not in them. Measured on: " + machine_words(result["machine"]) + ".",
         *_bound(result),
         f"![AUC over bytes]({picture})",
         "## The best at every ratio",
@@ -63,6 +64,11 @@ def text(result: Mapping[str, Any], picture: str) -> str:
     if refused:
         parts += ["## Not possible", "\n".join(f"- {point['name']}: {point['refused']}" for point in refused)]
     return "\n\n".join(parts) + "\n"
+
+
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """Processor and instruction set."""
+    return f"{machine['processor']}, {', '.join(machine['instruction_set'])}"
 
 
 def _bound(result: Mapping[str, Any]) -> list[str]:

@@ -44,9 +44,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """A recipe with its teacher, and what is tried on it: `entries(bytes of the teacher's artifact)`, and peers."""
+    """A recipe with its teacher, and what is tried on it: `entries(bytes of the teacher's artifact)`, and peers.
+
+    `how` says in words what was done to ours and to the peers, for the page.
+    """
 
     title: str
+    how: str
     base: Recipe
     entries: Callable[[int], list[Entry]]
     peers: Callable[[Path, Sequence[int], dict[str, Any]], list[dict[str, Any]]] | None = None
@@ -65,6 +69,7 @@ def ladder(problem: Problem, folder: Path) -> dict[str, Any]:
     return {
         "title": problem.title,
         "what": f"test AUC of artifacts by bytes (graph and weights), means of {len(problem.base.seeds)} seeds",
+        "how": problem.how,
         "teacher": teacher,
         "points": points,
         "front": [point["name"] for point in front(made)],
