@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimrank.config import InputError
+from slimrank.config import InputError, as_config, runner
 from slimrank.exporting.checks import check_graph, standard_faults
 from slimrank.exporting.graph import IR_VERSION, build_graph, write_graph
 from slimrank.exporting.pack import pack
@@ -161,6 +161,32 @@ def test_what_torch_says_of_its_module_is_kept() -> None:
     assert "mode='max', padding_idx=6, include_last_offset=True" in repr(ours)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"name": "scaled", "bits": 1},
+        {"name": "codebook", "parts": 1, "bits": 8},
+        {"name": "low-rank", "rank": 2, "centred": True},
+        {"name": "remapped"},
+    ],
+    ids=str,
+)
+def test_padding_of_zeros_stays_zeros_in_a_table_that_cannot_hold_them(kind: dict[str, object]) -> None:
+    module = nn.Embedding(
+        ROWS, 8, padding_idx=0, _weight=torch.randn(ROWS, 8, generator=torch.Generator().manual_seed(1))
+    )
+    with torch.no_grad():
+        module.weight[0] = 0.0
+    ours = Embedding.of(module)
+    config = as_config("table", kind)
+    ours.table = runner("table", config)(config, module.weight.detach() + 0.1)
+    assert ours.table.rows(0, 1).any()
+    for form in (ours, ours.pack(), Embedding(ours.table, 0, zero_padding=True)):
+        assert not form(torch.tensor([[0], [0]])).any()
+        assert form(torch.tensor([1])).any()
+    assert Embedding(ours.table, 0)(torch.tensor([0])).any()
+
+
 def small(mode: str = "sum", padding: int | None = PADDING, *, last: bool = False) -> EmbeddingBag:
     """Bags over rows of 4 bits."""
     weight = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(2))
@@ -258,6 +284,9 @@ IDS, OFFSETS = RAGGED[0]
         (lambda: small()(IDS.reshape(1, 2, 3)), "ids have 3 dimensions"),
         (lambda: small()(IDS.float(), OFFSETS), "ids are torch.float32; allowed are int32 and int64"),
         (lambda: Embedding(DenseTable(rows()))(IDS.float()), "ids are torch.float32"),
+        (lambda: Embedding(DenseTable(rows()))(IDS + 5), "id 8 is not in the table; allowed are 0 to 6"),
+        (lambda: Embedding(small().table)(IDS.int() - 1), "id -1 is not in the table; allowed are 0 to 6"),
+        (lambda: small()(IDS + 4, OFFSETS), "id 7 is not in the table"),
         (lambda: small()(IDS, OFFSETS.float()), "offsets are torch.float32"),
         (lambda: small()(IDS, OFFSETS.reshape(3, 1)), r"int64 \[3, 1\]; must be int32 or int64 \[B\]"),
         (lambda: small()(IDS, OFFSETS + 1), "offsets go from 1 to 6; they must begin with 0"),

@@ -47,7 +47,16 @@ class Embedding(_Lookup):
     Args:
         table: of any kind, trainable or packed.
         padding_idx: the row of this id gets no gradient; negative ones count from the end.
+        zero_padding: whether the vector of padding is 0 whatever the table makes of that row, since few bits, codes and
+            shared rows cannot all hold a zero; None where it is if the table's row is 0 now.
     """
+
+    def __init__(self, table: Table, padding_idx: int | None = None, *, zero_padding: bool | None = None):
+        super().__init__(table, padding_idx)
+        self.zero_padding = self._pads_with_zeros() if zero_padding is None else zero_padding
+
+    def _pads_with_zeros(self) -> bool:
+        return self.padding_idx is not None and not self.table.rows(self.padding_idx, self.padding_idx + 1).any()
 
     @classmethod
     def of(cls, module: nn.Embedding) -> Self:
@@ -62,17 +71,18 @@ class Embedding(_Lookup):
         """Vectors [..., dim] float32 of the ids `input` [...].
 
         Raises:
-            InputError: the ids are no integers.
+            InputError: the ids are no integers, or not in the table.
         """
-        _check_ids(input)
+        _check_ids(input, self.num_embeddings)
         vectors: Tensor = self.table(input)
-        if self.padding_idx is None or not vectors.requires_grad:
+        if self.padding_idx is None or not (self.zero_padding or vectors.requires_grad):
             return vectors
-        return torch.where((input == self.padding_idx).unsqueeze(-1), vectors.detach(), vectors)
+        padding = torch.zeros_like(vectors) if self.zero_padding else vectors.detach()
+        return torch.where((input == self.padding_idx).unsqueeze(-1), padding, vectors)
 
     def pack(self) -> Embedding:
         """The form that is exported."""
-        return Embedding(self.table.pack(), self.padding_idx)
+        return Embedding(self.table.pack(), self.padding_idx, zero_padding=self.zero_padding)
 
     def extra_repr(self) -> str:
         return "" if self.padding_idx is None else f"padding_idx={self.padding_idx}"
@@ -120,7 +130,7 @@ class EmbeddingBag(_Lookup):
             per_sample_weights: a factor for every id, of the shape of `input`; for sums only.
 
         Raises:
-            InputError: the inputs do not fit each other.
+            InputError: an id is not in the table, or the inputs do not fit each other.
         """
         self._check(input, offsets, per_sample_weights)
         vectors = self.table(input)
@@ -145,7 +155,7 @@ class EmbeddingBag(_Lookup):
         return torch.where(counts > 0, most, torch.zeros_like(most))
 
     def _check(self, ids: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
-        _check_ids(ids)
+        _check_ids(ids, self.num_embeddings)
         if ids.dim() not in (1, 2):
             raise InputError(f"ids have {ids.dim()} dimensions; allowed are [B, N], and [n] with offsets")
         if (ids.dim() == 1) != (offsets is not None):
@@ -189,9 +199,15 @@ def _dense_of(module: nn.Embedding | nn.EmbeddingBag) -> DenseTable:
     return table
 
 
-def _check_ids(ids: Tensor) -> None:
+def _check_ids(ids: Tensor, num_rows: int) -> None:
+    """That `ids` are rows of a table, which not every kind finds out; a graph that is exported cannot look at them."""
     if ids.dtype not in INTEGERS:
         raise InputError(f"ids are {ids.dtype}; allowed are int32 and int64")
+    if is_in_onnx_export() or torch.compiler.is_compiling() or not ids.numel():
+        return
+    low, high = (int(bound) for bound in ids.aminmax())
+    if low < 0 or high >= num_rows:
+        raise InputError(f"id {low if low < 0 else high} is not in the table; allowed are 0 to {num_rows - 1}")
 
 
 def _check_offsets(offsets: Tensor, count: int, *, last: bool) -> None:
