@@ -1,10 +1,13 @@
 """A stack of tables stands for one: the same vectors whether the columns' fields are known or not."""
 
+import pytest
 import torch
 
+from slimrank.tables.banded import BandedTable
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.scaled import Scaled, scaled
 from slimrank.tables.stacked import StackedTable, stacked
+from slimrank.tables.table import Table
 
 
 def rows(count: int, seed: int) -> torch.Tensor:
@@ -48,6 +51,21 @@ def test_only_the_rows_of_the_batch_get_gradients() -> None:
     assert dense.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist() == [1]
     assert small.weight.grad.abs().sum(dim=1).nonzero().flatten().tolist() == [1]
     assert last.weight.grad is None
+
+
+@pytest.mark.parametrize("kind", [StackedTable, BandedTable])
+def test_a_part_without_ids_in_the_batch_stays_out_of_sparse_gradients(kind: type[Table]) -> None:
+    """A row with a gradient of 0 would still be moved by the momentum of SparseAdam."""
+    table = kind([DenseTable(rows(8, 0)), DenseTable(rows(5, 1))]).with_sparse(True)
+    table(torch.tensor([[12, 8], [8, 9]])).sum().backward()
+    first, last = (part.weight.grad.coalesce() for part in table.tables)
+    assert first.indices().tolist() == [[]]
+    assert last.indices().tolist() == [[0, 1, 4]]
+    ids = torch.tensor([[12, 0], [7, 8]], dtype=torch.int32)
+    assert torch.equal(table(ids), torch.cat([rows(8, 0), rows(5, 1)])[ids.long()])
+    for outside in (-1, 13):
+        with pytest.raises(IndexError):
+            table(torch.tensor([outside]))
 
 
 def test_neighbours_that_are_dense_become_one_and_stacks_do_not_nest() -> None:

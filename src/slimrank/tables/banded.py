@@ -1,7 +1,8 @@
 """Bands of one field's rows, in tables of several kinds: ids are sorted by frequency, and frequent ones get more.
 
-Every band looks up all ids, those of other bands as its nearest row, and what is not its own is dropped: a lookup
-costs a gather a band, and no map. Left out: which rows a band holds and what it is made of.
+Every band looks up its own ids, so that a batch moves no other rows. In an exported graph every band looks up all ids,
+those of other bands as its nearest row, and what is not its own is dropped: a lookup costs a gather a band, and no map.
+Left out: which rows a band holds and what it is made of.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.onnx import is_in_onnx_export
 
 from slimrank.tables.table import Table
 
@@ -30,6 +32,8 @@ class BandedTable(Table):
         return [part for part in self.parts if isinstance(part, Table)]
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
+        if not is_in_onnx_export():
+            return look_up_own(self.tables, self.firsts, ids)
         vectors: Tensor | None = None
         for part, first in zip(self.tables, self.firsts, strict=True):
             own = part((ids - first).clamp(0, part.num_rows - 1))
@@ -45,3 +49,16 @@ class BandedTable(Table):
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.tables)
+
+
+def look_up_own(parts: Sequence[Table], firsts: Sequence[int], ids: Tensor) -> Tensor:
+    """Vectors [..., dim] of `ids` [...], each looked up in the part that holds it, the last one to begin before it.
+
+    `firsts` is the first row of every part. No part sees the ids of another, whose rows would enter sparse gradients.
+    """
+    flat = ids.flatten()
+    owner = torch.bucketize(flat, torch.tensor(firsts[1:], dtype=ids.dtype, device=ids.device), right=True)
+    places = [(owner == place).nonzero().squeeze(1) for place in range(len(parts))]
+    found = [part(flat[own] - first) for part, first, own in zip(parts, firsts, places, strict=True) if part.num_rows]
+    vectors = torch.cat(found).index_select(0, torch.cat(places).argsort())
+    return vectors.view(*ids.shape, vectors.shape[1])

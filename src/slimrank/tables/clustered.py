@@ -143,7 +143,7 @@ def cluster(
     shared = weight.new_zeros(parts.num_shared, weight.shape[1] // config.chunks)
     pointers = []
     for field, (first, last) in enumerate(bounds):
-        rows = weight[first:last].view(last - first, config.chunks, -1)
+        rows = weight[first:last].view(last - first, config.chunks, shared.shape[1])
         own = slice(first + reserved[field], last)
         begin = parts.bases[field] - 2 * config.chunks * reserved[field]
         block = shared[begin : begin + 2 * config.chunks * (reserved[field] + (1 << bits[field]))]

@@ -22,8 +22,7 @@ from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
-from slimrank.tables.remapped import check_rows
-from slimrank.tables.table import Table, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows
 
 BYTES = Codes.unsigned(8)
 
@@ -171,7 +170,7 @@ def codebook(
     check_rows(weight)
     check_codes(weight.shape[1], config)
     starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
-    weight = weight.detach()
+    weight = weight.detach().to(torch.float32)
     packed, books = [], []
     for first, last in bounds_of(starts, len(weight)):
         own = None if counts is None else counts[first:last]
@@ -189,7 +188,7 @@ def codebook(
 
 def _coded(rows: Tensor, config: Coding, counts: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
     """Codes [n, parts] uint8 and entries [parts, 2**bits, dim / parts] of one field's rows."""
-    cut = rows.view(len(rows), config.parts, -1)
+    cut = rows.view(len(rows), config.parts, rows.shape[1] // config.parts)
     codes = torch.zeros(len(rows), config.parts, dtype=torch.uint8)
     entries = torch.zeros(config.parts, 1 << config.bits, cut.shape[2])
     for part in range(config.parts if len(rows) else 0):

@@ -26,8 +26,7 @@ from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.buckets import TINY, Buckets, Sharing, bounds_of
 from slimrank.tables.clustered import cluster
 from slimrank.tables.dense import Dense
-from slimrank.tables.remapped import check_rows
-from slimrank.tables.table import Table, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows
 
 ROUNDS = 16  # of the alternation that fits shared rows and weights
 STORED = {8: torch.int8, 16: torch.int16}
@@ -171,8 +170,9 @@ def hashed(config: Hashed, weight: Tensor, starts: Tensor | None = None) -> Tabl
     check_rows(weight)
     starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
     bounds = bounds_of(starts, len(weight))
-    sizes = [min(config.buckets, last - first - 1) for first, last in bounds]
-    return hash_rows(config, weight.detach(), starts, [1] * len(bounds), sizes)
+    reserved = [min(1, last - first) for first, last in bounds]
+    sizes = [min(config.buckets, last - first - own) for (first, last), own in zip(bounds, reserved, strict=True)]
+    return hash_rows(config, weight.detach().to(torch.float32), starts, reserved, sizes)
 
 
 @torch.no_grad()
@@ -209,7 +209,8 @@ def hash_rows(
 
 def log2_scales(factors: Tensor, bounds: Sequence[tuple[int, int]], bits: int) -> Tensor:
     """Powers of 2, so that 1 is exact, at which no factor of a field is clipped: their exponents [fields * 1 or 2]."""
-    largest = torch.stack([factors[first:last].abs().amax(dim=0) for first, last in bounds])
+    none = factors.new_zeros(1, factors.shape[1])  # what a field without rows has
+    largest = torch.stack([torch.cat([none, factors[first:last].abs()]).amax(dim=0) for first, last in bounds])
     exponents = torch.ceil(torch.log2(largest.clamp(min=TINY) / factor_codes(bits).high))
     return torch.where(largest > 0, exponents, torch.full_like(exponents, 1.0 - bits)).flatten()
 

@@ -22,7 +22,7 @@ from slimrank.tables.banded import BandedTable
 from slimrank.tables.dense import Dense, DenseTable
 from slimrank.tables.principal import Spectrum, project, spectrum
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, check_rows
 
 Inner = Annotated[SerializeAsAny[Config], resolver("table")]
 
@@ -70,7 +70,7 @@ class LowRankTable(Table):
         rows: Tensor = self.inner(ids, fields)
         if len(self.projection) == 1:
             vectors = rows @ self.projection[0]
-            return vectors if self.mean is None else vectors + self.mean[0]
+            return vectors if self.mean is None else vectors + self.mean[0, 0]
         if fields is None:
             index = self.fields_of(ids)
             vectors = (rows.unsqueeze(-2) @ self.projection[index]).squeeze(-2)
@@ -187,8 +187,10 @@ def cut_rows(num_rows: int, bands: Sequence[tuple[int, int]], rank: int) -> list
 def banded(weight: Tensor, bands: Sequence[tuple[int, int, int, Spectrum]], inner: Config) -> Table:
     """One field's table over `weight` [rows, dim], of bands (first row, row after the last, rank, spectrum).
 
-    A band of full rank keeps its rows as they are.
+    A band of full rank keeps its rows as they are. A field without rows is dense.
     """
+    if not bands:
+        return DenseTable(weight)
     parts: list[Table] = []
     for first, last, rank, found in bands:
         rows, start = weight[first:last], torch.zeros(1, dtype=torch.int64, device=weight.device)
@@ -205,16 +207,20 @@ def banded(weight: Tensor, bands: Sequence[tuple[int, int, int, Spectrum]], inne
 def low_rank(config: LowRank, weight: Tensor, starts: Tensor | None = None, counts: Tensor | None = None) -> Table:
     """A low-rank table over `weight` [num_rows, dim], which is not copied; rows count by `counts` where given.
 
-    Of the rank given no other rows and projections have a smaller (weighted) squared error.
+    Of the rank given no other rows and projections have a smaller (weighted) squared error. Dense rows of full rank are
+    the dense table.
 
     Raises:
         InputError: there are no rows, a value is NaN or infinite, bands are of a projection per table or end wider than
             they begin, or the inner kind does not take rows of that rank.
     """
-    weight = weight.detach()
+    check_rows(weight)
+    weight = weight.detach().to(torch.float32)
     starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
     if config.bands:
         return _of_bands(config, weight, starts, counts)
+    if config.rank == weight.shape[1] and isinstance(config.inner, Dense):
+        return DenseTable(weight, starts)
     bounds = bounds_of(starts, len(weight)) if config.projection == "field" else [(0, len(weight))]
     spectra = [_spectrum(config, weight, counts, first, last) for first, last in bounds]
     if config.rank <= weight.shape[1]:
@@ -239,5 +245,8 @@ def _of_bands(config: LowRank, weight: Tensor, starts: Tensor, counts: Tensor | 
 
 
 def _spectrum(config: LowRank, weight: Tensor, counts: Tensor | None, first: int, last: int) -> Spectrum:
+    if first == last:  # a field without rows has any directions
+        none = weight.new_zeros(weight.shape[1], dtype=torch.float64, device="cpu")
+        return Spectrum(none, torch.diag(none + 1.0), none)
     weights = None if counts is None else counts[first:last]
     return spectrum(weight[first:last], weights, centred=config.centred)

@@ -27,8 +27,8 @@ from slimrank.tables.affine import Codes, on_grid, quantize, round_through
 from slimrank.tables.by_row import band_of, by_row
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, unpack_bytes
-from slimrank.tables.scaled import CHUNK, Grid, check_rows, scales_of
-from slimrank.tables.table import Table, gather_rows
+from slimrank.tables.scaled import CHUNK, Grid, scales_of
+from slimrank.tables.table import Table, check_rows, gather_rows
 
 Width = Literal[0, 1, 2, 4, 8, 16, 32]
 PARTS: tuple[Width, ...] = (8, 4, 2, 1, 16, 32)  # the packed form's arrays, in the order in which their rows count
@@ -324,6 +324,7 @@ def mixed(
     starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
     sizes = torch.diff(starts, append=starts.new_tensor([len(weight)])).tolist()
     check_rows(weight, 32)
+    weight = weight.to(torch.float32)
     bands = Bands.of(config.bands or [[(size, 8)] if size else [] for size in sizes])
     _check_bands(config, sizes)
     if set(bands.bits) == {32}:

@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
-from slimrank.config import Config, InputError, register, resolver, runner
+from slimrank.config import Config, register, resolver, runner
 from slimrank.tables.dense import Dense
 from slimrank.tables.row_maps import RowMap, row_map
 from slimrank.tables.table import Table
+from slimrank.tables.table import check_rows as check_rows
 
 CHUNK = 1 << 20  # rows worked on at a time
 
@@ -80,14 +81,15 @@ def remap(
     case. `counts` [rows] weigh the mean, all rows alike where there are none.
     """
     kept = kept.clone()
-    rows = starts + shared
-    kept[rows] = True
-    place = torch.cumsum(kept, 0) - 1
-    inner_starts = torch.cat([place[:1] * 0, place[starts[1:] - 1] + 1])
-    short, shared_rows = weight[kept], place[rows]
-    del place
+    bounds, rows = list(pairwise([*starts.tolist(), len(weight)])), starts + shared
+    kept[[row for row, (first, last) in zip(rows.tolist(), bounds, strict=True) if first < last]] = True
+    before = torch.cumsum(torch.cat([kept.new_zeros(1), kept]), 0)  # kept rows before each row, and of all
+    inner_starts, shared_rows, short = before[starts], before[rows.clamp(max=len(weight))], weight[kept]
+    del before
     if to == "mean":
-        for row, at, (first, last) in zip(rows, shared_rows, pairwise([*starts.tolist(), len(weight)]), strict=True):
+        for row, at, (first, last) in zip(rows, shared_rows, bounds, strict=True):
+            if first == last:
+                continue
             dropped = ~kept[first:last]
             dropped[row - first] = True
             own = torch.ones_like(dropped, dtype=torch.float32) if counts is None else counts[first:last]
@@ -118,13 +120,6 @@ def remapped(config: Remapped, weight: Tensor, starts: Tensor | None = None) -> 
     kept = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     for first, last in pairwise([*starts.tolist(), len(weight)]):
         kept[first : first + max(1, round(config.keep * (last - first)))] = True
-    return remap(weight.detach(), starts, kept, torch.zeros_like(starts), to=config.to, inner=config.inner)
-
-
-def check_rows(weight: Tensor) -> None:
-    """Raises `InputError` where `weight` has no rows, or holds NaN or infinite values."""
-    if not weight.numel():
-        raise InputError("the table has no rows")
-    low, high = weight.detach().aminmax()  # both are NaN where any value is
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        raise InputError("the table holds NaN or infinite values")
+    return remap(
+        weight.detach().to(torch.float32), starts, kept, torch.zeros_like(starts), to=config.to, inner=config.inner
+    )

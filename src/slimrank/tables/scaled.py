@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from slimrank.config import Config, InputError, register
+from slimrank.config import Config, register
 from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
@@ -27,6 +27,7 @@ from slimrank.tables.ranges import (
     squared_error_scale,
 )
 from slimrank.tables.table import Table, gather_rows
+from slimrank.tables.table import check_rows as check_rows
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
@@ -371,8 +372,9 @@ def scaled(
     """
     starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
     check_rows(weight, config.bits)
+    weight = weight.to(torch.float32)
     if config.bits == 32:
-        return DenseTable(weight.to(torch.float32), starts)
+        return DenseTable(weight, starts)
     bounds = [(0, len(weight))]
     if config.scale != "table":
         ends = [*starts.tolist()[1:], len(weight)]
@@ -382,17 +384,3 @@ def scaled(
         counts = None if config.rows_per_scale == 1 else counts
     scale, zero_shift = scales_of(weight.detach(), config, bounds, counts)
     return ScaledTable(weight, scale, config, starts, zero_shift=zero_shift)
-
-
-def check_rows(weight: Tensor, bits: int) -> None:
-    """Raises `InputError` where `weight` [num_rows, dim] is empty, does not fill bytes, or is not finite."""
-    if not weight.numel():
-        raise InputError("the table has no rows")
-    per_byte = max(8 // bits, 1)
-    if weight.shape[1] % per_byte:
-        raise InputError(
-            f"dimension {weight.shape[1]} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte"
-        )
-    extremes = weight.detach().aminmax()  # both are NaN where any value is
-    if not bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max)):
-        raise InputError("the table holds NaN or infinite values: quantisation has no range for them")

@@ -1,8 +1,9 @@
 """Tables of several kinds that stand for one: each holds a range of consecutive fields.
 
 So a large field can be a codebook beside small ones of plain integers. Where the caller says which field each column
-is, every part looks up its own columns and no other; else every part is asked for all ids, and what is not its own is
-dropped. Left out: parts that share a field (a kind that treats the rows of a field apart does that by itself).
+is, every part looks up its own columns and no other; else its own ids. In an exported graph, where those cannot be
+told, every part is asked for all ids, and what is not its own is dropped. Left out: parts that share a field (a kind
+that treats the rows of a field apart does that by itself).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.onnx import is_in_onnx_export
 
+from slimrank.tables.banded import look_up_own
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.table import Table
 
@@ -29,7 +32,7 @@ class StackedTable(Table):
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         if fields is None:
-            return self._of_any_field(ids)
+            return self._of_any_field(ids) if is_in_onnx_export() else look_up_own(self.tables, self.firsts, ids)
         found, order = [], []
         for part, first, places, own in self._columns(fields):
             found.append(part(_take(ids, places) - first, own))
@@ -54,6 +57,8 @@ class StackedTable(Table):
     def _of_any_field(self, ids: Tensor) -> Tensor:
         total: Tensor | None = None
         for part, first in zip(self.tables, self.firsts, strict=True):
+            if not part.num_rows:
+                continue
             local = ids - first
             own = (local >= 0) & (local < part.num_rows)
             vectors = part(local.clamp(0, part.num_rows - 1))

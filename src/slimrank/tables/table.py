@@ -5,11 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from slimrank.config import InputError
+
+MOST = 1e18  # in size: sums of squares of larger values leave float32
 
 
 class Table(nn.Module, ABC):
@@ -76,9 +81,9 @@ class Table(nn.Module, ABC):
         return list(pairwise([*self.starts.tolist(), self.num_rows]))
 
     def per_column(self, values: Tensor, ids: Tensor, fields: Sequence[int] | None) -> Tensor:
-        """`values`, one for all [1] or one a field [fields, ...], for each of `ids` [...]: [1] or [..., 1 or ...]."""
+        """`values`, one for all [1, ...] or one a field [fields, ...], for each of `ids` [...], as they broadcast."""
         if len(values) == 1:
-            return values
+            return values if ids.dim() else values[0]
         index = self.fields_of(ids) if fields is None else torch.tensor(fields, device=values.device)
         found = values[index]
         return found.unsqueeze(-1) if values.dim() == 1 else found
@@ -91,6 +96,22 @@ class Table(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows} x {self.dim}, {self.nbytes} bytes packed"
+
+
+def check_rows(weight: Tensor, bits: int = 32) -> None:
+    """Raises `InputError` where `weight` [num_rows, dim] is empty, fills no whole bytes, or is out of bounds."""
+    if not weight.numel():
+        raise InputError("the table has no rows")
+    per_byte = max(8 // bits, 1)
+    if weight.shape[1] % per_byte:
+        raise InputError(
+            f"dimension {weight.shape[1]} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte"
+        )
+    low, high = (float(bound) for bound in weight.detach().aminmax())  # both are NaN where any value is
+    if not (isfinite(low) and isfinite(high)):
+        raise InputError("the table holds NaN or infinite values: quantisation has no range for them")
+    if max(-low, high) > MOST:
+        raise InputError(f"the table holds values up to {max(-low, high):.3g} in size; allowed are at most {MOST:.0e}")
 
 
 def gather_rows(weight: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
