@@ -106,7 +106,7 @@ def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
             width = hidden if times < 32 else (16, 8)
             plain = student.model_copy(update={"model": DNN(embedding_dim=LOW_DIMENSIONS[times], hidden=width)})
             entries.append(Entry("low dimension, fp32", times, _changed(base, [], student=plain, retraining=None)))
-    return entries
+    return _low_dimensions_last(entries)
 
 
 def _frappe_steps(budget: int) -> dict[str, Steps]:
@@ -163,7 +163,12 @@ def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
             small = base.teacher.model_copy(update={"model": GMF(embedding_dim=32 // times)})
             plain = base.model_copy(update={"teacher": small})
             entries.append(Entry("low dimension, fp32", times, _changed(plain, [], retraining=None)))
-    return sorted(entries, key=lambda entry: entry.kind == "low dimension, fp32")  # they need teachers of their own
+    return _low_dimensions_last(entries)
+
+
+def _low_dimensions_last(entries: list[Entry]) -> list[Entry]:
+    """They need teachers or students of their own, which take the place of those that the others share."""
+    return sorted(entries, key=lambda entry: entry.kind == "low dimension, fp32")
 
 
 def _gmf_steps(times: int, budget: int) -> dict[str, Steps]:
