@@ -37,8 +37,8 @@ def build_graph(
 ) -> ir.Model:
     """The graph of a packed `model` called with ids [N, columns] and numbers [N, numbers].
 
-    `sparse` lets pruned weights be stored sparse where that is smaller. Packed tables of at most `unpack_limit` bytes
-    are unpacked when the graph is loaded, larger ones by the row.
+    `sparse` lets pruned weights be stored sparse where that is smaller. Packed tables are unpacked when the graph is
+    loaded, as long as that takes at most `unpack_limit` bytes for all of them; the others by the row.
     """
     graph = trace(model, columns, numbers)
     fold_constants(graph.graph)

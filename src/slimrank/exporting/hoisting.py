@@ -16,7 +16,7 @@ from slimrank.tables.by_row import BAND_OF, BY_ROW, DOMAIN
 
 
 def hoist(graph: ir.Graph, limit: int) -> int:
-    """Parts marked by `by_row` whose bytes for all rows are at most `limit` move to load time; how many did.
+    """Parts marked by `by_row` move to load time while their bytes for all rows are at most `limit`; how many did.
 
     All marks are gone afterwards, and every `band_of` is made of standard operators.
     """
@@ -27,6 +27,7 @@ def hoist(graph: ir.Graph, limit: int) -> int:
         assert ids is not None
         rows, width = mark.attributes.get_int("rows", 0), _width(mark.outputs[0])
         if rows * width <= limit:
+            limit -= rows * width
             table = _over_all_rows(mark, values, ids, rows, width)
             values = node_before(mark, "Gather", [table, ids], axis=0)[0]
             values.shape, values.type = mark.outputs[0].shape, mark.outputs[0].type

@@ -15,7 +15,7 @@ from slimrank.models.layers import Ranker
 
 
 class Onnx(Config):
-    """An ONNX graph, opset 21; tables up to `unpack_limit` packed bytes are unpacked once, at load."""
+    """An ONNX graph, opset 21; tables are unpacked once, at load, within `unpack_limit` bytes for all of them."""
 
     name: Literal["onnx"] = "onnx"
     unpack_limit: int = Field(default=LOAD_UNPACK_LIMIT, ge=0)

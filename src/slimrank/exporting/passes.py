@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from slimrank.exporting.constants import Array, array_of, constant, node_before, producer, scalar_of
 
-LOAD_UNPACK_LIMIT = 64 << 20  # bytes of a packed table up to which memory for the unpacked one buys speed
+LOAD_UNPACK_LIMIT = 64 << 20  # bytes of all unpacked tables together up to which memory buys speed
 
 
 def split_quantizers(graph: ir.Graph) -> int:
@@ -124,21 +124,26 @@ def _steps_match(steps: npt.NDArray[np.float32], shape: ir.Shape | None, wanted:
 
 
 def unpack_at_load(graph: ir.Graph, limit: int = LOAD_UNPACK_LIMIT) -> int:
-    """Gather(packed table) then unpacking becomes unpacking then Gather, for packed tables of at most `limit` bytes.
+    """Gather(packed table) then unpacking becomes unpacking then Gather, for tables of `limit` bytes unpacked in all.
 
     The unpacking then works on a constant, which ONNX Runtime does once, at load: the file stays packed, memory holds
-    a byte a dimension, and a lookup is a lookup. Larger tables stay packed in memory and are unpacked by the row.
+    a byte a dimension, and a lookup is a lookup. Tables beyond, in the order of their lookups, stay packed in memory
+    and are unpacked by the row.
     """
-    count = 0
+    count, left = 0, limit
+    unpacked: set[ir.Value] = set()
     for gather in _all(graph, "Gather"):
-        table = array_of(gather.inputs[0])
-        if table is None or table.dtype != np.uint8 or table.ndim != 2 or table.nbytes > limit:
+        source, table = gather.inputs[0], array_of(gather.inputs[0])
+        if source is None or table is None or table.dtype != np.uint8 or table.ndim != 2:
             continue
         chain, concat = _unpacking(gather)
         if concat is None:
             continue
-        source = gather.inputs[0]
-        assert source is not None
+        needed = 0 if source in unpacked else table.nbytes * len(concat.inputs)
+        if needed > left:
+            continue
+        left -= needed
+        unpacked.add(source)
         moved: dict[ir.Value, ir.Value] = {gather.outputs[0]: source}
         for node in chain:
             inputs = [moved.get(value, value) for value in node.inputs if value is not None]
