@@ -20,8 +20,7 @@ from slimrank.config import InputError, nearest, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
 from slimrank.tables.embedding import Layout
-from slimrank.tables.remapped import check_rows
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, check_rows
 
 SAMPLE = 1 << 12  # rows on which the error of a coding is measured
 BITS: tuple[Literal[2, 4, 8], ...] = (8, 4, 2)

@@ -25,8 +25,7 @@ from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
-from slimrank.tables.scaled import check_rows
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, check_rows
 
 # Ends of bands, as shares of a field's rows: finer where few rows take most of the lookups.
 CUTS = (*(2.0**-n for n in range(12, 3, -1)), *(n / 16 for n in range(2, 16, 2)))

@@ -15,9 +15,9 @@ from slimrank.compression.tables import Budgeted, Part, field_rows, find_parts, 
 from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, check_rows, scaled
+from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, scaled
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, check_rows
 
 
 class QuantizeTables(Grid, Budgeted):

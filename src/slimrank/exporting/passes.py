@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from slimrank.exporting.constants import Array, array_of, constant, node_before, producer, scalar_of
 
-LOAD_UNPACK_LIMIT = 64 << 20  # bytes of all unpacked tables together up to which memory buys speed
+LOAD_UNPACK_LIMIT = 128 << 20  # bytes of all unpacked tables together up to which memory buys speed
 
 
 def split_quantizers(graph: ir.Graph) -> int:

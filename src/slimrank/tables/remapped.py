@@ -18,8 +18,7 @@ from torch import Tensor
 from slimrank.config import Config, register, resolver, runner
 from slimrank.tables.dense import Dense
 from slimrank.tables.row_maps import RowMap, row_map
-from slimrank.tables.table import Table
-from slimrank.tables.table import check_rows as check_rows
+from slimrank.tables.table import Table, check_rows
 
 CHUNK = 1 << 20  # rows worked on at a time
 

@@ -26,8 +26,7 @@ from slimrank.tables.ranges import (
     squared_error_range,
     squared_error_scale,
 )
-from slimrank.tables.table import Table, gather_rows
-from slimrank.tables.table import check_rows as check_rows
+from slimrank.tables.table import Table, check_rows, gather_rows
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
