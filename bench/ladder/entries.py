@@ -96,7 +96,8 @@ def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
             entries.append(Entry(kind, times, _changed(base, steps, student=narrow)))
         if times in (64, 128):
             rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 8}
-            stack: Steps = [rare, {"name": "quantize-tables", "bits": 2 if times == 128 else 4}, "quantize-dense"]
+            few = {"bits": 2, "levels": "midrise"} if times == 128 else {"bits": 4}
+            stack: Steps = [rare, {"name": "quantize-tables", **few}, "quantize-dense"]
             entries.append(Entry("thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
         if times == 4:
             itself: Steps = [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]
