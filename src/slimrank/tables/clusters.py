@@ -5,6 +5,7 @@ Left out: what centres are used for; codebooks and clustered tables do that.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from math import isqrt
 from typing import Any
 
@@ -17,7 +18,7 @@ from slimrank.config import InputError
 
 PER_CENTRE = 256  # vectors looked at for every centre, as faiss advises
 FLAT = 1024  # centres above this are found and searched in two levels: time grows with their square root
-PER_CENTRE_OF_MANY, ROUNDS_OF_MANY, PROBES = 64, 8, 4
+PER_CENTRE_OF_MANY, ROUNDS_OF_MANY, PROBES = 32, 6, 3
 ROUNDS = 20
 CHUNK = 1 << 20  # vectors assigned at a time
 
@@ -44,16 +45,21 @@ def _found(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds
 
 
 def _two_levels(sample: Tensor, count: int, weights: Tensor | None, seed: int) -> Tensor:
-    """Centres of the clusters around a few centres, as many for each as it has of the vectors: [count, dim]."""
+    """Centres of the clusters around a few centres, as many for each as it has of the vectors: [count, dim].
+
+    The clusters are shared out among torch's threads, one thread each, so that the result is the same with any number.
+    """
     place = nearest(sample, _flat(sample, isqrt(count), weights, seed, ROUNDS))
     order, ends = place.argsort(stable=True), place.bincount(minlength=isqrt(count)).cumsum(0)
     shares = (ends * count // len(sample)).diff(prepend=ends[:1] * 0).tolist()
-    parts = []
-    for rows, share in zip(order.tensor_split(ends[:-1]), shares, strict=True):
-        if share:
-            mass = None if weights is None else weights[rows]
-            parts.append(_found(sample[rows], share, mass, seed, ROUNDS_OF_MANY))
-    return torch.cat(parts)
+
+    def found(rows: Tensor, share: int) -> Tensor:
+        mass = None if weights is None else weights[rows]
+        return _found(sample[rows], share, mass, seed, ROUNDS_OF_MANY)
+
+    cells = [(rows, share) for rows, share in zip(order.tensor_split(ends[:-1]), shares, strict=True) if share]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return torch.cat(list(pool.map(found, *zip(*cells, strict=True))))
 
 
 def _flat(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds: int) -> Tensor:
