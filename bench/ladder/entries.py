@@ -87,18 +87,21 @@ def within(name: str, budget: int, **settings: Any) -> dict[str, Any]:
 def _frappe_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
     entries = []
     for times in RATIOS:
-        student = base.student
+        student, retraining = base.student, base.retraining
         assert student is not None
+        assert retraining is not None
         dim, hidden = STUDENTS.get(times, (16, (64, 32)))
         narrow = student.model_copy(update={"model": DNN(embedding_dim=dim, hidden=hidden)})
         budget = teacher_bytes // times - FRAPPE_GRAPH
         for kind, steps in _frappe_steps(budget).items():
             entries.append(Entry(kind, times, _changed(base, steps, student=narrow)))
         if times in (64, 128):
-            rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 8}
+            rare = {"name": "threshold-rows", "min_count": 20 if times == 128 else 5}
             few = {"bits": 2, "levels": "midrise"} if times == 128 else {"bits": 4}
             stack: Steps = [rare, {"name": "quantize-tables", **few}, "quantize-dense"]
-            entries.append(Entry("thresholded, short, scaled", times, _changed(base, stack, student=narrow)))
+            again = retraining.model_copy(update={"epochs": 12})
+            changed = _changed(base, stack, student=narrow, retraining=again)
+            entries.append(Entry("thresholded, short, scaled", times, changed))
         if times == 4:
             itself: Steps = [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]
             plain = _changed(base, itself, student=None, distillation=None, retraining=None)
