@@ -125,3 +125,13 @@ def test_gradients_are_those_of_the_formula_written_out(codes: Codes) -> None:
         found.append((rounded, x.grad, scale.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_values_beyond_all_steps_leave_the_gradient_of_the_scale_finite() -> None:
+    values = torch.tensor([1e30, -1e30, torch.inf, 0.3], requires_grad=True)
+    scale = torch.tensor(1e-20, requires_grad=True)
+    fake_quantize(values, scale, Codes.unsigned(4)).sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.item() == 7 - 8 + 7 + 7  # each is clipped: its bound
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.0] * 4

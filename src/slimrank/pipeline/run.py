@@ -61,10 +61,6 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
     this.check()
     with only_here(out):
         clear_partial(out)
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
-        if this.device.type == "cuda":
-            torch.use_deterministic_algorithms(True, warn_only=True)
         _start(this)
         return _run_stages(this, until)
 
@@ -87,7 +83,11 @@ def slim_models(run: Run) -> Iterator[tuple[int, Ranker, list[dict[str, Any]]]]:
 
 
 def _start(run: Run) -> None:
-    """Write the recipe down; what another recipe or other data has left for people to look at goes."""
+    """Set torch up and write the recipe down; what another recipe or other data has left for people to look at goes."""
+    if run.recipe.threads:
+        torch.set_num_threads(run.recipe.threads)
+    if run.device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
     record, written = run.recipe.model_dump(mode="json"), run.folder / "recipe.json"
     result = run.folder / "result.json"
     same_data = not result.exists() or read_json(result)["data_fingerprint"] == run.dataset.fingerprint

@@ -144,7 +144,8 @@ class _OnGrid(torch.autograd.Function):
         if isinstance(fraction, Tensor) or fraction:
             rounded -= fraction
         if ctx.needs_input_grad[1]:
-            ctx.save_for_backward(inside, rounded - steps.mul_(inside))
+            # Filled and not multiplied: outside the bounds steps may be infinite, and infinity times 0 is NaN.
+            ctx.save_for_backward(inside, rounded - steps.masked_fill_(~inside, 0.0))
             ctx.shape = scale.shape
         else:
             ctx.save_for_backward(inside)
