@@ -14,14 +14,14 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import onnx_ir as ir
 
-from bench.lookups import session
+from bench.lookups import Opened, session
+from bench.shipped import SIZES, ratios
 from slimrank.compression.steps import compress
-from slimrank.data.encoding import Inputs
-from slimrank.evaluation.cost import floor, latency
+from slimrank.evaluation.cost import Timed, floor, latency
 from slimrank.evaluation.measure import LATENCY_ROWS
 from slimrank.exporting import graph as exporter
 from slimrank.exporting.pack import pack
@@ -33,19 +33,10 @@ from slimrank.pipeline.run import run
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import read_recipe
 
-SIZES = (1, 32, 256)
 JOIN, FOLD = "join-fields", "fold-first-layer"
 BITS = {"name": "quantize-tables", "bits": 4}
 GOAL = {"faster_at_256": 1.3, "over_floor_at_256": 2.0, "largest_difference": 1e-5}
 Steps = Sequence[str | dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A session that `latency` can time, and the rows that it is fed."""
-
-    session: Any
-    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -103,52 +94,35 @@ def _measured(family: Family, work: Run, seed: int, repetitions: int) -> dict[st
             changed, _ = compress(family.model, steps, work.context(seed))
             paths[name] = _written(changed.cpu().eval(), Path(place) / f"{len(paths)}.onnx")
         if family.before:
-            paths[family.before] = _written(family.model.cpu().eval(), Path(place) / "before.onnx", rewrites=False)
-        graphs = {name: Graph(session(path), rows) for name, path in paths.items()}
+            paths[family.before] = _written_as_part_1(family.model.cpu().eval(), Path(place) / "before.onnx")
+        graphs = {name: Opened(session(path)) for name, path in paths.items()}
     lookups = floor(rows, cut, family.model.embedding.table.nbytes)
-    timed = {**graphs, "floor": lookups}
-    inputs = {name: each.inputs for name, each in timed.items()}
-    scores = {name: each.session.run(None, _feeds(each))[0] for name, each in graphs.items()}
+    timed: dict[str, Timed] = {**graphs, "floor": lookups}
+    inputs = {**dict.fromkeys(graphs, rows), "floor": lookups.inputs}
+    scores = {name: each.session.run(None, {"ids": rows.ids})[0] for name, each in graphs.items()}
     base = family.before or next(iter(family.variants))
-    turns = [latency(timed, inputs, SIZES) for _ in range(repetitions)]
+    turns = [latency(timed, inputs) for _ in range(repetitions)]
     return {
         name: {
-            "p50_ms": {str(size): median(turn[name][str(size)]["p50"] for turn in turns) for size in SIZES},
-            "faster": {str(size): _ratio(turns, base, name, size) for size in SIZES},
-            "over_floor": {str(size): _ratio(turns, name, "floor", size) for size in SIZES},
+            "p50_ms": {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES},
+            "faster": ratios(turns, base, name),
+            "over_floor": ratios(turns, name, "floor"),
             "largest_difference": float(np.abs(scores[name] - scores[base]).max()) if name in scores else 0.0,
         }
         for name in timed
     }
 
 
-def _written(model: Ranker, path: Path, *, rewrites: bool = True) -> Path:
-    """The graph of `model`, perhaps without the rewrites that part 1 did not have."""
+def _written(model: Ranker, path: Path) -> Path:
+    """The graph of `model`."""
     layout = model.embedding.layout
-    columns, packed = sum(layout.widths), pack(model)
-    graph = exporter.build_graph(packed, columns) if rewrites else _as_part_1(packed, columns)
-    return exporter.write_graph(graph, path)[0]
+    return exporter.write_graph(exporter.build_graph(pack(model), sum(layout.widths)), path)[0]
 
 
-def _as_part_1(packed: Ranker, columns: int) -> ir.Model:
-    """What `build_graph` does, but for `expand_offsets` and `convolve`."""
-    graph = exporter.trace(packed, columns)
-    exporter.fold_constants(graph.graph)
-    exporter.split_flattened(graph.graph)
-    exporter.split_quantizers(graph.graph)
-    exporter.feed_codes(graph.graph)
-    exporter.unpack_at_load(graph.graph, exporter.LOAD_UNPACK_LIMIT)
-    exporter.shrink(graph)
-    exporter.strip(graph)
-    return graph
-
-
-def _feeds(graph: Graph) -> dict[str, np.ndarray]:
-    return {"ids": graph.inputs.ids}
-
-
-def _ratio(turns: Sequence[dict[str, Any]], above: str, below: str, size: int) -> float:
-    return median(turn[above][str(size)]["p50"] / turn[below][str(size)]["p50"] for turn in turns)
+def _written_as_part_1(model: Ranker, path: Path) -> Path:
+    """The graph of `model` without the rewrites that part 1 did not have."""
+    with patch.object(exporter, "expand_offsets"), patch.object(exporter, "convolve"):
+        return _written(model, path)
 
 
 def _over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -156,7 +130,7 @@ def _over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         name: {
             **{
-                key: {str(size): median(one[name][key][str(size)] for one in found) for size in SIZES}
+                key: {size: median(one[name][key][size] for one in found) for size in SIZES}
                 for key in ("p50_ms", "faster", "over_floor")
             },
             "largest_difference": max(one[name]["largest_difference"] for one in found),

@@ -48,8 +48,8 @@ def shipped(recipe: Recipe, folder: Path, repetitions: int = 5) -> dict[str, Any
             name: {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES}
             for name in (*NAMES, "floor")
         },
-        "p50_ratio": _ratios(turns, "teacher", "slim"),
-        "over_floor": _ratios(turns, "slim", "floor"),
+        "p50_ratio": ratios(turns, "teacher", "slim"),
+        "over_floor": ratios(turns, "slim", "floor"),
         "repetitions": repetitions,
         "load_average": os.getloadavg()[0],
         "recipe": recipe.model_dump(mode="json"),
@@ -90,6 +90,6 @@ def _means(seeds: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     return {name: {"mean": fmean(values), "by_seed": values} for name, values in by_seed.items()}
 
 
-def _ratios(turns: Sequence[Latency], above: str, below: str) -> dict[str, float]:
+def ratios(turns: Sequence[Latency], above: str, below: str) -> dict[str, float]:
     """The median over turns of p50 / p50, by rows a call."""
     return {size: median(turn[above][size]["p50"] / turn[below][size]["p50"] for turn in turns) for size in SIZES}

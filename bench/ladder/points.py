@@ -60,7 +60,6 @@ def ladder(problem: Problem, folder: Path) -> dict[str, Any]:
     """All points of `problem`, made in the run directory `folder`, with the front of those on the test rows."""
     work = Run(problem.base, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _ = work.train, work.valid, work.layout, work.device  # read once, for all points
     teacher = _teacher(work)
     points = [_point(entry, work, teacher) for entry in problem.entries(int(teacher["bytes"]))]
     if problem.peers is not None:

@@ -55,10 +55,10 @@ class Run:
                 raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
 
     def with_recipe(self, recipe: Recipe) -> Run:
-        """The same directory and data, which is not read again, with another recipe on that data."""
+        """The same directory and data, which is read once for both, with another recipe on that data."""
         other = Run(recipe, self.folder, self.data)
         shared = ("dataset", "encoded", "layout", "device", "train", "valid")
-        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        other.__dict__.update({name: getattr(self, name) for name in shared})
         return other
 
     @cached_property
