@@ -42,3 +42,14 @@ def test_heavy_vectors_get_the_centres() -> None:
     heavy = torch.full((3000,), 0.01)
     heavy[:300] = 1000.0
     assert error(rows[:300], centres(rows, 64, heavy)) < 1.1 * error(rows[:300], centres(rows[:300], 64))
+
+
+def test_the_centres_do_not_depend_on_the_number_of_threads() -> None:
+    rows, before, found = vectors(20_000), torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(centres(rows, 2 * FLAT))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)

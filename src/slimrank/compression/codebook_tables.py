@@ -20,7 +20,7 @@ from slimrank.config import InputError, nearest, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
 from slimrank.tables.embedding import Layout
-from slimrank.tables.table import Table, check_rows
+from slimrank.tables.table import Table
 
 SAMPLE = 1 << 12  # rows on which the error of a coding is measured
 BITS: tuple[Literal[2, 4, 8], ...] = (8, 4, 2)
@@ -69,7 +69,8 @@ def codebook_tables(model: Ranker, config: CodebookTables, context: Context) -> 
 def _takes(part: Part, config: CodebookTables, context: Context) -> bool:
     """Whether the rows of a part can be coded; why not is noted. A budget has to know before it is divided."""
     try:
-        check_rows(part.table.weight)
+        if not part.table.num_rows:
+            raise InputError("has no rows")
         if config.budget is None:
             check_codes(part.table.dim, config)
         if config.with_field is not None and part.fields in ((), (config.with_field,)):

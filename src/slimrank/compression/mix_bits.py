@@ -25,7 +25,7 @@ from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
-from slimrank.tables.table import Table, check_rows
+from slimrank.tables.table import Table
 
 # Ends of bands, as shares of a field's rows: finer where few rows take most of the lookups.
 CUTS = (*(2.0**-n for n in range(12, 3, -1)), *(n / 16 for n in range(2, 16, 2)))
@@ -86,7 +86,6 @@ def mix_bits(model: Ranker, config: MixBits, context: Context) -> Ranker:
 def _takes(part: Part, config: MixBits, context: Context) -> bool:
     """Whether the rows of a part can be mixed; why not is noted."""
     try:
-        check_rows(part.table.weight, 32)
         if not part.fields:
             raise InputError("ids share its rows: they have no frequencies of their own")
         if not _packable(part.table.dim, config.widths):

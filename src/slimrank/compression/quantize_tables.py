@@ -17,7 +17,7 @@ from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, scaled
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table, check_rows
+from slimrank.tables.table import Table, check_packs
 
 
 class QuantizeTables(Grid, Budgeted):
@@ -37,7 +37,7 @@ def quantize_tables(model: Ranker, config: QuantizeTables, context: Context) -> 
     parts = []
     for part in find_parts(model, config, context):
         try:
-            check_rows(part.table.weight, config.bits)
+            check_packs(part.table.dim, config.bits)
         except InputError as error:
             context.skip(part.name, str(error))
         else:

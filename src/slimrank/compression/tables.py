@@ -24,7 +24,7 @@ from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.stacked import StackedTable, stacked
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, fault_of
 
 
 class Selection(Config):
@@ -84,7 +84,7 @@ class _Dense:
 def find_parts(model: Ranker, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
     """The selected dense rows of `model`: runs of neighbouring fields, or field by field; what is left out is noted.
 
-    Fields with NaN or infinite values are left out as well: no step has an answer for them.
+    Fields with values that no kind has an answer for (`fault_of`) are left out as well.
 
     Raises:
         InputError: a name or pattern of the selection matches no field.
@@ -256,17 +256,11 @@ def _parts_of(
 def _takes(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
     """Whether a field of a dense table can be converted; else this is noted, with the field's name."""
     first, last = dense.table.bounds()[place]
-    if is_finite(dense.table.weight.detach()[first:last]):
-        return True
-    known = len(dense.names) == len(dense.table.starts)
-    context.skip(f"{embedding}.{dense.names[place]}" if known else dense.owner, "holds NaN or infinite values")
-    return False
-
-
-def is_finite(rows: Tensor) -> bool:
-    """Whether `rows` [n, dim] hold neither NaN nor infinite values; they are not copied."""
-    # Both ends are NaN where any value is.
-    return not rows.numel() or bool(torch.isfinite(torch.stack(rows.aminmax())).all())
+    fault = fault_of(dense.table.weight[first:last])
+    if fault:
+        known = len(dense.names) == len(dense.table.starts)
+        context.skip(f"{embedding}.{dense.names[place]}" if known else dense.owner, fault)
+    return not fault
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

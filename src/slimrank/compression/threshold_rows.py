@@ -17,12 +17,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from slimrank.compression.steps import Context, replace_module
-from slimrank.compression.tables import Selection, check_names, find_parts, is_finite, replace_parts, selected, tied_to
+from slimrank.compression.tables import Selection, check_names, find_parts, replace_parts, selected, tied_to
 from slimrank.config import register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.remapped import remap, weighted_mean
+from slimrank.tables.table import fault_of
 
 
 class ThresholdRows(Selection):
@@ -75,7 +76,7 @@ def _cut_whole(
         for field, start, size in zip(layout.names, layout.starts, layout.sizes, strict=True)
         if field not in context.unsorted
         and all(selected(config, name, field) for name in embeddings)
-        and all(is_finite(module.table.rows(start, start + size)) for module in embeddings.values())
+        and not any(fault_of(module.table.rows(start, start + size)) for module in embeddings.values())
     )
 
 

@@ -102,16 +102,29 @@ def check_rows(weight: Tensor, bits: int = 32) -> None:
     """Raises `InputError` where `weight` [num_rows, dim] is empty, fills no whole bytes, or is out of bounds."""
     if not weight.numel():
         raise InputError("the table has no rows")
+    check_packs(weight.shape[1], bits)
+    fault = fault_of(weight)
+    if fault:
+        raise InputError(f"the table {fault}")
+
+
+def check_packs(dim: int, bits: int) -> None:
+    """Raises `InputError` where vectors of `dim` numbers fill no whole bytes."""
     per_byte = max(8 // bits, 1)
-    if weight.shape[1] % per_byte:
-        raise InputError(
-            f"dimension {weight.shape[1]} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte"
-        )
-    low, high = (float(bound) for bound in weight.detach().aminmax())  # both are NaN where any value is
+    if dim % per_byte:
+        raise InputError(f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte")
+
+
+def fault_of(rows: Tensor) -> str:
+    """What no kind has an answer for in `rows` [n, dim], which are not copied, or nothing."""
+    if not rows.numel():
+        return ""
+    low, high = (float(bound) for bound in rows.detach().aminmax())  # both are NaN where any value is
     if not (isfinite(low) and isfinite(high)):
-        raise InputError("the table holds NaN or infinite values: quantisation has no range for them")
+        return "holds NaN or infinite values"
     if max(-low, high) > MOST:
-        raise InputError(f"the table holds values up to {max(-low, high):.3g} in size; allowed are at most {MOST:.0e}")
+        return f"holds values up to {max(-low, high):.3g} in size; allowed are at most {MOST:.0e}"
+    return ""
 
 
 def gather_rows(weight: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
