@@ -164,6 +164,8 @@ def _gmf_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
         if times <= 32:
             post: Steps = [within("quantize-tables", teacher_bytes // times - GMF_GRAPH)]
             entries.append(Entry("post-training, scaled", times, _changed(base, post, retraining=None)))
+            bands: Steps = [within("reduce-dimensions", teacher_bytes // times - GMF_GRAPH, by_frequency=True)]
+            entries.append(Entry("low-rank by frequency", times, _changed(base, bands)))
             small = base.teacher.model_copy(update={"model": GMF(embedding_dim=32 // times)})
             plain = base.model_copy(update={"teacher": small})
             entries.append(Entry("low dimension, fp32", times, _changed(plain, [], retraining=None)))

@@ -9,8 +9,10 @@ from torch import nn
 
 from slimrank.compression.steps import Context, compress
 from slimrank.compression.threshold_rows import ThresholdRows, kept_ids
+from slimrank.config import InputError
 from slimrank.models.deepfm import DeepFM
 from slimrank.models.dnn import DNN
+from slimrank.models.size import packed_bytes
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
 
@@ -190,3 +192,32 @@ def test_the_columns_that_a_student_reads_stay(make_model, context) -> None:
     small, _ = compress(model, [{"name": "threshold-rows", "min_count": 3}], context)
     assert small.embedding.layout.sizes == (3,)
     assert torch.equal(small(torch.tensor([[9, 9, 4, 2]])), small(torch.tensor([[0, 0, 1, 2]])))
+
+
+@pytest.mark.parametrize("unsorted", [frozenset(), frozenset({"user"})])
+def test_a_budget_drops_as_few_ids_as_fit(unsorted, make_model) -> None:
+    layout = Layout(("user", "item"), (800, 300), (1, 1))
+    counts = {"user": np.r_[0, np.arange(799, 0, -1)], "item": np.r_[3, np.arange(299, 0, -1)]}
+    ids = torch.zeros(4, 2, dtype=torch.int32)
+    seen = Examples(ids, torch.zeros(4, 0), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    model, context = make_model(DNN(embedding_dim=4, hidden=(3,)), layout), Context(seen, seen, counts)
+    context.unsorted = unsorted
+    before = model.embedding.table.weight.detach().clone()
+    taken = {
+        least: packed_bytes(compress(model, [{"name": "threshold-rows", "min_count": least}], context)[0])
+        for least in (1, 2, 100, 101, 900)
+    }
+    for least, budget in ((100, taken[100]), (101, taken[100] - 1)):
+        small, (record,) = compress(model, [{"name": "threshold-rows", "budget": budget}], context)
+        assert record["facts"]["min_count"] == least
+        assert packed_bytes(small) == taken[least] <= budget
+    assert torch.equal(model.embedding.table.weight, before)
+    _, (record,) = compress(model, [{"name": "threshold-rows", "budget": packed_bytes(model)}], context)
+    assert record["touched"] == []
+    with pytest.raises(InputError, match=f"a budget of 100 bytes is below the least possible: {taken[900]:,}"):
+        compress(model, [{"name": "threshold-rows", "budget": 100}], context)
+
+
+def test_one_way_to_say_what_is_rare() -> None:
+    with pytest.raises(InputError, match=r"give one of min_count, keep and budget, got \['keep', 'budget'\]"):
+        ThresholdRows.parse({"keep": 0.5, "budget": 1000}, "step")

@@ -62,3 +62,13 @@ def test_collisions_are_counted_by_id_and_by_traffic() -> None:
     draws = torch.randint(0, 64, (2000, 40), generator=torch.Generator().manual_seed(0))
     observed = np.mean([collisions(row, None, 64)[0] for row in draws])
     assert observed == pytest.approx(expected_collisions(40, 64), abs=0.01)
+
+
+def test_weights_use_all_codes_and_ones_alone_are_exact() -> None:
+    rows = weight()
+    table = hashed(Hashed(buckets=5), rows, STARTS)
+    packed = table.pack()
+    assert isinstance(packed.codes, torch.Tensor)
+    assert packed.codes.min() == -128  # the largest weight of every bucket
+    assert packed.scale.tolist() == [[2.0**-7]] * 2
+    assert torch.equal(hashed(Hashed(buckets=100), rows, STARTS).pack().rows(0, 100), rows)

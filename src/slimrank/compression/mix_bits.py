@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import ByteSize
 from torch import Tensor
 
+from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.sensitivity import Sensitivity, sensitivity
 from slimrank.compression.steps import Context
@@ -27,9 +28,6 @@ from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mix
 from slimrank.tables.ranges import squared_error, squared_error_scale
 from slimrank.tables.table import Table
 
-# Ends of bands, as shares of a field's rows: finer where few rows take most of the lookups.
-CUTS = (*(2.0**-n for n in range(12, 3, -1)), *(n / 16 for n in range(2, 16, 2)))
-FEWEST = 16  # rows of a band: the places of a smaller one would take more than it saves
 SAMPLE = 1 << 16  # values of a band on which its errors are measured
 
 
@@ -135,20 +133,6 @@ def bands_of(part: Part, config: MixBits, measured: Sensitivity) -> list[Band]:
             options = [option(part.table.weight.detach()[start:stop], counts[start:stop], weight, w) for w in widths]
             bands.append(Band(part, field, start, stop, tuple(widths), tuple(options)))
     return bands
-
-
-def cuts(first: int, last: int) -> list[int]:
-    """Where the bands of a field begin, and where the last one ends: [first, ..., last].
-
-    >>> cuts(0, 100)
-    [0, 25, 50, 75, 100]
-    """
-    places = [first]
-    for share in CUTS:
-        place = first + round(share * (last - first))
-        if place - places[-1] >= FEWEST and last - place >= FEWEST:
-            places.append(place)
-    return [*places, last] if last > first else []
 
 
 def option(rows: Tensor, counts: Tensor, weight: float, bits: Width) -> Option:

@@ -8,12 +8,14 @@ and a projection. Post-training on any model; a table that was trained wide (MLE
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import (
@@ -25,6 +27,7 @@ from slimrank.compression.tables import (
     left_for,
     replace_parts,
     rest_bytes,
+    row_counts,
     selected,
     trial_of,
 )
@@ -32,15 +35,19 @@ from slimrank.config import InputError, register
 from slimrank.models.layers import InputLinear, Ranker
 from slimrank.tables.dense import Dense, DenseTable
 from slimrank.tables.embedding import FusedEmbedding
-from slimrank.tables.low_rank import LowRankTable, from_spectra
+from slimrank.tables.low_rank import LowRankTable, banded
 from slimrank.tables.principal import Spectrum, project, rank_that_keeps, spectrum
+from slimrank.tables.table import Table
+
+Band = tuple[int, int, Spectrum]  # first row, row after the last, and their principal components
 
 
 class ReduceDimensions(Budgeted):
     """Shorten vectors to `rank` numbers, to the rank that keeps the share `energy`, or to what a budget allows.
 
     `weighted`: rows count as often as training met them. With `fold` the projection goes into the layers that read the
-    vectors, where these are linear and every field is selected: then all fields have one rank.
+    vectors, where these are linear and every field is selected: then all fields have one rank. With `by_frequency` the
+    ids of a field, where they are sorted by it, are cut into bands that each have a rank and a projection of their own.
     """
 
     name: Literal["reduce-dimensions"] = "reduce-dimensions"
@@ -48,12 +55,15 @@ class ReduceDimensions(Budgeted):
     energy: float | None = Field(default=None, gt=0, le=1)
     fold: bool = True
     weighted: bool = True
+    by_frequency: bool = False
 
     @model_validator(mode="after")
     def _one_way(self) -> ReduceDimensions:
         given = [name for name in ("rank", "energy", "budget") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of rank, energy and budget, got {given or 'none'}")
+        if self.by_frequency and self.rank is not None:
+            raise ValueError("by_frequency finds the rank of every band by energy or budget, and rank is given")
         return self
 
 
@@ -73,22 +83,37 @@ def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context)
             found[part] = spectrum(part.table.weight.detach(), counts)
         except InputError as error:
             context.skip(part.name, str(error))
-    if found and config.fold and _folds(model, found, context):
+    if found and config.fold and not config.by_frequency and _folds(model, found, context):
         _fold(model, found, _common_rank(model, found, config, context), context)
         return model
-    ranks = _ranks(model, found, config, context)
-    made = {}
-    for part, own in found.items():
-        table = part.table
-        if ranks[part] >= table.dim:
-            context.skip(part.name, f"keeps its {table.dim} dimensions")
+    bands = {part: _bands(part, own, config, context) for part, own in found.items()}
+    ranks = _ranks(model, bands, config, context)
+    made: dict[Part, Table] = {}
+    for part, own in ranks.items():
+        if min(own) >= part.table.dim:
+            context.skip(part.name, f"keeps its {part.table.dim} dimensions")
             continue
-        short = from_spectra(table.weight.detach(), table.starts, [own], ranks[part], Dense())
-        if isinstance(short.inner, DenseTable):
-            short.inner.sparse = table.sparse
-        made[part] = short
-    replace_parts(model, made, context)
+        shorter = [(first, last, rank, found) for (first, last, found), rank in zip(bands[part], own, strict=True)]
+        made[part] = banded(part.table.weight.detach(), shorter, Dense()).with_sparse(part.table.sparse)
+    for part in replace_parts(model, made, context):
+        if len(ranks[part]) > 1:
+            sizes = [last - first for first, last, _ in bands[part]]
+            told = (f"{rank} numbers for {size:,} ids" for rank, size in zip(ranks[part], sizes, strict=True))
+            context.touch(f"{part.name}: {', '.join(told)}")
     return model
+
+
+def _bands(part: Part, whole: Spectrum, config: ReduceDimensions, context: Context) -> list[Band]:
+    """The bands of one field, each with its own principal components; one of all ids where they are in no order."""
+    rows, counts = part.table.num_rows, row_counts(part) if config.weighted else None
+    places = cuts(0, rows)
+    if not config.by_frequency or part.counts is None or context.unsorted.intersection(part.fields) or len(places) == 2:
+        return [(0, rows, whole)]
+    weight = part.table.weight.detach()
+    return [
+        (first, last, spectrum(weight[first:last], None if counts is None else counts[first:last]))
+        for first, last in pairwise(places)
+    ]
 
 
 def _merge_wide(model: Ranker, config: ReduceDimensions, context: Context) -> None:
@@ -186,23 +211,29 @@ def _narrower(layer: nn.Module, bases: list[Tensor]) -> nn.Linear:
     return made
 
 
-def _ranks(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimensions, context: Context) -> dict[Part, int]:
-    """The rank of every field, its dimension where it stays as it is."""
+def _ranks(
+    model: Ranker, bands: dict[Part, list[Band]], config: ReduceDimensions, context: Context
+) -> dict[Part, list[int]]:
+    """The rank of every band of every field, its dimension where it stays as it is."""
     if config.rank is not None:
-        return dict.fromkeys(found, config.rank)
+        return {part: [config.rank] * len(own) for part, own in bands.items()}
     if config.energy is not None:
-        return {part: own.rank_that_keeps(config.energy) for part, own in found.items()}
+        energy = config.energy
+        return {part: [found.rank_that_keeps(energy) for _, _, found in own] for part, own in bands.items()}
     assert config.budget is not None
-    left = left_for(model, list(found), config.budget, context)
+    left = left_for(model, list(bands), config.budget, context)
     options = [
-        [Option(low_rank_bytes(part, rank), own.lost(rank)) for rank in range(1, part.table.dim + 1)]
-        for part, own in found.items()
+        [
+            Option(low_rank_bytes(last - first, part.table.dim, rank), found.lost(rank))
+            for rank in range(1, part.table.dim + 1)
+        ]
+        for part, own in bands.items()
+        for first, last, found in own
     ]
-    chosen = allocate(options, int(config.budget), fixed=int(config.budget) - left)
-    return {part: place + 1 for part, place in zip(found, chosen, strict=True)}
+    chosen = iter(allocate(options, int(config.budget), fixed=int(config.budget) - left))
+    return {part: [next(chosen) + 1 for _ in own] for part, own in bands.items()}
 
 
-def low_rank_bytes(part: Part, rank: int) -> int:
+def low_rank_bytes(rows: int, dim: int, rank: int) -> int:
     """Bytes of short rows and their projection, or of the rows as they are at full rank."""
-    table = part.table
-    return table.nbytes if rank >= table.dim else 4 * rank * (table.num_rows + table.dim)
+    return 4 * rows * dim if rank >= dim else 4 * rank * (rows + dim)

@@ -178,8 +178,13 @@ def rest_bytes(model: Ranker, parts: Sequence[Part], context: Context) -> int:
 
 
 def beside_tables(model: Ranker) -> Ranker:
-    """A copy of `model` that shares its tables, which may be large."""
-    return copy.deepcopy(model, {id(table): table for table in _tables(model)})
+    """A copy of `model` that shares its rows, which may be large: tables that hold no other table."""
+    inner = [table for table in model.modules() if isinstance(table, Table) and not _holds_tables(table)]
+    return copy.deepcopy(model, {id(table): table for table in inner})
+
+
+def _holds_tables(table: Table) -> bool:
+    return any(isinstance(module, Table) for module in table.modules() if module is not table)
 
 
 def trial_of(context: Context) -> Context:

@@ -8,6 +8,7 @@ row becomes the mean, weighted by frequency, of the rows that it now stands for,
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -17,8 +18,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from slimrank.compression.steps import Context, replace_module
-from slimrank.compression.tables import Selection, check_names, find_parts, replace_parts, selected, tied_to
-from slimrank.config import register
+from slimrank.compression.tables import (
+    Budgeted,
+    beside_tables,
+    check_names,
+    find_parts,
+    replace_parts,
+    rest_bytes,
+    selected,
+    tied_to,
+    trial_of,
+)
+from slimrank.config import InputError, register
 from slimrank.models.layers import Ranker
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
@@ -26,29 +37,43 @@ from slimrank.tables.remapped import remap, weighted_mean
 from slimrank.tables.table import fault_of
 
 
-class ThresholdRows(Selection):
-    """Drop ids that training met fewer than `min_count` times, or all but the fraction `keep` of each field.
+class ThresholdRows(Budgeted):
+    """Drop ids that training met fewer than `min_count` times (2), or all but the fraction `keep` of each field.
 
+    With a `budget` it is the fewest times, for all fields alike, with which the model fits before its tables are made
+    of anything else.
     What is dropped is answered by the field's out-of-vocabulary row, which becomes the mean of what it stands for, or
     stays ("row").
     """
 
     name: Literal["threshold-rows"] = "threshold-rows"
-    min_count: int = Field(default=2, ge=1)
+    min_count: int | None = Field(default=None, ge=1)
     keep: float | None = Field(default=None, gt=0, le=1)
     to: Literal["mean", "row"] = "mean"
 
     @model_validator(mode="after")
     def _one_way(self) -> ThresholdRows:
-        if self.keep is not None and "min_count" in self.model_fields_set:
-            raise ValueError("give min_count or keep, not both")
+        given = [name for name in ("min_count", "keep", "budget") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of min_count, keep and budget, got {given}")
         return self
+
+    @property
+    def least(self) -> int:
+        """How often an id has to be met, where that decides."""
+        return self.min_count or 2
 
 
 @register("step", ThresholdRows)
 def threshold_rows(model: Ranker, config: ThresholdRows, context: Context) -> Ranker:
-    """The model over fewer rows, and, where ids are sorted by frequency, over a shorter vocabulary."""
+    """The model over fewer rows, and, where ids are sorted by frequency, over a shorter vocabulary.
+
+    Raises:
+        InputError: the budget is below the least possible, which the message names.
+    """
     check_names(model, config)
+    if config.budget is not None:
+        config = _within_budget(model, config, int(config.budget), context)
     embeddings = {name: module for name, module in model.named_modules() if isinstance(module, FusedEmbedding)}
     whole = _cut_whole(model, embeddings, config, context)
     sizes = _cut_sizes(model.embedding.layout, whole, config, context)
@@ -58,6 +83,27 @@ def threshold_rows(model: Ranker, config: ThresholdRows, context: Context) -> Ra
     if len(whole) < len(model.embedding.layout.names):
         _remap_others(model, whole, config, context)
     return model
+
+
+def _within_budget(model: Ranker, config: ThresholdRows, budget: int, context: Context) -> ThresholdRows:
+    """The same with the least `min_count` at which the whole model takes at most `budget` bytes: it is tried."""
+    if rest_bytes(model, [], context) <= budget:
+        return config.model_copy(update={"budget": None, "keep": 1.0})
+    names = [name for name in model.embedding.layout.names if name in context.counts]
+    met = np.unique(np.concatenate([[0], *(context.counts[name] for name in names)]))
+
+    def tried(place: int) -> ThresholdRows:
+        return config.model_copy(update={"budget": None, "min_count": int(met[place]) + 1})
+
+    def taken(place: int) -> int:
+        trial = beside_tables(model)
+        return rest_bytes(threshold_rows(trial, tried(place), trial_of(context)), [], context)
+
+    found = bisect_left(range(len(met)), -budget, key=lambda place: -taken(place))
+    if found == len(met):
+        raise InputError(f"a budget of {budget:,} bytes is below the least possible: {taken(len(met) - 1):,}")
+    context.note(min_count=tried(found).least)
+    return tried(found)
 
 
 def _cut_whole(
@@ -99,7 +145,7 @@ def _cut_sizes(layout: Layout, whole: Sequence[str], config: ThresholdRows, cont
 
 
 def _nothing_to_drop(config: ThresholdRows) -> str:
-    return f"every id was met at least {config.min_count} times" if config.keep is None else "all of its ids are kept"
+    return f"every id was met at least {config.least} times" if config.keep is None else "all of its ids are kept"
 
 
 def kept_ids(counts: np.ndarray, config: ThresholdRows, reserved: int) -> int:
@@ -112,7 +158,7 @@ def kept_ids(counts: np.ndarray, config: ThresholdRows, reserved: int) -> int:
     """
     if config.keep is not None:
         return reserved + round(config.keep * (len(counts) - reserved))
-    return reserved + int((counts[reserved:] >= config.min_count).sum())
+    return reserved + int((counts[reserved:] >= config.least).sum())
 
 
 def cut(embedding: FusedEmbedding, layout: Layout, config: ThresholdRows, context: Context) -> FusedEmbedding:
@@ -166,7 +212,7 @@ def _remap_others(model: Ranker, whole: Sequence[str], config: ThresholdRows, co
 def frequent(counts: Tensor, config: ThresholdRows, reserved: int) -> Tensor:
     """Which rows of a field stay: the first `reserved`, and the frequent ones; [rows] bool."""
     if config.keep is None:
-        kept = counts >= config.min_count
+        kept = counts >= config.least
     else:
         kept = torch.zeros(len(counts), dtype=torch.bool)
         most = counts[reserved:].argsort(descending=True, stable=True)[: round(config.keep * (len(counts) - reserved))]

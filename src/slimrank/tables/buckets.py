@@ -79,7 +79,7 @@ class Sharing:
 
         w and u are fitted in turn (alternating least squares), which turns u to the first singular vector of its
         bucket. A bias b is the mean of e over its dimensions, exact since then u has mean 0. Of each bucket the
-        largest |w| is 1; rows without buckets have w = 1 and b = 0.
+        largest |w| is that of w = -1; rows without buckets have w = -1 and b = 0.
         """
         biases = self._biases() if bias else None
         shared = self._first_members(biases)
@@ -136,8 +136,8 @@ class Sharing:
         for rows, places, _ in self._chunks(None):
             high.scatter_reduce_(0, places, weights[rows], "amax")
             low.scatter_reduce_(0, places, weights[rows], "amin")
-        largest = torch.where(high >= -low, high, low)
-        largest = torch.where(largest == 0, torch.ones_like(largest), largest)
+        largest = torch.where(high >= -low, -high, -low)
+        largest = torch.where(largest == 0, -torch.ones_like(largest), largest)
         for rows, places, _ in self._chunks(None):
             weights[rows] /= largest[places]
         return shared * largest.unsqueeze(1), weights

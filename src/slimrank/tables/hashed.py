@@ -208,10 +208,13 @@ def hash_rows(
 
 
 def log2_scales(factors: Tensor, bounds: Sequence[tuple[int, int]], bits: int) -> Tensor:
-    """Powers of 2, so that 1 is exact, at which no factor of a field is clipped: their exponents [fields * 1 or 2]."""
+    """Powers of 2, so that -1 is exact, which span the factors of a field: their exponents [fields * 1 or 2].
+
+    The largest weight of a bucket is -1, so that of 8 bits all are used: there is one code more below 0 than above.
+    """
     none = factors.new_zeros(1, factors.shape[1])  # what a field without rows has
     largest = torch.stack([torch.cat([none, factors[first:last].abs()]).amax(dim=0) for first, last in bounds])
-    exponents = torch.ceil(torch.log2(largest.clamp(min=TINY) / factor_codes(bits).high))
+    exponents = torch.ceil(torch.log2(largest.clamp(min=TINY) / -factor_codes(bits).low))
     return torch.where(largest > 0, exponents, torch.full_like(exponents, 1.0 - bits)).flatten()
 
 
