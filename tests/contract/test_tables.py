@@ -318,6 +318,25 @@ def test_widths_that_do_not_divide_are_refused(kind: str, settings: dict[str, An
         make(kind, settings, rows, None)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_gpu_gives_what_the_processor_does(variant: tuple[str, dict[str, Any], float]) -> None:
+    """A table made on the device, and one moved there: vectors and gradients, trainable and packed."""
+    ids, toward = torch.tensor([4, 4, 310, 7, 399]), torch.linspace(-1, 1, 5 * DIM).view(5, DIM)
+    here, moved = make(*variant[:2]), make(*variant[:2]).to("cuda")
+    made_there = make(*variant[:2], weight().to("cuda"), STARTS.to("cuda"))
+    for table in (here, moved, made_there):
+        at = table.starts.device
+        (table(ids.to(at)) * toward.to(at)).sum().backward()
+    close = {"atol": 1e-5, "rtol": 1e-4}
+    for form, same in ((here, moved), (here.pack(), moved.pack()), (made_there, made_there.pack())):
+        vectors, others = (each(torch.arange(ROWS, device=each.starts.device)).cpu() for each in (form, same))
+        torch.testing.assert_close(others, vectors, **close)
+    for (name, one), (_, other) in zip(here.named_parameters(), moved.named_parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad.to_dense().cpu(), one.grad.to_dense(), **close, msg=name)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["dense", "scaled", "mixed", "low-rank", "hashed", "remapped"])
 def test_sparse_gradients_train_ten_million_rows(kind: str) -> None:
