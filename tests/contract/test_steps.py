@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,23 @@ def test_it_tells_what_it_did_and_leaves_its_input_alone_and_does_the_same_twice
     if not record["touched"]:
         assert record["bytes_after"] == record["bytes_before"]
         assert same(before, small.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_on_a_gpu_becomes_the_same_and_trains_there(step, case) -> None:
+    context = context_of(case)
+    there = replace(context, train=context.train.to("cuda"), valid=context.valid.to("cuda"))
+    small, records = compress(case.model("dnn"), [step], context)
+    other, again = compress(case.model("dnn").to("cuda"), [step], there)
+    assert records == again
+    assert {parameter.device.type for parameter in other.state_dict().values()} == {"cuda"}
+    assert decibels(score(small, context.valid), score(other, there.valid)) > 60
+    training = Training(epochs=1, batch_size=128, learning_rate=0.01)
+    histories = [
+        fit(one, *rows, training, seed=1)
+        for one, rows in ((small, (context.train, context.valid)), (other, (there.train, there.valid)))
+    ]
+    assert histories[1][0]["loss"] == pytest.approx(histories[0][0]["loss"], rel=1e-2)
 
 
 @pairs({"dnn", "gmf"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,19 +73,22 @@ def compress(
 ) -> tuple[Ranker, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model` (to the model itself with `in_place`, which spares the copy).
 
+    Steps work on the CPU, where clustering and counting are done; the result is on the device of the context's rows.
+
     Returns:
         The smaller model, and for every step a record: its `name` and `settings`, what it `touched`, what it `skipped`
         and why, `bytes_before` and `bytes_after` (packed, all of the model), and `facts` that it chose or found.
     """
     chosen = [as_config("step", step) for step in steps]
-    model = model if in_place else copy.deepcopy(model)
+    model = (model if in_place else copy.deepcopy(model)).to("cpu")
     device = context.train.label.device
+    context = replace(context, train=context.train.to("cpu"), valid=context.valid.to("cpu"))
     records = []
     for place, step in enumerate(chosen):
         context.touched, context.skipped, context.facts = [], [], {}
         context.later = tuple(chosen[place + 1 :])
         before = packed_bytes(model)
-        model = runner("step", step)(model, step, context).to(device)
+        model = runner("step", step)(model, step, context)
         settings = step.model_dump(mode="json", exclude={"name"})
         records.append(
             {
@@ -99,7 +102,7 @@ def compress(
                 "note": ", ".join(f"{name} {value:.4g}" for name, value in context.facts.items()),
             }
         )
-    return model, records
+    return model.to(device), records
 
 
 def skip_others(model: nn.Module, handled: Collection[str], context: Context) -> None:

@@ -190,8 +190,8 @@ class PackedLinear(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("step", steps.clone())
         self.register_buffer("step_zero", torch.full_like(steps, source.inputs.zero_point, dtype=torch.uint8))
-        self.register_buffer("one", torch.ones(()), persistent=False)
-        self.register_buffer("zero", torch.zeros((), dtype=torch.uint8), persistent=False)
+        self.register_buffer("one", torch.ones((), device=scale.device), persistent=False)
+        self.register_buffer("zero", torch.zeros((), dtype=torch.uint8, device=scale.device), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """[N, in] float32 to [N, out] float32."""

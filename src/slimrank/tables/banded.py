@@ -22,7 +22,7 @@ class BandedTable(Table):
 
     def __init__(self, parts: Sequence[Table]):
         firsts = list(accumulate((part.num_rows for part in parts), initial=0))
-        super().__init__(firsts[-1], parts[0].dim)
+        super().__init__(firsts[-1], parts[0].dim, parts[0].starts)
         self.parts = nn.ModuleList(parts)
         self.firsts = firsts[:-1]
 

@@ -22,7 +22,7 @@ from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
-from slimrank.tables.table import Table, check_rows, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 BYTES = Codes.unsigned(8)
 
@@ -99,8 +99,8 @@ class PackedCodebook(Table):
         self.register_buffer("offsets", source.offsets, persistent=False)
         self.register_buffer("entries", entries)
         self.register_buffer("step", step)
-        self.register_buffer("one", torch.ones(()), persistent=False)
-        self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
+        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         entries = functional.embedding(places(self, ids, fields), self.entries).flatten(-2)
@@ -169,7 +169,7 @@ def codebook(
     """
     check_rows(weight)
     check_codes(weight.shape[1], config)
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     weight = weight.detach().to(torch.float32)
     packed, books = [], []
     for first, last in bounds_of(starts, len(weight)):

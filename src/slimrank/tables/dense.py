@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.config import Config, register
-from slimrank.tables.table import Table, gather_rows
+from slimrank.tables.table import Table, gather_rows, one_field
 
 
 class Dense(Config):
@@ -22,7 +22,7 @@ class DenseTable(Table):
     """Rows of float32. With `sparse` the gradient holds the rows of the batch and nothing else."""
 
     def __init__(self, weight: Tensor, starts: Tensor | None = None, *, sparse: bool = False):
-        super().__init__(weight.shape[0], weight.shape[1], starts)
+        super().__init__(weight.shape[0], weight.shape[1], one_field(weight) if starts is None else starts)
         self.weight = nn.Parameter(weight)
         self.sparse = sparse
 

@@ -26,7 +26,7 @@ from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.buckets import TINY, Buckets, Sharing, bounds_of
 from slimrank.tables.clustered import cluster
 from slimrank.tables.dense import Dense
-from slimrank.tables.table import Table, check_rows, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 ROUNDS = 16  # of the alternation that fits shared rows and weights
 STORED = {8: torch.int8, 16: torch.int16}
@@ -168,7 +168,7 @@ def hashed(config: Hashed, weight: Tensor, starts: Tensor | None = None) -> Tabl
         InputError: there are no rows, a value is NaN or infinite, or the dimension does not divide by `chunks`.
     """
     check_rows(weight)
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     bounds = bounds_of(starts, len(weight))
     reserved = [min(1, last - first) for first, last in bounds]
     sizes = [min(config.buckets, last - first - own) for (first, last), own in zip(bounds, reserved, strict=True)]

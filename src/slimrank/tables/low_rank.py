@@ -22,7 +22,7 @@ from slimrank.tables.banded import BandedTable
 from slimrank.tables.dense import Dense, DenseTable
 from slimrank.tables.principal import Spectrum, project, spectrum
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table, check_rows
+from slimrank.tables.table import Table, check_rows, one_field
 
 Inner = Annotated[SerializeAsAny[Config], resolver("table")]
 
@@ -216,7 +216,7 @@ def low_rank(config: LowRank, weight: Tensor, starts: Tensor | None = None, coun
     """
     check_rows(weight)
     weight = weight.detach().to(torch.float32)
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     if config.bands:
         return _of_bands(config, weight, starts, counts)
     if config.rank == weight.shape[1] and isinstance(config.inner, Dense):

@@ -28,7 +28,7 @@ from slimrank.tables.by_row import band_of, by_row
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, unpack_bytes
 from slimrank.tables.scaled import CHUNK, Grid, scales_of
-from slimrank.tables.table import Table, check_rows, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 Width = Literal[0, 1, 2, 4, 8, 16, 32]
 PARTS: tuple[Width, ...] = (8, 4, 2, 1, 16, 32)  # the packed form's arrays, in the order in which their rows count
@@ -229,8 +229,8 @@ class PackedMixed(Table):
         self._store("last", [[place + rows - 1] for place, rows in zip(places, bands.stored, strict=True)])
         self.register_buffer("gain", (source.multiple / source.most).unsqueeze(1))
         self.register_buffer("step", source.log_step.detach().exp())
-        self.register_buffer("one", torch.ones(()), persistent=False)
-        self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
+        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
         for bits in PARTS:
             if bits in bands.stored_bits:
                 self.register_buffer(f"packed_{bits}", pack_width(source, bits))
@@ -321,7 +321,7 @@ def mixed(
     Raises:
         InputError: the bands are not those of the fields, or a width does not pack; as `check_rows` does.
     """
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     sizes = torch.diff(starts, append=starts.new_tensor([len(weight)])).tolist()
     check_rows(weight, 32)
     weight = weight.to(torch.float32)

@@ -18,7 +18,7 @@ from torch import Tensor
 from slimrank.config import Config, register, resolver, runner
 from slimrank.tables.dense import Dense
 from slimrank.tables.row_maps import RowMap, row_map
-from slimrank.tables.table import Table, check_rows
+from slimrank.tables.table import Table, check_rows, one_field
 
 CHUNK = 1 << 20  # rows worked on at a time
 
@@ -115,7 +115,7 @@ def remapped(config: Remapped, weight: Tensor, starts: Tensor | None = None) -> 
         InputError: there are no rows, a value is NaN or infinite, or the inner kind refuses the rows.
     """
     check_rows(weight)
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     kept = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     for first, last in pairwise([*starts.tolist(), len(weight)]):
         kept[first : first + max(1, round(config.keep * (last - first)))] = True

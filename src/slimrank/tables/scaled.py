@@ -26,7 +26,7 @@ from slimrank.tables.ranges import (
     squared_error_range,
     squared_error_scale,
 )
-from slimrank.tables.table import Table, check_rows, gather_rows
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
@@ -214,8 +214,8 @@ class PackedTable(GroupedTable):
     def __init__(self, source: ScaledTable):
         super().__init__(source.num_rows, source.dim, source.starts, source.grid)
         self.register_buffer("packed", pack_rows(source))
-        self.register_buffer("one", torch.ones(()), persistent=False)
-        self.register_buffer("zero_point", torch.tensor(BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
+        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
         shift = source.zero_shift
         if self.grid.by_rows:
             ratio = source.log_scale.detach().exp().clamp(LEAST_RATIO, MOST_RATIO)
@@ -369,7 +369,7 @@ def scaled(
     Raises:
         InputError: there are no rows, the dimension does not fill whole bytes, or a value is NaN or infinite.
     """
-    starts = torch.zeros(1, dtype=torch.int64, device=weight.device) if starts is None else starts
+    starts = one_field(weight) if starts is None else starts
     check_rows(weight, config.bits)
     weight = weight.to(torch.float32)
     if config.bits == 32:

@@ -24,14 +24,13 @@ class Table(nn.Module, ABC):
     reads another one for its vectors has it as `inner`; a step may replace it, say by a quantised one.
     """
 
-    def __init__(self, num_rows: int, dim: int, starts: Tensor | None = None):
+    def __init__(self, num_rows: int, dim: int, starts: Tensor):
         super().__init__()
         self.inner: Table | None = None  # in the instance: a class attribute would hide the submodule of that name
         self.sparse = False  # whether gradients of rows hold those of the batch alone, where the kind has such rows
         self.num_rows = num_rows
         self.dim = dim
         self.starts: Tensor
-        starts = torch.zeros(1, dtype=torch.int64) if starts is None else starts
         self.register_buffer("starts", starts, persistent=False)
 
     @abstractmethod
@@ -96,6 +95,11 @@ class Table(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows} x {self.dim}, {self.nbytes} bytes packed"
+
+
+def one_field(weight: Tensor) -> Tensor:
+    """The `starts` of a table whose rows all belong to one field, where `weight` is."""
+    return torch.zeros(1, dtype=torch.int64, device=weight.device)
 
 
 def check_rows(weight: Tensor, bits: int = 32) -> None:

@@ -39,6 +39,12 @@ class Examples:
         """The same rows with the teacher's logits [N], or without."""
         return replace(self, teacher=None if logit is None else logit.to(self.label.device))
 
+    def to(self, device: torch.device | str) -> Examples:
+        """The same rows on `device`."""
+        teacher = None if self.teacher is None else self.teacher.to(device)
+        ids, numbers, label = (column.to(device) for column in (self.ids, self.numbers, self.label))
+        return Examples(ids, numbers, label, teacher)
+
     def take(self, index: Tensor) -> Examples:
         """The rows of `index`, in its order."""
         teacher = None if self.teacher is None else self.teacher.index_select(0, index)
