@@ -139,8 +139,8 @@ def test_a_model_on_a_gpu_becomes_the_same_and_trains_there(step, case) -> None:
     small, records = compress(case.model("dnn"), [step], context)
     other, again = compress(case.model("dnn").to("cuda"), [step], there)
     assert records == again
-    assert {parameter.device.type for parameter in other.state_dict().values()} == {"cuda"}
-    assert decibels(score(small, context.valid), score(other, there.valid)) > 60
+    assert {tensor.device.type for tensor in (*other.parameters(), *other.buffers())} == {"cuda"}
+    np.testing.assert_allclose(score(other, there.valid), score(small, context.valid), atol=1e-4)
     training = Training(epochs=1, batch_size=128, learning_rate=0.01)
     histories = [
         fit(one, *rows, training, seed=1)
