@@ -89,7 +89,7 @@ def test_auc_of_groups_agrees_with_one_group_at_a_time(levels):
     group = np.random.default_rng(3).integers(-40, 40, 600) * 1_000_000_007
     found = auc_by_group(label, score, group, weight)
     assert found.group.tolist() == sorted(set(group.tolist()))
-    for name, value, mass in zip(found.group, found.auc, found.weight, strict=True):
+    for name, value, mass in zip(found.group, found.value, found.weight, strict=True):
         mine = group == name
         assert mass == pytest.approx(weight[mine].sum())
         if 0 < label[mine].sum() < mine.sum():

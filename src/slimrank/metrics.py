@@ -33,51 +33,51 @@ def auc(label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> 
     """
     rows = check_rows(label, score, weight)
     _two_classes(rows.label, rows.weight)
-    order, first = _sorted_ties(rows.score)
+    order, first = sorted_ties(rows.score)
     positive, negative = _class_weights(rows, order, first)
     won = positive * (np.cumsum(negative) - negative / 2)
     return float(won.sum() / (positive.sum() * negative.sum()))
 
 
 @dataclass(frozen=True)
-class GroupAuc:
-    """AUC of every group, kept apart so that groups can be compared or resampled.
+class Grouped:
+    """A metric of every group, kept apart so that groups can be compared or drawn again.
 
     Attributes:
         group: [G] the groups' ids, rising.
-        auc: [G] float64, NaN where a group has one class only.
-        weight: [G] float64, the group's impressions (rows, or the sum of their weights).
+        value: [G] float64, NaN where the metric of a group is not defined (one class only, nothing relevant).
+        weight: [G] float64, what the group counts in the mean: its impressions, or 1.
     """
 
     group: NDArray[Any]
-    auc: Floats
+    value: Floats
     weight: Floats
 
     @property
     def counted(self) -> int:
-        """How many groups have both classes, which are the ones that `mean` is taken over."""
-        return int(np.count_nonzero(~np.isnan(self.auc)))
+        """How many groups have a value, which are the ones that `mean` is taken over."""
+        return int(np.count_nonzero(~np.isnan(self.value)))
 
     @property
     def mean(self) -> float:
-        """Mean of the counted groups' AUC, weighted by impressions; NaN when none counts."""
-        both = ~np.isnan(self.auc)
-        return float(np.average(self.auc[both], weights=self.weight[both])) if both.any() else float("nan")
+        """Weighted mean of the counted groups' values; NaN when none counts."""
+        known = ~np.isnan(self.value)
+        return float(np.average(self.value[known], weights=self.weight[known])) if known.any() else float("nan")
 
 
-def auc_by_group(label: ArrayLike, score: ArrayLike, group: ArrayLike, weight: ArrayLike | None = None) -> GroupAuc:
+def auc_by_group(label: ArrayLike, score: ArrayLike, group: ArrayLike, weight: ArrayLike | None = None) -> Grouped:
     """`auc` within every group, all groups at once: one sort by group and score, no loop.
 
     >>> found = auc_by_group([1, 0, 1, 0, 1], [2.0, 1.0, 1.0, 2.0, 5.0], [7, 7, 8, 8, 9])
-    >>> found.auc.tolist(), found.counted
+    >>> found.value.tolist(), found.counted
     ([1.0, 0.0, nan], 2)
 
     Raises:
         InputError: no rows, a label that is not 0 or 1, NaN, lengths that differ.
     """
     rows = check_rows(label, score, weight)
-    names, code = _codes(group, len(rows.label))
-    order, first = _sorted_ties(rows.score, code)
+    names, code = codes_of(group, len(rows.label))
+    order, first = sorted_ties(rows.score, code)
     positive, negative = _class_weights(rows, order, first)
     block_group = code[order[first]]
     size = len(names)
@@ -88,7 +88,7 @@ def auc_by_group(label: ArrayLike, score: ArrayLike, group: ArrayLike, weight: A
     pairs = group_positive * group_negative
     value: Floats = np.full(size, np.nan)
     np.divide(np.bincount(block_group, won, size), pairs, out=value, where=pairs > 0)
-    return GroupAuc(names, value, np.asarray(group_positive + group_negative, dtype=np.float64))
+    return Grouped(names, value, np.asarray(group_positive + group_negative, dtype=np.float64))
 
 
 def gauc(label: ArrayLike, score: ArrayLike, group: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -247,7 +247,7 @@ def _two_classes(positive: NDArray[np.bool_], weight: Floats | None) -> None:
         raise InputError(f"one class only: all of {total:g} rows are {only}; ranking needs both")
 
 
-def _codes(group: ArrayLike, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def codes_of(group: ArrayLike, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The distinct groups, rising, and each row's place among them."""
     groups = np.asarray(group)
     if groups.shape != (rows,):
@@ -256,7 +256,7 @@ def _codes(group: ArrayLike, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]
     return names, code.astype(np.int64, copy=False)
 
 
-def _sorted_ties(
+def sorted_ties(
     score: NDArray[np.floating[Any]], code: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows by rising (group and) score, and where among them each run of equal ones begins."""

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from slimrank.config import InputError
-from slimrank.evaluation.paired import Z_95, band_of_ids, compare, compare_slices, placements
+from slimrank.evaluation.paired import Z_95, compare, judge, placements
 from slimrank.metrics import auc
 
 
@@ -34,15 +34,15 @@ def brute_force_variance(label, a, b):
 def test_agrees_with_brute_force(size, levels):
     label, a, b = two_models(np.random.default_rng(size), size, levels=levels)
     found = compare(label, a, b)
-    assert found.auc_a == pytest.approx(auc(label, a), abs=1e-14)
-    assert found.auc_b == pytest.approx(auc(label, b), abs=1e-14)
+    assert found.a == pytest.approx(auc(label, a), abs=1e-14)
+    assert found.b == pytest.approx(auc(label, b), abs=1e-14)
     assert found.standard_error**2 == pytest.approx(brute_force_variance(label, a, b), rel=1e-9)
 
 
 def test_interval_and_p_from_arithmetic():
     label, a, b = two_models(np.random.default_rng(0), 500)
     found = compare(label, a, b)
-    assert found.difference == found.auc_b - found.auc_a
+    assert found.difference == found.b - found.a
     assert norm.ppf(0.975) == pytest.approx(Z_95, rel=1e-14)
     assert found.high - found.low == pytest.approx(2 * Z_95 * found.standard_error)
     assert found.low + found.high == pytest.approx(2 * found.difference)
@@ -103,7 +103,7 @@ def test_the_mean_placement_of_either_class_is_the_auc():
 
 def test_infinite_scores_are_ordered():
     inf = float("inf")
-    assert compare([1, 1, 0, 0], [inf, 0.0, -inf, 0.0], [inf, inf, -inf, inf]).auc_b == 3 / 4
+    assert compare([1, 1, 0, 0], [inf, 0.0, -inf, 0.0], [inf, inf, -inf, inf]).b == 3 / 4
 
 
 @pytest.mark.parametrize(
@@ -121,50 +121,132 @@ def test_bad_rows_are_refused(label, a, b, message):
         compare(label, a, b)
 
 
-def test_bands_hold_their_share_of_the_training_rows():
-    counts = np.array([9, 40, 20, 15, 10, 8, 4, 3, 0])
-    band = band_of_ids(counts)
-    assert band.tolist() == [2, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert counts[band == 0].sum() == 60  # of 100 known rows, and 40 alone would be less than half
-    assert counts[1:][band[1:] <= 1].sum() == 93
+def lists(generator, groups=100):
+    """Two models of equal quality; the rows of a group share how hard it is."""
+    group = np.repeat(np.arange(groups), 8)
+    hard = np.repeat(generator.normal(size=groups), 8)
+    label = (generator.random(len(group)) < 0.3).astype(int)
+    label[::8], label[1::8] = 1, 0
+    shared = generator.normal(size=(2, groups)).repeat(8, axis=1)  # an error of a whole group, another in each model
+    logits = label - 1.5 + 0.5 * hard + generator.normal(size=(2, len(group))) / 2 + shared / 2
+    return label, *logits, group
 
 
-def test_bands_do_not_depend_on_the_order_of_ids():
-    counts = np.random.default_rng(8).zipf(1.5, 500)
-    shuffled = np.concatenate([[0], 1 + np.random.default_rng(9).permutation(499)])
-    for band in range(3):
-        of = sorted(counts[1:][band_of_ids(counts)[1:] == band])
-        assert of == sorted(counts[shuffled][1:][band_of_ids(counts[shuffled])[1:] == band])
+METRICS = ("gauc", "ndcg@3", "recall@2", "hit_rate@1", "mrr", "logloss", "normalized_entropy", "pcoc_error", "ece")
 
 
-def test_a_loss_that_hides_in_the_tail_is_found():
-    generator = np.random.default_rng(10)
-    counts = np.array([0, 1200, 900, *([2] * 100)])
-    ids = np.concatenate([generator.integers(1, 3, 9000), generator.integers(3, 103, 1000)])
-    label = generator.integers(0, 2, 10_000)
-    a = generator.normal(size=10_000) + label
-    b = np.where(ids > 2, generator.normal(size=10_000), a)
-    head, torso, tail = compare_slices(label, a, b, ids, counts)
-    assert [one.name for one in (head, torso, tail)] == ["head", "torso", "tail"]
-    assert (head.rows, tail.rows, head.ids, torso.ids, tail.ids) == (9000 - (ids == 2).sum(), 1000, 1, 1, 101)
-    assert head.comparison.difference == 0
-    assert tail.comparison.high < -0.1
-    assert head.positives + torso.positives + tail.positives == label.sum()
+@pytest.mark.parametrize("metric", METRICS)
+def test_95_of_100_intervals_of_the_bootstrap_hold_the_truth(metric):
+    generator = np.random.default_rng(11)
+    found = [compare(*lists(generator)[:3], metric, group=np.repeat(np.arange(100), 8), draws=500) for _ in range(300)]
+    held = sum(one.low <= 0 <= one.high for one in found) / len(found)
+    assert 0.92 <= held <= 0.98  # of 300 intervals the share itself is known to 1.3%
+    spread = np.std([one.difference for one in found])
+    assert np.mean([one.standard_error for one in found]) == pytest.approx(spread, rel=0.12)
 
 
-def test_a_slice_too_small_for_an_interval_is_kept_without_one():
-    label, scores = [1, 0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0, 5.0]
-    head, torso, tail = compare_slices(label, scores, scores, [1, 1, 1, 1, 2], [0, 10, 2])
-    assert head.comparison is not None
-    assert (torso.rows, torso.positives, torso.comparison) == (1, 1, None)
-    assert (tail.rows, tail.comparison) == (0, None)
+def test_rows_of_a_group_hang_together_and_auc_knows_it():
+    """Errors are of whole groups: taken one by one the rows promise too much, by group they do not."""
+    generator = np.random.default_rng(12)
+    drawn = [lists(generator) for _ in range(600)]
+    alone = [compare(*rows[:3]) for rows in drawn]
+    together = [compare(*rows[:3], group=rows[3]) for rows in drawn]
+    held = [sum(one.low <= 0 <= one.high for one in found) / len(found) for found in (alone, together)]
+    assert held[0] < 0.92
+    assert 0.93 <= held[1] <= 0.97
 
 
-def test_bad_slices_are_refused():
-    rows = [1, 0], [1.0, 2.0], [1.0, 2.0]
-    with pytest.raises(InputError, match="0 to 2, got"):
-        compare_slices(*rows, [0, 3], [1, 1, 1])
-    with pytest.raises(InputError, match="0 < head <= torso"):
-        band_of_ids([1, 2], (0.9, 0.5))
-    with pytest.raises(InputError, match="negative count"):
-        band_of_ids([1, -2])
+def test_groups_of_one_row_give_delong():
+    label, a, b = two_models(np.random.default_rng(13), 400)
+    alone, grouped = compare(label, a, b), compare(label, a, b, group=np.arange(400))
+    assert (grouped.a, grouped.b, grouped.groups, alone.groups) == (alone.a, alone.b, 400, 0)
+    assert grouped.standard_error == pytest.approx(alone.standard_error, rel=0.01)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_of_sums_is_the_metric(metric):
+    from slimrank import metrics
+    from slimrank.evaluation import calibration, top_k
+
+    label, a, b, group = lists(np.random.default_rng(14))
+    name, _, k = metric.partition("@")
+    plain = {
+        "gauc": lambda z: metrics.gauc(label, z, group),
+        "ndcg": lambda z: top_k.ndcg(label, z, group, int(k)).mean,
+        "recall": lambda z: top_k.recall(label, z, group, int(k)).mean,
+        "hit_rate": lambda z: top_k.hit_rate(label, z, group, int(k)).mean,
+        "mrr": lambda z: top_k.reciprocal_rank(label, z, group).mean,
+        "logloss": lambda z: metrics.logloss(label, z),
+        "normalized_entropy": lambda z: metrics.normalized_entropy(label, z),
+        "pcoc_error": lambda z: abs(metrics.pcoc(label, z) - 1),
+        "ece": lambda z: calibration.ece(label, z),
+    }[name]
+    found = compare(label, a, b, metric, group=group, draws=50)
+    assert (found.a, found.b) == pytest.approx((plain(a), plain(b)), abs=1e-12)
+
+
+def test_field_ece_looks_within_a_field():
+    from slimrank.evaluation.calibration import field_ece
+
+    label, a, b, group = lists(np.random.default_rng(15))
+    field = group % 7
+    found = compare(label, a, b, "field_ece", field=field, draws=50)
+    assert (found.a, found.b) == pytest.approx((field_ece(label, a, field), field_ece(label, b, field)))
+
+
+@pytest.mark.parametrize("metric", ["auc", *METRICS])
+def test_the_same_scores_have_no_difference(metric):
+    label, a, _, group = lists(np.random.default_rng(16))
+    found = compare(label, a, a, metric, group=group, draws=50)
+    assert (found.difference, found.low, found.high, found.p, found.p_worse) == (0, 0, 0, 1, 1)
+    assert judge(found, 0.001).outcome == "non-inferior"
+
+
+def test_the_same_seed_draws_the_same():
+    label, a, b, group = lists(np.random.default_rng(17))
+    one, again, other = (compare(label, a, b, "gauc", group=group, draws=50, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+
+
+@pytest.mark.parametrize("metric", ["auc", "logloss"])
+def test_a_verdict_is_of_the_whole_interval_of_the_loss(metric):
+    generator = np.random.default_rng(18)
+    label = (np.arange(4000) % 4 == 0).astype(int)
+    a = generator.normal(size=4000) + 2.0 * label - 1
+    worse = a + generator.normal(size=4000)
+    found = compare(label, a, worse, metric, draws=200)
+    least, loss, most = found.loss
+    assert 0 < least < loss < most
+    assert found.p_worse < 1e-6
+    assert judge(found, most + 0.001).outcome == "non-inferior"
+    assert judge(found, least).outcome == "inferior"
+    between = judge(found, (loss + most) / 2)
+    assert between.outcome == "undecided"
+    assert between.rows_needed == pytest.approx(4 * 4000, rel=0.01)  # half of the way left: four times the rows
+    assert judge(found, loss).rows_needed is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "columns", "message"),
+    [
+        ("aux", {}, "unknown metric 'aux'. Did you mean 'auc'"),
+        ("ndcg", {}, "needs its ranks, such as ndcg@10"),
+        ("ndcg@0", {}, "ranks must be a number"),
+        ("ndcg@x", {}, "ranks must be a number"),
+        ("gauc", {}, "needs a group for every row"),
+        ("field_ece", {}, "needs a field for every row"),
+        ("logloss", {"group": [1, 2, 1, 2]}, "needs 20 users or queries to draw from, got 2"),
+        ("auc", {"group": [1, 1, 1, 1]}, "two groups, got one"),
+        ("gauc", {"group": [1, 1]}, "one group"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(metric, columns, message):
+    with pytest.raises(InputError, match=message):
+        compare([1, 0, 1, 0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], metric, **columns)
+
+
+def test_a_margin_must_be_above_nothing():
+    found = compare([1, 1, 0, 0], [4.0, 1.0, 2.0, 3.0], [4.0, 3.0, 2.0, 1.0])
+    with pytest.raises(InputError, match="margin: got 0"):
+        judge(found, 0)

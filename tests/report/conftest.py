@@ -37,7 +37,7 @@ def content():
             "facts": {"bits": 4},
         }
     ]
-    paired = {"auc_a": 0.98, "auc_b": 0.981, "difference": 0.001, "low": -0.0002, "high": 0.0022, "p": 0.1}
+    paired = {"a": 0.98, "b": 0.981, "difference": 0.001, "low": -0.0002, "high": 0.0022, "p": 0.1}
     return {
         "name": f"frappe {HOSTILE}",
         "data": f"frappe {HOSTILE}",

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.machine import machine
 from slimrank.evaluation.measure import Measured
-from slimrank.evaluation.paired import compare, compare_slices
+from slimrank.evaluation.paired import compare
+from slimrank.evaluation.slices import Cut, compare_slices, cut_by_frequency
 from slimrank.recipe import Recipe
 
 SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
@@ -25,12 +27,20 @@ def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Map
     return {"seed": seed, "models": models}
 
 
-def compared(data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any]) -> dict[str, Any]:
-    """Teacher and slim on the same test rows: `comparison`, none with fewer than two rows of a class, and `slices`."""
+def compared(
+    data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any], group: NDArray[Any] | None
+) -> dict[str, Any]:
+    """Teacher and slim on the same test rows: `comparison`, none with fewer than two rows of a class, and `slices`.
+
+    Rows of one `group` hang together, so that intervals are of groups where there are any.
+    """
     label = data.test.label
     clicks = int(label.sum())
-    whole = asdict(compare(label, teacher, slim)) if min(clicks, len(label) - clicks) >= 2 else None
-    return {"comparison": whole, "slices": by_frequency(label, teacher, slim, data)}
+    group = None if group is None or len(np.unique(group)) < 2 else group
+    whole = asdict(compare(label, teacher, slim, group=group)) if min(clicks, len(label) - clicks) >= 2 else None
+    cuts = by_frequency(data)
+    slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
+    return {"comparison": whole, "slices": {name: [asdict(one) for one in each] for name, each in slices.items()}}
 
 
 def shipped_seed(records: Sequence[Mapping[str, Any]]) -> int:
@@ -38,17 +48,14 @@ def shipped_seed(records: Sequence[Mapping[str, Any]]) -> int:
     return int(max(records, key=lambda record: float(record["slim_valid_auc"]))["seed"])
 
 
-def by_frequency(
-    label: NDArray[Any], teacher: NDArray[Any], slim: NDArray[Any], data: EncodedDataset
-) -> dict[str, list[dict[str, Any]]]:
-    """Teacher and slim compared on test rows with frequent, less frequent and rare ids, for each field of many ids."""
-    schema, counts = data.encoding.schema, data.encoding.counts
-    slices = {}
-    for column, each in enumerate(schema.categorical):
-        if len(counts[each.name]) >= SLICED_FROM:
-            ids = data.test.inputs.ids[:, column]
-            slices[each.name] = [asdict(one) for one in compare_slices(label, teacher, slim, ids, counts[each.name])]
-    return slices
+def by_frequency(data: EncodedDataset) -> dict[str, Cut]:
+    """Test rows cut into frequent, less frequent, rare and new ids, for each field of many ids."""
+    counts = data.encoding.counts
+    return {
+        each.name: cut_by_frequency(data.test.inputs.ids[:, column], counts[each.name])
+        for column, each in enumerate(data.encoding.schema.categorical)
+        if len(counts[each.name]) >= SLICED_FROM
+    }
 
 
 def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from slimrank.config import InputError, nearest
+from slimrank.data.rows import group_codes
 from slimrank.evaluation.measure import measure, split_auc
 from slimrank.exporting.artifact import export, with_metrics
 from slimrank.files import only_here, read_json, write_json
@@ -147,7 +148,9 @@ def _measure(run: Run, seed: int, exported: str) -> str:
         paths = {path.name: path for path in sorted(artifacts.iterdir()) if path.is_dir()}
         measured = measure(paths, run.dataset)
         record = seed_record(seed, measured, read_json(run.seed_folder(seed) / "slim" / STEPS))
-        record |= compared(run.encoded, measured["teacher"].logits, measured["slim"].logits)
+        groups = group_codes(run.dataset)
+        own = None if groups is None else groups["test"]
+        record |= compared(run.encoded, measured["teacher"].logits, measured["slim"].logits, own)
         record["slim_valid_auc"] = split_auc(paths["slim"], run.dataset, "valid")
         record["unknown_ids"] = run.encoded.unknown["test"]
         write_json(folder / "result.json", record)

@@ -141,13 +141,14 @@ def _proof_section(result: Result) -> str:
     rows = "".join(
         _row(
             f"Seed {paired.seed}" if seeds else "Test rows",
-            f"{paired.auc_a:.4f}",
-            f"{paired.auc_b:.4f}",
+            f"{paired.a:.4f}",
+            f"{paired.b:.4f}",
             *_paired(paired),
         )
         for paired in result.comparison
     )
-    note = '<p class="note">Both models scored the same rows; the interval is DeLong’s, of the paired difference.</p>'
+    words = "Both models scored the same rows; the interval is of the paired difference (DeLong, by group where given)."
+    note = f'<p class="note">{words}</p>'
     table = _scroll(f"{_head('', *titles)}<tbody>{rows}</tbody>", "paired comparison")
     return _section("Is the difference real?", table + note)
 
@@ -163,17 +164,24 @@ def _slices_section(slices: dict[str, tuple[Slice, ...]]) -> str:
     """The comparison within bands of train frequency, a table for each field."""
     if not slices:
         return ""
-    head = _head("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p")
+    head = _head("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p of a loss")
     tables = []
-    for field, bands in slices.items():
-        rows = "".join(
-            _row(band.name, f"{band.ids:,}", f"{band.rows:,}", f"{band.positives:,}", *_paired(band.comparison))
-            for band in bands
-        )
+    for field, parts in slices.items():
+        rows = "".join(_slice(part) for part in parts)
         tables.append(_scroll(f"{head}<tbody>{rows}</tbody>", f"slices by {field}", f"By train frequency of {field}"))
-    note = '<p class="note">A dash: too few clicks or non-clicks for an interval.</p>'
-    few = any(band.comparison is None for bands in slices.values() for band in bands)
-    return _section("Where a loss could hide", "".join(tables) + (note if few else ""))
+    notes = ["p of a loss is corrected for all slices that were looked at (Holm)."]
+    if any(part.comparison is None for parts in slices.values() for part in parts):
+        notes.append("A dash: too few clicks or non-clicks for an interval.")
+    return _section("Where a loss could hide", f'{"".join(tables)}<p class="note">{" ".join(notes)}</p>')
+
+
+def _slice(part: Slice) -> str:
+    """A line of the slices; one that lost stands out."""
+    ids = NONE if part.ids is None else f"{part.ids:,}"
+    words = _paired(part.comparison)
+    p = NONE if part.comparison is None else probability(part.p_worse)
+    values = [ids, f"{part.rows:,}", f"{part.positives:,}", *words[:2], p]
+    return _row(part.name, *values, bad=part.lost)
 
 
 def _steps_section(steps: Sequence[Step]) -> str:
@@ -242,7 +250,8 @@ def _head(*titles: str, words: Sequence[int] = ()) -> str:
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
-def _row(name: str, *values: str) -> str:
-    """A row of a table: its name, then numbers."""
-    cells = "".join(f'<td class="number">{escape(value)}</td>' for value in values)
+def _row(name: str, *values: str, bad: bool = False) -> str:
+    """A row of a table: its name, then numbers; a `bad` one in the colour of what got worse."""
+    tone = "number bad" if bad else "number"
+    cells = "".join(f'<td class="{tone}">{escape(value)}</td>' for value in values)
     return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'

@@ -83,10 +83,10 @@ class Step(Record):
 
 
 class Paired(Record):
-    """`evaluate.paired.Comparison` of teacher (a) and slim (b), for one seed where there are several."""
+    """`evaluation.paired.Comparison` of teacher (a) and slim (b), for one seed where there are several."""
 
-    auc_a: float
-    auc_b: float
+    a: float
+    b: float
     difference: float
     low: float
     high: float
@@ -95,13 +95,19 @@ class Paired(Record):
 
 
 class Slice(Record):
-    """`evaluate.paired.Slice`: a band of ids by train frequency."""
+    """`evaluation.slices.Slice`: a part of the rows, such as those of rare ids."""
 
     name: str
-    ids: int
+    ids: int | None = None
     rows: int
     positives: int
     comparison: Paired | None = None
+    p_worse: float = 1.0
+
+    @property
+    def lost(self) -> bool:
+        """Whether the slim model is worse here, beyond what chance shows somewhere among so many slices."""
+        return self.p_worse < 0.05
 
 
 class Slim(Measured):

@@ -1,0 +1,183 @@
+"""The same comparison within parts of the rows: a loss of rare ids hides in a mean that frequent ones make.
+
+Rows are cut by how often training met an id, or by the values of any column. Many parts are looked at, and of a hundred
+without a loss five would show one at 5%: p-values are corrected over all parts of all cuts (Holm 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slimrank.config import InputError
+from slimrank.evaluation.paired import Comparison, compare
+from slimrank.metrics import check_rows
+
+BANDS = ("head", "torso", "tail", "new")
+SIGNIFICANT = 0.05
+MOST_VALUES = 12  # of a column, each with a slice of its own; the rest is one
+QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the rows, and the comparison there.
+
+    `comparison` is None where the part has fewer than two rows of a class, and no interval can be given. `p_worse` is
+    one-sided, of the hypothesis that the candidate is no worse there, corrected for all parts that were looked at;
+    `ids` is how many distinct ids the part stands for, None where it is not of ids.
+    """
+
+    name: str
+    rows: int
+    positives: int
+    comparison: Comparison | None
+    p_worse: float = 1.0
+    ids: int | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the candidate is worse here, beyond what chance shows somewhere among so many parts."""
+        return self.p_worse < SIGNIFICANT
+
+
+def band_of_ids(counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.9)) -> NDArray[np.int8]:
+    """The band of every local id of a field: 0 head, 1 torso, 2 tail, 3 new. [size]
+
+    Ids by falling train count: the head is the fewest that hold at least `shares[0]` of the training rows, the torso
+    those that follow up to `shares[1]`, the tail the rest. Local id 0, out of vocabulary, is new.
+
+    >>> band_of_ids([3, 50, 30, 15, 5], (0.5, 0.9)).tolist()
+    [3, 0, 1, 1, 2]
+
+    Raises:
+        InputError: shares are not 0 < head <= torso <= 1, or a count is negative.
+    """
+    known = np.array(counts, dtype=np.float64)
+    head, torso = shares
+    if not 0 < head <= torso <= 1:
+        raise InputError(f"shares: got {shares}, allowed 0 < head <= torso <= 1")
+    if known.ndim != 1 or not len(known) or (known < 0).any():
+        raise InputError("counts: one train count >= 0 for every local id, got a negative count or no list")
+    known[0] = 0
+    order = np.argsort(-known, kind="stable")
+    before = np.cumsum(known[order]) - known[order]
+    total = known.sum()
+    band = np.full(len(known), 2, dtype=np.int8)
+    band[order] = np.select([before < head * total, before < torso * total], [0, 1], 2)
+    band[known == 0] = 2
+    band[0] = 3
+    return band
+
+
+def cut_by_frequency(ids: ArrayLike, counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.9)) -> Cut:
+    """Head, torso, tail and new ids of a field.
+
+    Args:
+        ids: [N] local id of the field in every row.
+        counts: [size] train count of every local id.
+        shares: of the training rows, held by the head and by head and torso together.
+
+    Raises:
+        InputError: as `band_of_ids`, or an id is outside of `counts`.
+    """
+    local, bands = np.asarray(ids), band_of_ids(counts, shares)
+    if local.ndim != 1 or (len(local) and (local.min() < 0 or local.max() >= len(bands))):
+        raise InputError(f"ids: one for every row, of 0 to {len(bands) - 1}, got shape {local.shape}")
+    return Cut(BANDS, bands[local], tuple(np.bincount(bands, minlength=len(BANDS)).tolist()))
+
+
+def cut_by_values(values: ArrayLike) -> Cut:
+    """The values of a column: the most frequent ones each, and the others together; many numbers by quarters.
+
+    >>> cut_by_values(["b", "a", "b"]).names
+    ('b', 'a')
+    """
+    column = np.asarray(values)
+    names, code, rows = np.unique(column.astype(str), return_inverse=True, return_counts=True)
+    if np.issubdtype(column.dtype, np.number) and len(names) > MOST_VALUES:
+        edges = np.quantile(column, [0.25, 0.5, 0.75])
+        return Cut(QUARTERS, np.searchsorted(edges, column, side="left"))
+    order = np.argsort(-rows, kind="stable")
+    kept = order if len(names) <= MOST_VALUES else order[: MOST_VALUES - 1]
+    place = np.full(len(names), len(kept))
+    place[kept] = np.arange(len(kept))
+    others = (f"{len(names) - len(kept)} others",) if len(kept) < len(names) else ()
+    return Cut((*names[kept].tolist(), *others), place[code])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Parts by name, and the part of every row: `part` [N], numbers of `names`."""
+
+    names: tuple[str, ...]
+    part: NDArray[Any]
+    ids: tuple[int, ...] | None = None
+
+
+def compare_slices(
+    label: ArrayLike, logit_a: ArrayLike, logit_b: ArrayLike, cuts: Mapping[str, Cut], group: ArrayLike | None = None
+) -> dict[str, list[Slice]]:
+    """AUC of a and b within every part of every cut, p-values corrected over all of them.
+
+    Args:
+        label: [N].
+        logit_a: [N], of the baseline.
+        logit_b: [N], of the candidate.
+        cuts: by the name of what is cut by.
+        group: [N] what rows hang together by, as in `compare`.
+
+    Raises:
+        InputError: as `compare`, or a cut is not of these rows.
+    """
+    positive = check_rows(label, logit_a).label
+    scores = check_rows(label, logit_a).score, check_rows(label, logit_b).score
+    groups = None if group is None else np.asarray(group)
+    found = {name: _parts(positive, scores, cut, name, groups) for name, cut in cuts.items()}
+    return _corrected(found)
+
+
+def _parts(
+    positive: NDArray[np.bool_], scores: tuple[NDArray[Any], ...], cut: Cut, name: str, groups: NDArray[Any] | None
+) -> list[Slice]:
+    if cut.part.shape != positive.shape:
+        raise InputError(f"slices of {name!r}: {cut.part.shape[0]} rows are cut, and {len(positive)} compared")
+    found = []
+    for number, part in enumerate(cut.names):
+        rows = cut.part == number
+        clicks, total = int(positive[rows].sum()), int(rows.sum())
+        own = None if groups is None else groups[rows]
+        enough = min(clicks, total - clicks) >= 2 and (own is None or len(np.unique(own)) > 1)
+        result = compare(positive[rows], *(score[rows] for score in scores), group=own) if enough else None
+        ids = None if cut.ids is None else cut.ids[number]
+        found.append(Slice(part, total, clicks, result, result.p_worse if result else 1.0, ids))
+    return found
+
+
+def _corrected(found: Mapping[str, Sequence[Slice]]) -> dict[str, list[Slice]]:
+    """The same slices with p-values corrected over those that have one."""
+    tested = [one.p_worse for slices in found.values() for one in slices if one.comparison]
+    corrected = iter(holm(tested))
+    return {
+        name: [replace(one, p_worse=next(corrected)) if one.comparison else one for one in slices]
+        for name, slices in found.items()
+    }
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for their number: below a level, the chance of any false alarm is below that level.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order, corrected, least = np.argsort(p), [0.0] * len(p), 0.0
+    for done, place in enumerate(order):
+        least = max(least, min(1.0, (len(p) - done) * p[place]))
+        corrected[place] = least
+    return corrected

@@ -1,0 +1,186 @@
+"""Metrics as functions of sums over clusters, so that a bootstrap draws clusters and not rows.
+
+Rows of one user, or of one query, hang together: drawn one by one they would promise more than they know. Of every
+metric here the value is a function of a few sums over rows; a draw of clusters weighs each cluster's part of them, and
+costs no look at the rows. AUC over all rows is no such sum: `slimrank.evaluation.paired` has its own interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slimrank.config import InputError, nearest
+from slimrank.evaluation import top_k
+from slimrank.evaluation.calibration import BINS, bins_of
+from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, codes_of, sigmoid
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a metric is taken over: `label` and, where it needs them, `group` and `field`, each [N]."""
+
+    label: NDArray[Any]
+    group: NDArray[Any] | None = None
+    field: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A metric as `value` of totals [cells]; entry i adds `amount` [i] to `cell` [i], on behalf of `cluster` [i].
+
+    >>> mean = Sums(np.array([0, 1]), np.array([0, 0]), np.array([3.0, 5.0]), 1, lambda totals: float(totals[0]))
+    >>> mean.whole(), mean.drawn(np.array([2, 0]))
+    (8.0, 6.0)
+    """
+
+    cluster: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    amount: Floats
+    cells: int
+    value: Callable[[Floats], float]
+
+    def whole(self) -> float:
+        """The metric of all clusters."""
+        return self.value(np.bincount(self.cell, self.amount, self.cells).astype(np.float64))
+
+    def drawn(self, times: NDArray[np.int64]) -> float:
+        """The metric where cluster c was drawn `times` [c] times."""
+        amount = self.amount * times[self.cluster]
+        return self.value(np.bincount(self.cell, amount, self.cells).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that two models can be compared by.
+
+    `sums(rows, logit, cluster)` gives its sums, `cluster` [N] being numbered from 0; None for AUC, which has an
+    interval of its own. `needs` names the column of `Rows` that it cannot do without.
+    """
+
+    name: str
+    better: Better
+    sums: Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums] | None
+    needs: Literal["", "group", "field"] = ""
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name; those of ranked lists say how many ranks count, as in `ndcg@10`.
+
+    Raises:
+        InputError: there is none, or the ranks are missing or not allowed.
+    """
+    plain, at, ranks = name.partition("@")
+    if plain in RANKED:
+        if (at and not ranks.isdecimal()) or ranks == "0":
+            raise InputError(f"metric {name!r}: ranks must be a number from 1 on, such as {plain}@10")
+        if not at and plain != "mrr":
+            raise InputError(f"metric {name!r} needs its ranks, such as {plain}@10")
+        return Metric(name, "higher", _of_groups(RANKED[plain], int(ranks) if at else None), "group")
+    if name not in METRICS:
+        raise InputError(f"unknown metric {name!r}. {nearest(name, [*METRICS, *(f'{each}@10' for each in RANKED)])}")
+    return METRICS[name]
+
+
+def _rows(
+    parts: Callable[[NDArray[Any], Floats, Floats], tuple[ArrayLike, ...]], value: Callable[[Floats], float]
+) -> Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums]:
+    """A metric of sums over rows: `parts(label, logit, probability)` gives what each row adds to each of them."""
+
+    def sums(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
+        checked = check_rows(rows.label, logit)
+        z = checked.score.astype(np.float64)
+        added = [np.broadcast_to(part, z.shape) for part in parts(checked.label, z, sigmoid(z))]
+        count = int(cluster.max()) + 1
+        amounts = np.concatenate([np.bincount(cluster, part, count) for part in added])
+        cells = np.repeat(np.arange(len(added)), count)
+        return Sums(np.tile(np.arange(count), len(added)), cells, amounts, len(added), value)
+
+    return sums
+
+
+def _loss(label: NDArray[Any], logit: Floats) -> Floats:
+    return np.asarray(np.logaddexp(0.0, np.where(label, -logit, logit)))
+
+
+def _normalized(totals: Floats) -> float:
+    loss, rows, clicks = totals
+    rate = clicks / rows
+    if not 0 < rate < 1:
+        return float("nan")
+    return float(loss / rows / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+
+
+def _ece(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
+    """Bins are those of all rows; a draw does not move them."""
+    checked = check_rows(rows.label, logit)
+    chance = sigmoid(checked.score)
+    return _gaps(bins_of(chance, BINS, np.ones(len(chance)), equal_rows=False), checked.label - chance, cluster)
+
+
+def _field_ece(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
+    checked = check_rows(rows.label, logit)
+    assert rows.field is not None
+    return _gaps(codes_of(rows.field, len(checked.label))[1], checked.label - sigmoid(checked.score), cluster)
+
+
+def _gaps(cell: NDArray[np.int64], gap: Floats, cluster: NDArray[np.int64]) -> Sums:
+    """Sum over cells of the absolute sum of gaps, over rows."""
+    cells, rows = int(cell.max()) + 1, np.ones(len(gap))
+    both = np.concatenate([cell, np.full(len(gap), cells)])
+    return Sums(
+        np.tile(cluster, 2),
+        both,
+        np.concatenate([gap, rows]),
+        cells + 1,
+        lambda totals: float(np.abs(totals[:-1]).sum() / totals[-1]),
+    )
+
+
+def _of_groups(each: Callable[..., Grouped], *settings: Any) -> Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums]:
+    """The weighted mean over groups; a group belongs to the cluster of its rows."""
+
+    def sums(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
+        assert rows.group is not None
+        found = each(rows.label, logit, rows.group, *settings)
+        if not found.counted:
+            raise InputError(f"none of the {len(found.group)} groups can be judged: each needs what is to be found")
+        _, first, code = np.unique(rows.group, return_index=True, return_inverse=True)
+        if not np.array_equal(cluster, cluster[first][code]):
+            raise InputError("a group lies in more than one cluster: rows of one group must be drawn together")
+        known = ~np.isnan(found.value)
+        own, weight = cluster[first][known], found.weight[known]
+        cells = np.repeat([0, 1], len(own))
+        return Sums(np.tile(own, 2), cells, np.concatenate([weight * found.value[known], weight]), 2, _mean)
+
+    return sums
+
+
+def _mean(totals: Floats) -> float:
+    return float(totals[0] / totals[1]) if totals[1] else float("nan")
+
+
+RANKED: dict[str, Callable[..., Grouped]] = {
+    "ndcg": top_k.ndcg,
+    "recall": top_k.recall,
+    "hit_rate": top_k.hit_rate,
+    "mrr": top_k.reciprocal_rank,
+}
+METRICS = {
+    each.name: each
+    for each in (
+        Metric("auc", "higher", None),
+        Metric("gauc", "higher", _of_groups(auc_by_group), "group"),
+        Metric("logloss", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0), _mean)),
+        Metric("normalized_entropy", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0, y), _normalized)),
+        Metric("pcoc_error", "lower", _rows(lambda y, z, p: (p, y), lambda totals: abs(_mean(totals) - 1))),
+        Metric("ece", "lower", _ece),
+        Metric("field_ece", "lower", _field_ece, "field"),
+    )
+}
