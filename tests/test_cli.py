@@ -21,7 +21,7 @@ from slimrank.cli import main
 from slimrank.files import only_here, read_json
 
 PROGRAM = [sys.executable, "-c", "from slimrank.cli import main; main()"]
-VERBS = ("run", "train", "compress", "export", "evaluate", "inspect", "predict", "serve", "doctor")
+VERBS = ("run", "train", "compress", "export", "evaluate", "compare", "inspect", "predict", "serve", "doctor")
 
 
 @dataclass(frozen=True)
@@ -412,3 +412,21 @@ def test_a_full_disk(folder: Path, artifact: Path, tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         refused(Ended(done.returncode, done.stdout, done.stderr), "could not be written", "File too large")
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_compare_ends_by_its_verdict(linear, linear_rows, tmp_path: Path) -> None:
+    """0 where non-inferiority is shown, 3 where it is not, 2 where nothing could be compared."""
+    rows = pl.concat([linear_rows] * 50)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    pl.DataFrame({"score": [0.0, 1.0] * 150}).write_parquet(tmp_path / "poor.parquet")
+    asked = (linear.path, "--data", tmp_path / "rows.parquet", "--metric", "auc", "--metric", "logloss")
+    same = slimrank("compare", linear.path, *asked, "--out", tmp_path / "found.json")
+    assert same.code == 0, same
+    assert "B is non-inferior to A" in same.out
+    assert [one["metric"] for one in read_json(tmp_path / "found.json")["metrics"]] == ["auc", "logloss"]
+    assert slimrank("compare", tmp_path / "poor.parquet", *asked, "--margin", "2").code == 0
+    other = slimrank("compare", linear.path, tmp_path / "poor.parquet", *asked[1:], "--margin", "1e-9")
+    assert other.code in (0, 3)
+    assert (other.code == 3) == ("non-inferior to A: auc" not in other.out.replace("whether B is non-inferior", ""))
+    refused(slimrank("compare", linear.path, *asked[:3], "--metric", "aucc"), "unknown metric 'aucc'", "'auc'")
+    refused(slimrank("compare", linear.path, tmp_path / "none", *asked[1:]), "none")

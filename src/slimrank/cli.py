@@ -92,6 +92,45 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: an artifact, or a file of scores.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The candidate: an artifact, or a file of scores.")],
+    data: Annotated[str, typer.Option(help="Rows: a .parquet or .csv file, or a dataset's name for its test rows.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as auc, gauc, logloss, ndcg@10, field_ece@city; several times, the first is judged."),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="The loss of the first metric that nobody may notice.")] = 0.001,
+    label: Annotated[str | None, typer.Option(help="The column of the label; else the artifact's.")] = None,
+    group: Annotated[str | None, typer.Option(help="The column of the user or query; else the artifact's.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="A column to slice by; may be given several times.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A .json file for everything that was found.")] = None,
+) -> None:
+    """Prove that B ranks as well as A on the same rows; exit code 3 where that is not shown."""
+    from slimrank.evaluation.evidence import Question, evidence
+    from slimrank.report.comparison import print_comparison
+
+    asked = Question(tuple(metric or ()), margin, label, group, tuple(by or ()))
+    found = evidence(a, b, _rows(data), asked)
+    if out is not None:
+        from slimrank.files import write_json
+
+        write_json(out, found)
+    print_comparison(found)
+    if found["verdict"]["outcome"] != "non-inferior":
+        raise typer.Exit(3)
+
+
+def _rows(data: str) -> Any:
+    """The rows that --data means: a file, to be read with an artifact's types, or the test rows of a dataset."""
+    if Path(data).is_file():
+        return Path(data)
+    from slimrank.data import load_dataset
+
+    return load_dataset(data).test
+
+
+@app.command()
 def inspect(artifact: Folder) -> None:
     """What an artifact holds: schema, tensors by bytes, operators, hashes, metrics (JSON)."""
     from slimrank.runtime.inspect import inspect

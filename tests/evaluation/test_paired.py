@@ -250,3 +250,12 @@ def test_a_margin_must_be_above_nothing():
     found = compare([1, 1, 0, 0], [4.0, 1.0, 2.0, 3.0], [4.0, 3.0, 2.0, 1.0])
     with pytest.raises(InputError, match="margin: got 0"):
         judge(found, 0)
+
+
+@pytest.mark.parametrize("metric", ["gauc", "logloss", "ece"])
+def test_the_p_of_a_bootstrap_is_where_its_interval_ends(metric):
+    for seed in range(30):
+        label, a, b, group = lists(np.random.default_rng(100 + seed))
+        found = compare(label, a, b + 0.1 * label, metric, group=group, draws=500)
+        outside = found.low > 0 or found.high < 0
+        assert (found.p < 0.05) == outside or found.p == pytest.approx(0.05, abs=0.01)

@@ -18,6 +18,7 @@ from slimrank.evaluation.sums import Sums
 from slimrank.metrics import Floats
 
 DRAWS = 2000
+NORMAL = NormalDist()
 LEAST_CLUSTERS = 20
 """With fewer clusters percentiles promise too much: 20 draws of 20 things leave out a third of them each."""
 
@@ -47,20 +48,23 @@ class Drawn:
         not n - 1: they are taken further out by sqrt(n / (n - 1)) t / z (Hesterberg 2015, "What teachers should know
         about the bootstrap", section 3.3).
         """
-        normal, rest = NormalDist(), self.clusters - 1
-        z = normal.inv_cdf((1 + level) / 2)
+        z, rest = NORMAL.inv_cdf((1 + level) / 2), self.clusters - 1
         t = z + (z**3 + z) / (4 * rest) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * rest**2)  # of Student, to 1e-4
-        wide = math.sqrt(self.clusters / rest) * t
-        below = float((self.difference < self.whole).mean() + (self.difference == self.whole).mean() / 2)
-        shift = 2 * normal.inv_cdf(min(max(below, 1e-3), 1 - 1e-3))
-        low, high = np.quantile(self.difference, [normal.cdf(shift - wide), normal.cdf(shift + wide)])
+        wide, shift = math.sqrt(self.clusters / rest) * t, 2 * self._point_below(self.whole)
+        low, high = np.quantile(self.difference, [NORMAL.cdf(shift - wide), NORMAL.cdf(shift + wide)])
         return float(low), float(high)
 
     @property
     def p(self) -> float:
-        """Two-sided, of the hypothesis that the difference is 0: twice the share of draws on the rarer side of it."""
-        least = min(int((self.difference <= 0).sum()), int((self.difference >= 0).sum()))
-        return min(1.0, 2 * (least + 1) / (len(self.difference) + 1))
+        """Two-sided, of the hypothesis that the difference is 0: at which level the interval ends there."""
+        z = self._point_below(0.0) - 2 * self._point_below(self.whole)
+        return 2 * NORMAL.cdf(-abs(z) / math.sqrt(self.clusters / (self.clusters - 1)))
+
+    def _point_below(self, value: float) -> float:
+        """The normal point of the share of draws below `value`, those at it counting half."""
+        share = float((self.difference < value).mean() + (self.difference == value).mean() / 2)
+        least = 1 / (len(self.difference) + 1)
+        return NORMAL.inv_cdf(min(max(share, least), 1 - least))
 
 
 def bootstrap(a: Sums, b: Sums, clusters: int, draws: int = DRAWS, seed: int = 0) -> Drawn:

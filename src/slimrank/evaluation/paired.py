@@ -109,7 +109,8 @@ def compare(
     chosen = find_metric(metric)
     rows = Rows(np.asarray(label), _column(group), _column(field))
     if chosen.needs and getattr(rows, chosen.needs) is None:
-        raise InputError(f"metric {metric!r} needs a {chosen.needs} for every row, and none is given")
+        how = ", as in field_ece@city" if chosen.needs == "field" else ""
+        raise InputError(f"metric {metric!r} needs a {chosen.needs} for every row, and none is given{how}")
     count = len(rows.label)
     cluster = np.arange(count) if rows.group is None else codes_of(rows.group, count)[1]
     if chosen.sums is None:

@@ -65,13 +65,38 @@ def band_of_ids(counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.9)) -> 
         raise InputError("counts: one train count >= 0 for every local id, got a negative count or no list")
     known[0] = 0
     order = np.argsort(-known, kind="stable")
-    before = np.cumsum(known[order]) - known[order]
-    total = known.sum()
-    band = np.full(len(known), 2, dtype=np.int8)
-    band[order] = np.select([before < head * total, before < torso * total], [0, 1], 2)
+    band = np.empty(len(known), dtype=np.int8)
+    band[order] = _bands(known[order], shares)
     band[known == 0] = 2
     band[0] = 3
     return band
+
+
+def _bands(mass: NDArray[Any], shares: tuple[float, float]) -> NDArray[np.int8]:
+    """Head, torso and tail of ids in their order, by the rows that each holds."""
+    before = np.cumsum(mass) - mass
+    return np.select([before < shares[0] * mass.sum(), before < shares[1] * mass.sum()], [0, 1], 2).astype(np.int8)
+
+
+def cut_by_rank(ids: ArrayLike, size: int, shares: tuple[float, float] = (0.5, 0.9)) -> Cut:
+    """Head, torso, tail and new ids where train counts are not known, but that a lower id was met more often.
+
+    Shares are then of the rows at hand: the head is the ids of lowest number that hold half of them.
+
+    Args:
+        ids: [N] local id of the field in every row, by falling train frequency; 0 is new.
+        size: how many ids the field has.
+        shares: of these rows.
+
+    Raises:
+        InputError: an id is outside of `size`.
+    """
+    local = _checked(ids, size)
+    met = np.bincount(local, minlength=size)
+    met[0] = 0
+    band = _bands(met, shares)
+    band[0] = 3
+    return Cut(BANDS, band[local], tuple(np.bincount(band, minlength=len(BANDS)).tolist()))
 
 
 def cut_by_frequency(ids: ArrayLike, counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.9)) -> Cut:
@@ -85,10 +110,16 @@ def cut_by_frequency(ids: ArrayLike, counts: ArrayLike, shares: tuple[float, flo
     Raises:
         InputError: as `band_of_ids`, or an id is outside of `counts`.
     """
-    local, bands = np.asarray(ids), band_of_ids(counts, shares)
-    if local.ndim != 1 or (len(local) and (local.min() < 0 or local.max() >= len(bands))):
-        raise InputError(f"ids: one for every row, of 0 to {len(bands) - 1}, got shape {local.shape}")
+    bands = band_of_ids(counts, shares)
+    local = _checked(ids, len(bands))
     return Cut(BANDS, bands[local], tuple(np.bincount(bands, minlength=len(BANDS)).tolist()))
+
+
+def _checked(ids: ArrayLike, size: int) -> NDArray[Any]:
+    local = np.asarray(ids)
+    if local.ndim != 1 or (len(local) and (local.min() < 0 or local.max() >= size)):
+        raise InputError(f"ids: one for every row, of 0 to {size - 1}, got shape {local.shape}")
+    return local
 
 
 def cut_by_values(values: ArrayLike) -> Cut:

@@ -8,7 +8,7 @@ costs no look at the rows. AUC over all rows is no such sum: `slimrank.evaluatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +73,8 @@ class Metric:
 def find_metric(name: str) -> Metric:
     """The metric of that name; those of ranked lists say how many ranks count, as in `ndcg@10`.
 
+    `field_ece@city` is `field_ece`, named with the column that it looks within.
+
     Raises:
         InputError: there is none, or the ranks are missing or not allowed.
     """
@@ -83,6 +85,8 @@ def find_metric(name: str) -> Metric:
         if not at and plain != "mrr":
             raise InputError(f"metric {name!r} needs its ranks, such as {plain}@10")
         return Metric(name, "higher", _of_groups(RANKED[plain], int(ranks) if at else None), "group")
+    if plain == "field_ece" and ranks:
+        return replace(METRICS[plain], name=name)
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}. {nearest(name, [*METRICS, *(f'{each}@10' for each in RANKED)])}")
     return METRICS[name]

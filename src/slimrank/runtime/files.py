@@ -48,8 +48,8 @@ def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:
     return Predictions(np.concatenate([piece.probability for piece in pieces]), unknown)
 
 
-def read_rows(path: Path, encoding: Encoding) -> polars.DataFrame:
-    """A Parquet or CSV file as a frame; in a CSV file, what the vocabulary knows as text is read as text.
+def read_rows(path: Path, encoding: Encoding | None = None) -> polars.DataFrame:
+    """A Parquet or CSV file as a frame; in a CSV file, what a vocabulary knows as text is read as text.
 
     (Left to guess from a few rows, postcodes such as 05001 become numbers that the vocabulary does not hold.)
 
@@ -67,7 +67,8 @@ def read_rows(path: Path, encoding: Encoding) -> polars.DataFrame:
         return read_parquet(path)
     separator = "\t" if ".tsv" in path.suffixes else ","
     names = read_csv(path, separator=separator, n_rows=0).columns
-    text = {name: polars.String for name in encoding.text_fields if name in names}
+    known = () if encoding is None else encoding.text_fields
+    text = {name: polars.String for name in known if name in names}
     return read_csv(path, separator=separator, schema_overrides=text)
 
 

@@ -1,0 +1,161 @@
+"""The record of a comparison of two models on the terminal: the figures, the verdict in a sentence, what hides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.box import HORIZONTALS
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slimrank.report.figures import NONE, plural, probability
+from slimrank.report.result import Record, read
+
+HEAD = ("", "A", "B", "B − A", "95% interval", "p")
+COLOURS = {"non-inferior": "green", "inferior": "red", "undecided": "yellow"}
+
+
+class Compared(Record):
+    """`evaluation.paired.Comparison`."""
+
+    metric: str
+    better: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class Verdict(Record):
+    """`evaluation.paired.Verdict`, and of which metric."""
+
+    metric: str
+    margin: float
+    outcome: str
+    rows_needed: int | None
+
+
+class Part(Record):
+    """`evaluation.slices.Slice`."""
+
+    name: str
+    rows: int
+    positives: int
+    comparison: Compared | None
+    p_worse: float
+    lost: bool
+
+
+class Evidence(Record):
+    """What `evaluation.evidence.evidence` returns."""
+
+    a: str
+    b: str
+    rows: int
+    positives: int
+    groups: int
+    metrics: tuple[Compared, ...]
+    verdict: Verdict
+    slices: dict[str, tuple[Part, ...]]
+    behaviour: dict[str, Any]
+
+
+def print_comparison(source: Path | dict[str, Any], console: Console | None = None) -> None:
+    """Prints the figures, the verdict, the slices that lost, and how alike the models behave.
+
+    Raises:
+        InputError: the file is missing or holds no comparison.
+    """
+    found, console = read(source, Evidence), console or Console()
+    if console.is_terminal:
+        console.print(_framed(found))
+        console.print(Text(sentence(found), style=f"bold {COLOURS.get(found.verdict.outcome, '')}"))
+        for line in notes(found):
+            console.print(Text(line, style="red" if line.startswith("Lost") else "dim"))
+        return
+    rows = [HEAD, *_cells(found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for name, *rest in rows]
+    for line in (*lines, sentence(found), *notes(found)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def sentence(found: Evidence) -> str:
+    """The verdict, and what it rests on."""
+    verdict = found.verdict
+    groups = f" of {plural(found.groups, 'group')}" if found.groups else ""
+    on = plural(found.rows, "row") + groups
+    asked = f"{verdict.metric} at a margin of {verdict.margin:g} on {on}"
+    if verdict.outcome == "non-inferior":
+        return f"B is non-inferior to A: {asked}."
+    if verdict.outcome == "inferior":
+        return f"B is inferior to A: {asked}; the whole interval lies beyond it."
+    needed = "no number of rows would: the loss itself is beyond the margin"
+    if verdict.rows_needed is not None:
+        needed = f"about {verdict.rows_needed:,} rows of this kind would"
+    return f"These rows do not decide whether B is non-inferior to A: {asked}; {needed}."
+
+
+def notes(found: Evidence) -> Iterator[str]:
+    """Slices that lost although, or because, the whole did; and how alike the two behave."""
+    for field, parts in found.slices.items():
+        for part in parts:
+            if part.lost and part.comparison:
+                change = f"{_number(part.comparison.difference, plus=True)} ({_interval(part.comparison)})"
+                yield f"Lost within {field}, {part.name}: AUC {change}, p {probability(part.p_worse)}, corrected."
+    looked_at = sum(len(parts) for parts in found.slices.values())
+    if looked_at and not any(part.lost for parts in found.slices.values() for part in parts):
+        yield f"No loss in any of {plural(looked_at, 'slice')}: {', '.join(found.slices)}."
+    yield f"Rank correlation of the scores: {found.behaviour['rank_correlation']:.4f}."
+    for name, value in found.behaviour.items():
+        if name.startswith("overlap@"):
+            top = name.partition("@")[2]
+            yield f"Of A's first {top}, {value['mean']:.1%} are among B's (mean of {plural(value['groups'], 'group')})."
+        elif name.startswith("invariance of "):
+            who = name.removeprefix("invariance of ").upper()
+            yield f"{who} scored in other batches, threads and unoptimised: logits differ by {value['largest']:.2g}."
+
+
+def _cells(found: Evidence) -> list[tuple[str, ...]]:
+    return [
+        (
+            one.metric,
+            _number(one.a),
+            _number(one.b),
+            _number(one.difference, plus=True),
+            _interval(one),
+            probability(one.p),
+        )
+        for one in found.metrics
+    ]
+
+
+def _interval(one: Compared) -> str:
+    return f"{_number(one.low, plus=True)} to {_number(one.high, plus=True)}"
+
+
+def _number(value: float, *, plus: bool = False) -> str:
+    """Five decimals: of a million rows the fourth is known."""
+    if value != value:
+        return NONE
+    words = f"{abs(value):.5f}"
+    zero = float(words) == 0
+    sign = "" if zero else "−" if value < 0 else "+" if plus else ""
+    return sign + words
+
+
+def _framed(found: Evidence) -> Table:
+    table = Table(title=Text(f"A {found.a}\nB {found.b}"), header_style="bold", box=HORIZONTALS)
+    for place, name in enumerate(HEAD):
+        table.add_column(name, justify="right" if place else "left")
+    for one, cells in zip(found.metrics, _cells(found), strict=True):
+        gain = one.low > 0 if one.better == "higher" else one.high < 0
+        lost = one.high < 0 if one.better == "higher" else one.low > 0
+        style = "green" if gain else "red" if lost else ""
+        table.add_row(cells[0], cells[1], cells[2], Text(cells[3], style=style), *cells[4:])
+    return table

@@ -1,0 +1,72 @@
+"""The words of a comparison: verdict, slices that lost, behaviour; framed and plain."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from slimrank.config import InputError
+from slimrank.report.comparison import Evidence, notes, print_comparison, sentence
+from slimrank.report.result import read
+
+ONE = {"metric": "auc", "better": "higher", "a": 0.7, "b": 0.69}
+ONE |= {"difference": -0.01, "low": -0.02, "high": -0.001, "p": 0.03}
+PART = {"name": "tail", "rows": 100, "positives": 10, "comparison": ONE, "p_worse": 0.004, "lost": True}
+
+
+def record(outcome="non-inferior", needed=500, lost=True):
+    return {
+        "a": "runs/a[bold]",
+        "b": "scores.parquet",
+        "rows": 1000,
+        "positives": 100,
+        "groups": 50,
+        "metrics": [ONE, {**ONE, "metric": "logloss", "better": "lower"}],
+        "verdict": {"metric": "auc", "margin": 0.05, "outcome": outcome, "rows_needed": needed},
+        "slices": {"item": [{**PART, "lost": lost}, {**PART, "name": "new", "comparison": None, "lost": False}]},
+        "behaviour": {
+            "rank_correlation": 0.98765,
+            "overlap@10": {"mean": 0.9, "groups": 40},
+            "invariance of a": {"largest": 1e-7},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("outcome", "needed", "words"),
+    [
+        ("non-inferior", 500, "B is non-inferior to A: auc at a margin of 0.05 on 1,000 rows of 50 groups."),
+        ("inferior", None, "B is inferior to A: auc at a margin of 0.05 on 1,000 rows of 50 groups; the whole"),
+        ("undecided", 4000, "do not decide whether B is non-inferior to A: auc at a margin of 0.05 on 1,000 rows"),
+        ("undecided", 4000, "about 4,000 rows of this kind would"),
+        ("undecided", None, "the loss itself is beyond the margin"),
+    ],
+)
+def test_the_verdict_in_a_sentence(outcome, needed, words):
+    assert words in sentence(read(record(outcome, needed), Evidence))
+
+
+def test_what_hides_is_told():
+    lines = list(notes(read(record(), Evidence)))
+    assert lines[0] == "Lost within item, tail: AUC −0.01000 (−0.02000 to −0.00100), p 0.004, corrected."
+    assert "Of A's first 10, 90.0% are among B's (mean of 40 groups)." in lines
+    assert "A scored in other batches, threads and unoptimised: logits differ by 1e-07." in lines
+    assert "No loss in any of 2 slices: item." in list(notes(read(record(lost=False), Evidence)))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_it_is_printed(terminal):
+    out = io.StringIO()
+    print_comparison(record(), Console(file=out, force_terminal=terminal, width=100, no_color=True))
+    printed = out.getvalue()
+    assert "logloss" in printed
+    assert "−0.02000 to −0.00100" in printed
+    assert "non-inferior" in printed
+    assert ("runs/a[bold]" in printed) == terminal
+
+
+def test_another_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        print_comparison(tmp_path / "none.json")
+    with pytest.raises(InputError, match="verdict"):
+        print_comparison({key: value for key, value in record().items() if key != "verdict"})
