@@ -30,7 +30,7 @@ from slimrank.tables.integer import BYTE_ZERO, quantize_linear
 
 FIELDS, DIM, BATCH = 26, 16, 256
 ROWS = (100_000, 1_000_000, 10_000_000)
-SAMPLES = 300
+SAMPLES = 400
 FLOATS = "float32"
 SETTINGS: dict[str, dict[str, Any]] = {
     FLOATS: {"name": "dense"},

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+from scipy.stats import binom
 
 from slimrank import runtime
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
-from slimrank.evaluation.cost import TURN, bytes_of, floor, latency, wire_bytes
+from slimrank.evaluation.cost import TURN, bytes_of, floor, latency, quantile_interval, throughput, wire_bytes
 from slimrank.evaluation.resident import resident_now, spread_rows
 
 
@@ -109,25 +110,27 @@ def test_spread_rows_touch_every_table_from_end_to_end(linear):
 
 def test_latency_is_reported_by_name_and_rows(linear):
     model = runtime.load(linear.path)
-    found = latency({"a": model, "b": model}, some_inputs(linear.encoding), sizes=(1, 8), samples=299)
+    found = latency({"a": model, "b": model}, some_inputs(linear.encoding), sizes=(1, 8), samples=368)
     assert list(found) == ["a", "b"]
     assert list(found["a"]) == ["1", "8"]
     for times in (*found["a"].values(), *found["b"].values()):
-        assert list(times) == ["p50", "p99", "samples"]
-        assert times["samples"] == 299
+        assert list(times) == ["p50", "p99", "samples", "p50_interval", "p99_interval"]
+        assert times["samples"] == 368
         assert 0 < times["p50"] <= times["p99"] < math.inf
+        assert times["p50_interval"][0] <= times["p50"] <= times["p50_interval"][1] <= times["p99"]
+        assert times["p99_interval"][0] <= times["p99"] <= times["p99_interval"][1]
 
 
 def test_models_take_turns_on_rows_that_change(linear):
     model, calls = runtime.load(linear.path), []
     inputs = some_inputs(linear.encoding)
-    latency({name: Recorded(model, name, calls) for name in "ab"}, inputs, sizes=(8,), samples=299)
+    latency({name: Recorded(model, name, calls) for name in "ab"}, inputs, sizes=(8,), samples=368)
     assert gc.isenabled()
     names = [name for name, _ in calls]
     turns = [list(turn) for _, turn in itertools.groupby(names)]
     assert {len(turn) for turn in turns[:-2]} == {TURN}
     assert [turn[0] for turn in turns] == ["a", "b"] * (len(turns) // 2)
-    assert names.count("a") == names.count("b") > 299
+    assert names.count("a") == names.count("b") > 368
     of_a, of_b = ([ids.tolist() for name, ids in calls if name == wanted] for wanted in "ab")
     assert of_a == of_b
     assert of_a[0] != of_a[1]
@@ -140,20 +143,20 @@ def test_every_model_may_have_its_own_rows(linear):
     inputs = some_inputs(linear.encoding)
     zeros = Inputs(np.zeros_like(inputs.ids), inputs.numbers)
     models = {name: Recorded(model, name, calls) for name in "ab"}
-    latency(models, {"a": inputs, "b": zeros}, sizes=(4,), samples=299)
+    latency(models, {"a": inputs, "b": zeros}, sizes=(4,), samples=368)
     assert not any(ids.any() for name, ids in calls if name == "b")
     assert all(ids.shape == (4, inputs.ids.shape[1]) for _, ids in calls)
 
 
 def test_fewer_rows_than_asked_for_go_round(linear):
     model = runtime.load(linear.path)
-    assert latency({"a": model}, some_inputs(linear.encoding, 3), sizes=(32,), samples=299)["a"]["32"]["samples"] == 299
+    assert latency({"a": model}, some_inputs(linear.encoding, 3), sizes=(32,), samples=368)["a"]["32"]["samples"] == 368
 
 
 def test_what_cannot_be_timed_is_refused(linear):
     model = runtime.load(linear.path)
-    with pytest.raises(InputError, match="got 298, allowed 299 or more"):
-        latency({"a": model}, some_inputs(linear.encoding), samples=298)
+    with pytest.raises(InputError, match="got 367, allowed 368 or more"):
+        latency({"a": model}, some_inputs(linear.encoding), samples=367)
     with pytest.raises(InputError, match="no rows to time: a"):
         latency({"a": model}, some_inputs(linear.encoding).take(slice(0, 0)))
 
@@ -176,8 +179,8 @@ def test_the_floor_looks_up_the_same_ids_in_a_table_of_the_same_bytes(linear):
 def test_the_floor_is_timed_beside_the_models(linear):
     model, inputs = runtime.load(linear.path), some_inputs(linear.encoding)
     lowest = floor(inputs, linear.encoding, table_bytes=1)
-    found = latency({"slim": model, "floor": lowest}, {"slim": inputs, "floor": lowest.inputs}, (1,), 299)
-    assert found["floor"]["1"]["samples"] == 299
+    found = latency({"slim": model, "floor": lowest}, {"slim": inputs, "floor": lowest.inputs}, (1,), 368)
+    assert found["floor"]["1"]["samples"] == 368
 
 
 def test_a_floor_that_cannot_be_is_refused(linear):
@@ -187,3 +190,35 @@ def test_a_floor_that_cannot_be_is_refused(linear):
     numbers = Inputs(np.zeros((2, 0), np.int32), np.zeros((2, 1), np.float32))
     with pytest.raises(InputError, match="looks nothing up"):
         floor(numbers, Encoding(schema, {}, {}), table_bytes=10)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("count", [368, 400, 1000])
+def test_the_interval_of_a_quantile_is_the_binomial_one(share, count):
+    low, high = quantile_interval(np.arange(1, count + 1), share)
+    held = binom.cdf(high - 1, count, share) - binom.cdf(low - 1, count, share)
+    assert held >= 0.95
+    assert binom.cdf(low, count, share) > 0.025  # a value further in would not do
+    assert binom.cdf(high - 2, count, share) < 0.975
+
+
+def test_95_of_100_intervals_hold_the_quantile_of_a_skewed_distribution():
+    draw = np.random.default_rng(0)
+    found = [quantile_interval(draw.lognormal(size=400), 0.99) for _ in range(1000)]
+    truth = float(np.exp(2.3263478740408408))
+    assert sum(low <= truth <= high for low, high in found) >= 945
+
+
+def test_too_few_values_bound_no_p99():
+    with pytest.raises(InputError, match="367 values bound no 99% quantile at 95%"):
+        quantile_interval(np.arange(367), 0.99)
+
+
+def test_throughput_counts_rows_of_all_callers(linear):
+    model = runtime.load(linear.path)
+    rows = some_inputs(linear.encoding)
+    found = throughput({"a": model, "b": model}, {"a": rows, "b": rows}, workers=2, size=8, seconds=0.02)
+    assert set(found) == {"a", "b"}
+    assert all(0 < rate < math.inf for rate in found.values())
+    with pytest.raises(InputError, match="no rows to score: a"):
+        throughput({"a": model}, {"a": rows.take(slice(0, 0))}, workers=1)

@@ -2,24 +2,26 @@
 
 Everything is measured on the artifact that ships, by the runtime that serves it. Latency is that of `session.run` on
 rows that are already encoded: it leaves out reading the request, looking up the vocabulary and validating ids, which
-are the same for every model compared. Left out: throughput under concurrent requests.
+are the same for every model compared. Left out: requests over a network, which the service measures.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from slimrank.artifact import MANIFEST, open_artifact
 from slimrank.config import InputError
@@ -29,8 +31,8 @@ GRAPH = "model.onnx"
 WIRE_LEVEL = 9
 """Level of zstd: on tables, levels 9 to 19 give the same bytes to 0.1%, and 19 takes a hundred times as long."""
 
-LEAST_SAMPLES = 299
-"""With fewer, the largest sample is no 95% upper bound of the 99th percentile: .99 ** 299 < .05."""
+LEAST_SAMPLES = 368
+"""With fewer, no sample is a bound of the 99th percentile at 97.5%: .99 ** 368 < .025."""
 
 WARM_UP = 20
 TURN = 10
@@ -95,9 +97,11 @@ def latency(
     models: Mapping[str, Timed],
     inputs: Inputs | Mapping[str, Inputs],
     sizes: Sequence[int] = (1, 32, 256),
-    samples: int = 300,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Milliseconds of `session.run` on encoded rows: name -> rows ("1", ...) -> `p50`, `p99`, `samples`.
+    samples: int = 400,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Milliseconds of `session.run` on encoded rows: name -> rows ("1", ...) -> `p50`, `p99`, `samples`, intervals.
+
+    `p50_interval` and `p99_interval` are 95% intervals that assume nothing of the distribution (`quantile_interval`).
 
     The models take turns of `TURN` calls in one run, so that whatever else the machine does hits all of them, while
     each has its weights in the cache as it has where it is served alone; every sample is another stretch of rows, so
@@ -108,7 +112,7 @@ def latency(
         models: name -> loaded model.
         inputs: encoded rows, for all models or by name where models encode differently.
         sizes: rows per call.
-        samples: calls per model and size; at least 299.
+        samples: calls per model and size; at least 368.
 
     Raises:
         InputError: too few samples, no rows.
@@ -119,12 +123,83 @@ def latency(
     empty = [name for name in models if not len(rows[name].ids)]
     if empty:
         raise InputError(f"no rows to time: {', '.join(empty)}")
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in models}
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in models}
     for size in sizes:
         for name, taken in _take_turns(models, rows, size, samples).items():
-            p50, p99 = np.percentile(taken, [50, 99]) / 1e6
-            found[name][str(size)] = {"p50": round(float(p50), 6), "p99": round(float(p99), 6), "samples": samples}
+            found[name][str(size)] = _summary(taken / 1e6)
     return found
+
+
+def _summary(taken: NDArray[np.float64]) -> dict[str, Any]:
+    """Median and 99th percentile of milliseconds, with their intervals, and of how many calls."""
+    p50, p99 = (round(float(value), 6) for value in np.percentile(taken, [50, 99]))
+    of_p50, of_p99 = ([round(bound, 6) for bound in quantile_interval(taken, share)] for share in (0.5, 0.99))
+    return {"p50": p50, "p99": p99, "samples": len(taken), "p50_interval": of_p50, "p99_interval": of_p99}
+
+
+def quantile_interval(values: ArrayLike, share: float, level: float = 0.95) -> tuple[float, float]:
+    """An interval for a quantile of whatever distribution: two of the sorted values.
+
+    Below the quantile lie B of n values, B being binomial (n, share): the interval from the l-th to the u-th
+    value holds it with at least `level`, l and u being the points of B at (1 - level) / 2 on either side (David and
+    Nagaraja 2003, "Order statistics", section 7.1).
+
+    >>> quantile_interval(range(1, 101), 0.5)
+    (40.0, 61.0)
+
+    Raises:
+        InputError: too few values for any of them to be a bound.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    count = len(ordered)
+    below = np.cumsum(_binomial(count, share))  # chance that at most k values lie below the quantile
+    rest = (1 - level) / 2
+    low = int(np.searchsorted(below, rest, side="right"))
+    high = int(np.searchsorted(below, 1 - rest, side="left")) + 1
+    if low < 1 or high > count:
+        raise InputError(f"{count} values bound no {share:.0%} quantile at {level:.0%}")
+    return float(ordered[low - 1]), float(ordered[high - 1])
+
+
+def _binomial(count: int, share: float) -> NDArray[np.float64]:
+    """The chance of k successes out of `count`, for k from 0 on."""
+    successes = np.arange(count + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    logs = factorials[count] - factorials[successes] - factorials[count - successes]
+    return np.asarray(np.exp(logs + successes * math.log(share) + (count - successes) * math.log1p(-share)))
+
+
+def throughput(
+    models: Mapping[str, Timed], inputs: Mapping[str, Inputs], workers: int, size: int = 256, seconds: float = 0.4
+) -> dict[str, float]:
+    """Rows a second of each model, `workers` callers asking at once for `size` rows a call; models take two turns.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    empty = [name for name in models if not len(inputs[name].ids)]
+    if empty:
+        raise InputError(f"no rows to score: {', '.join(empty)}")
+    rates: dict[str, list[float]] = {name: [] for name in models}
+    with _no_collection(), ThreadPoolExecutor(workers) as pool:
+        for _ in range(2):
+            for name, model in models.items():
+                names = {one.name for one in model.session.get_inputs()}
+                feeds = _stretch(inputs[name], 0, size, names)
+                begin = time.perf_counter()
+                until = begin + seconds
+                calls = sum(pool.map(lambda _, s=model.session, f=feeds, u=until: _calls(s, f, u), range(workers)))
+                rates[name].append(calls * size / (time.perf_counter() - begin))
+    return {name: max(found) for name, found in rates.items()}
+
+
+def _calls(session: Any, feeds: dict[str, NDArray[Any]], until: float) -> int:
+    """How often the session answered before that time."""
+    count = 0
+    while time.perf_counter() < until:
+        session.run(None, feeds)
+        count += 1
+    return count
 
 
 def _take_turns(

@@ -14,7 +14,8 @@ from slimrank import runtime
 from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
-from slimrank.evaluation.cost import Floor, bytes_of, floor, latency
+from slimrank.evaluation.cost import Floor, bytes_of, floor, latency, throughput
+from slimrank.evaluation.machine import cores
 from slimrank.metrics import auc, quality
 
 LATENCY_ROWS = 1 << 16
@@ -49,12 +50,14 @@ def measure(
     floors = {f"floor of {name}": floor_of(model, head[name]) for name, model in models.items()}
     bare = {name: found for name, found in floors.items() if found is not None}
     times = latency({**models, **bare}, {**head, **{name: found.inputs for name, found in bare.items()}})
+    rates = throughput(models, head, workers=cores())
     return {
         name: Measured(
             {
                 "quality": quality(label, logits[name], None if groups is None else groups[split]),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
+                "rows_per_second": {"value": round(rates[name]), "workers": cores(), "rows_a_call": 256},
                 "floor_ms": times.get(f"floor of {name}", {}),
                 "tensors": tensors_of(path),
             },

@@ -93,14 +93,23 @@ def _mean_model(found: Sequence[Mapping[str, Any]], shipped: Mapping[str, Any]) 
     first["quality"] = _means(qualities)
     first["by_seed"] = qualities
     first["latency_ms"] = {
-        rows: {
-            "p50": sum(one["latency_ms"][rows]["p50"] for one in found) / len(found),
-            "p99": max(one["latency_ms"][rows]["p99"] for one in found),
-            "samples": first["latency_ms"][rows]["samples"],
-        }
-        for rows in first["latency_ms"]
+        rows: _mean_latency([one["latency_ms"][rows] for one in found]) for rows in first["latency_ms"]
     }
     return first
+
+
+def _mean_latency(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of medians and of the bounds of their intervals; the largest p99, with its interval."""
+    slowest = max(found, key=lambda one: one["p99"])
+    return {
+        "p50": sum(one["p50"] for one in found) / len(found),
+        "p99": slowest["p99"],
+        "samples": slowest["samples"],
+        "p50_interval": [
+            sum(bounds) / len(found) for bounds in zip(*(one["p50_interval"] for one in found), strict=True)
+        ],
+        "p99_interval": slowest["p99_interval"],
+    }
 
 
 def _means(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
