@@ -45,7 +45,14 @@ def content():
         "student": {"quality": {"auc": 0.982}, "bytes": {"disk": 400_000}},
         "slim": {**model(0.05, 0.981, HOSTILE), "steps": steps},
         "floor": {"latency_ms": {"1": {"p50": 0.01, "p99": 0.02, "samples": 300}}},
-        "comparison": [{**paired, "seed": 1}, {**paired, "seed": 2}],
+        "comparison": [
+            {**paired, "seed": 1, "verdict": {"margin": 0.001, "outcome": "non-inferior", "rows_needed": 10}},
+            {**paired, "seed": 2, "verdict": {"margin": 0.001, "outcome": "undecided", "rows_needed": 12_345}},
+        ],
+        "calibration": {
+            "teacher": {"predicted": [0.1, 0.5], "observed": [0.1, 0.4]},
+            "slim": {"predicted": [0.1, 0.5], "observed": [0.2, 0.5]},
+        },
         "slices": {
             f"item {HOSTILE}": [
                 {"name": "head", "ids": 10, "rows": 1000, "positives": 300, "comparison": paired},

@@ -101,9 +101,17 @@ def test_a_metric_without_a_name_here_is_shown_under_its_own(content):
 def test_the_answer_is_one_sentence(content, smallest):
     words = answer(read(content, Result))
     assert words == (
-        "Against its teacher the slim model is 20.0x smaller and 20.0x faster at 256 rows; its AUC changes by +0.0010."
+        "Against its teacher the slim model is 20.0x smaller and 20.0x faster at 256 rows; its AUC changes by +0.0010 "
+        "(non-inferior at 0.001 on 1 of 2 seeds)."
     )
-    content["comparison"] = content["comparison"][0]
+    first, second = content["comparison"]
+    content["comparison"] = first
+    words = "+0.0010 (95% interval −0.0002 to +0.0022, non-inferior at 0.001)."
+    assert answer(read(content, Result)).endswith(words)
+    content["comparison"] = second
+    words = "+0.0010 (95% interval −0.0002 to +0.0022, undecided at 0.001, 12,345 rows would decide)."
+    assert answer(read(content, Result)).endswith(words)
+    del second["verdict"]
     assert answer(read(content, Result)).endswith("+0.0010 (95% interval −0.0002 to +0.0022).")
     assert (
         answer(read(smallest, Result))

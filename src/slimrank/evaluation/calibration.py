@@ -58,6 +58,12 @@ def calibration_curve(
     return Curve(predicted / total[known], observed / total[known], total[known])
 
 
+def as_lists(label: ArrayLike, logit: ArrayLike) -> dict[str, list[float]]:
+    """The calibration curve as a result file holds it."""
+    curve = calibration_curve(label, logit)
+    return {"predicted": curve.predicted.tolist(), "observed": curve.observed.tolist(), "rows": curve.rows.tolist()}
+
+
 def bins_of(chance: Floats, bins: int, weight: Floats, *, equal_rows: bool) -> NDArray[np.int64]:
     """The bin of every probability. [N]"""
     if bins < 1:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slimrank import runtime
 from slimrank.config import InputError, nearest
 from slimrank.evaluation.behaviour import invariance, overlap, rank_correlation
-from slimrank.evaluation.calibration import calibration_curve
+from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.paired import compare, judge
 from slimrank.evaluation.slices import Cut, compare_slices, cut_by_rank, cut_by_values
 from slimrank.runtime.files import read_rows
@@ -90,7 +90,9 @@ def evidence(a: Path, b: Path, frame: polars.DataFrame | Path, question: Questio
         "verdict": {"metric": found[0].metric, **asdict(judge(found[0], question.margin))},
         "slices": _slices(label, logits, _cuts(frame, question, known), group) if binary else {},
         "behaviour": _behaviour(scored, frame, group),
-        "calibration": {name: _curve(label, logit) for name, logit in zip("ab", logits, strict=True)} if binary else {},
+        "calibration": {name: as_lists(label, logit) for name, logit in zip("ab", logits, strict=True)}
+        if binary
+        else {},
     }
 
 
@@ -190,8 +192,3 @@ def _behaviour(scored: Sequence[_Scored], frame: polars.DataFrame, group: NDArra
             checked = invariance(one.model, one.model.encoding.encode(frame[:4096]))
             found[f"invariance of {name}"] = {**asdict(checked), "largest": checked.largest}
     return found
-
-
-def _curve(label: NDArray[Any], logit: NDArray[Any]) -> dict[str, list[float]]:
-    curve = calibration_curve(label, logit)
-    return {"predicted": curve.predicted.tolist(), "observed": curve.observed.tolist(), "rows": curve.rows.tolist()}

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from slimrank.data.rows import Dataset, EncodedDataset
+from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.machine import machine
 from slimrank.evaluation.measure import Measured
-from slimrank.evaluation.paired import compare
+from slimrank.evaluation.paired import compare, judge
 from slimrank.evaluation.slices import Cut, compare_slices, cut_by_frequency
 from slimrank.recipe import Recipe
 
 SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
+MARGIN = 0.001  # of AUC: what the field calls a difference
 
 
 def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -30,17 +32,22 @@ def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Map
 def compared(
     data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any], group: NDArray[Any] | None
 ) -> dict[str, Any]:
-    """Teacher and slim on the same test rows: `comparison`, none with fewer than two rows of a class, and `slices`.
+    """Teacher and slim on the same test rows: `comparison` with its verdict, `slices` and `calibration` of both.
 
-    Rows of one `group` hang together, so that intervals are of groups where there are any.
+    Without a comparison where a class has fewer than two rows. Rows of one `group` hang together, so that intervals are
+    of groups where there are any.
     """
     label = data.test.label
     clicks = int(label.sum())
     group = None if group is None or len(np.unique(group)) < 2 else group
-    whole = asdict(compare(label, teacher, slim, group=group)) if min(clicks, len(label) - clicks) >= 2 else None
+    whole = compare(label, teacher, slim, group=group) if min(clicks, len(label) - clicks) >= 2 else None
     cuts = by_frequency(data)
     slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
-    return {"comparison": whole, "slices": {name: [asdict(one) for one in each] for name, each in slices.items()}}
+    return {
+        "comparison": whole and {**asdict(whole), "verdict": asdict(judge(whole, MARGIN))},
+        "slices": {name: [asdict(one) for one in each] for name, each in slices.items()},
+        "calibration": {name: as_lists(label, logit) for name, logit in (("teacher", teacher), ("slim", slim))},
+    }
 
 
 def shipped_seed(records: Sequence[Mapping[str, Any]]) -> int:
@@ -74,6 +81,7 @@ def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, An
         "floor": {"latency_ms": shipped["models"]["slim"]["floor_ms"]},
         "comparison": [{**record["comparison"], "seed": record["seed"]} for record in records if record["comparison"]],
         "slices": shipped["slices"],
+        "calibration": shipped["calibration"],
         "seeds": [record["seed"] for record in records],
         "shipped_seed": shipped["seed"],
         "unknown_ids": shipped["unknown_ids"],

@@ -192,8 +192,24 @@ def answer(result: Result) -> str:
 
 
 def _evidence(result: Result) -> str:
-    """The interval of one paired comparison, where there is one and no other."""
-    return f" (95% interval {interval(result.comparison[0])})" if len(result.comparison) == 1 else ""
+    """The interval and verdict of one paired comparison, of several how many are not inferior."""
+    judged = [paired.verdict for paired in result.comparison if paired.verdict]
+    if len(result.comparison) == 1:
+        words = f", {verdict(result.comparison[0])}" if judged else ""
+        return f" (95% interval {interval(result.comparison[0])}{words})"
+    shown = sum(one.outcome == "non-inferior" for one in judged)
+    return f" (non-inferior at {judged[0].margin:g} on {shown} of {len(judged)} seeds)" if judged else ""
+
+
+def verdict(paired: Paired) -> str:
+    """`non-inferior at 0.001`; where rows do not decide it, how many would."""
+    found = paired.verdict
+    if found is None:
+        return NONE
+    if found.outcome != "undecided":
+        return f"{found.outcome} at {found.margin:g}"
+    needed = "" if found.rows_needed is None else f", {found.rows_needed:,} rows would decide"
+    return f"undecided at {found.margin:g}{needed}"
 
 
 def limits_line(result: Result) -> str:

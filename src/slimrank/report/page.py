@@ -29,8 +29,9 @@ from slimrank.report.figures import (
     probability,
     signed,
     size,
+    verdict,
 )
-from slimrank.report.pictures import Picture, bytes_by_tensor, quality_against_bytes
+from slimrank.report.pictures import Picture, bytes_by_tensor, calibration, quality_against_bytes
 from slimrank.report.result import Front, Paired, Point, Result, Slice, Step, read
 
 FOOT = "1 KB is 1000 bytes. Every figure was measured on the exported artifact, run by the runtime that serves it."
@@ -53,6 +54,7 @@ def render(result: Result, front: Sequence[Point] = ()) -> str:
         _picture_section("Where the bytes are", bytes_by_tensor(result)),
         _picture_section("Quality against bytes", quality_against_bytes(result, front)),
         _proof_section(result),
+        _picture_section("Do probabilities mean what they say", calibration(result)),
         _slices_section(result.slices),
         _steps_section(result.slim.steps),
         _origin_section(result),
@@ -137,13 +139,14 @@ def _proof_section(result: Result) -> str:
     if not result.comparison:
         return ""
     seeds = any(paired.seed is not None for paired in result.comparison)
-    titles = ["AUC, teacher", "AUC, slim", "Difference", "95% interval", "p"]
+    titles = ["AUC, teacher", "AUC, slim", "Difference", "95% interval", "p", "Verdict"]
     rows = "".join(
         _row(
             f"Seed {paired.seed}" if seeds else "Test rows",
             f"{paired.a:.4f}",
             f"{paired.b:.4f}",
             *_paired(paired),
+            verdict(paired),
         )
         for paired in result.comparison
     )

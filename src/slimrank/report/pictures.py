@@ -1,4 +1,4 @@
-"""The two pictures of the page, drawn by altair and turned into SVG by vl-convert: no script, nothing from outside.
+"""The pictures of the page, drawn by altair and turned into SVG by vl-convert: no script, nothing from outside.
 
 Colours are drawn as placeholders and become variables of the page, so that one picture is right on light and dark.
 Each is drawn wide and narrow, because a picture that is scaled down to a phone has letters that nobody can read.
@@ -123,6 +123,55 @@ def quality_against_bytes(result: Result, front: Sequence[Point] = ()) -> Pictur
         caption += "A line spans the least and the greatest of the seeds."
     wide, narrow = (_svg(_scatter(points, others, width), f"quality-{width}", words) for width in (WIDE, NARROW))
     return Picture(wide, narrow, words, caption.strip())
+
+
+def calibration(result: Result) -> Picture | None:
+    """Lines: observed over predicted click rate, by bins of equally many rows; on the diagonal they are the same."""
+    curves = {name: result.calibration.get(name) for name in ("teacher", "slim")}
+    known = {name: curve for name, curve in curves.items() if curve}
+    if not known:
+        return None
+    rows = [
+        {"name": name.capitalize(), "predicted": p, "observed": y, "colour": PLACEHOLDERS[name]}
+        for name, curve in known.items()
+        for p, y in zip(curve.predicted, curve.observed, strict=True)
+    ]
+    words = "Observed against predicted click rate. " + " ".join(
+        f"{name.capitalize()}: at most {max(map(_gap, curve.predicted, curve.observed)):.3f} apart."
+        for name, curve in known.items()
+    )
+    caption = "Every point stands for equally many test rows. Below the diagonal a model promises too much."
+    wide, narrow = (_svg(_diagonal(rows, width), f"calibration-{width}", words) for width in (WIDE, NARROW))
+    return Picture(wide, narrow, words, caption)
+
+
+def _gap(one: float, other: float) -> float:
+    return abs(one - other)
+
+
+def _diagonal(rows: list[dict[str, Any]], width: int) -> Any:
+    """Both curves on axes of one scale, over the diagonal, the last point of each with its name."""
+    altair = _altair()
+    most = max(max(row["predicted"], row["observed"]) for row in rows)
+    scale = altair.Scale(domain=[0, most * 1.05], nice=False)
+    axis = altair.Axis(format="~g", tickCount=5, domain=False)
+    x = altair.X("predicted:Q", title="predicted click rate", scale=scale, axis=axis)
+    y = altair.Y("observed:Q", title="observed click rate", scale=scale, axis=axis)
+    colour = altair.Color("colour:N", scale=None)
+    ends = [{"predicted": 0, "observed": 0}, {"predicted": most * 1.05, "observed": most * 1.05}]
+    even = altair.Chart(altair.Data(values=ends)).mark_line(color=PLACEHOLDERS["line"], strokeWidth=2).encode(x=x, y=y)
+    base = altair.Chart(altair.Data(values=rows)).encode(x=x, y=y)
+    lines = base.mark_line(strokeWidth=2).encode(color=colour)
+    dots = base.mark_point(size=40, filled=True, opacity=1).encode(color=colour)
+    legend = [
+        {"name": name, "colour": colour, "predicted": most * 0.04, "observed": most * (0.98 - 0.08 * place)}
+        for place, (name, colour) in enumerate(dict.fromkeys((row["name"], row["colour"]) for row in rows))
+    ]
+    key = altair.Chart(altair.Data(values=legend)).encode(x=x, y=y)
+    names = key.mark_text(align="left", dx=10, color=PLACEHOLDERS["ink"]).encode(text="name:N")
+    marks = key.mark_point(size=60, filled=True, opacity=1).encode(color=colour)
+    side = min(width - 70, 360)
+    return altair.layer(even, lines, dots, marks, names).properties(width=side, height=side)
 
 
 def _models(result: Result) -> list[tuple[str, Measured, str]]:

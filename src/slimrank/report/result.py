@@ -82,6 +82,21 @@ class Step(Record):
     note: str = ""
 
 
+class Verdict(Record):
+    """`evaluation.paired.Verdict`."""
+
+    margin: float
+    outcome: str
+    rows_needed: int | None = None
+
+
+class Curve(Record):
+    """`evaluation.calibration.Curve`: predicted and observed click rate by bins of the prediction."""
+
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+
+
 class Paired(Record):
     """`evaluation.paired.Comparison` of teacher (a) and slim (b), for one seed where there are several."""
 
@@ -92,6 +107,7 @@ class Paired(Record):
     high: float
     p: float
     seed: int | None = None
+    verdict: Verdict | None = None
 
 
 class Slice(Record):
@@ -133,6 +149,7 @@ class Result(Record):
     floor: Floor | None = None
     comparison: Annotated[tuple[Paired, ...], BeforeValidator(_several)] = ()
     slices: dict[str, tuple[Slice, ...]] = {}
+    calibration: dict[str, Curve] = {}
     seeds: tuple[int, ...] = ()
     data_fingerprint: str = ""
     data_facts: dict[str, Any] = {}
