@@ -150,7 +150,7 @@ def test_an_artifact_is_measured_on_the_test_rows_of_a_file(folder: Path, artifa
     ended = slimrank("evaluate", artifact, "--data", folder / "rows.parquet")
     assert ended.code == 0, ended.err
     record = json.loads(ended.out)
-    assert set(record) == {"quality", "bytes", "latency_ms", "floor_ms", "tensors"}
+    assert set(record) == {"quality", "bytes", "latency_ms", "rows_per_second", "floor_ms", "tensors"}
     assert record["quality"]["auc"] > 0.6
 
 
@@ -416,17 +416,30 @@ def test_a_full_disk(folder: Path, artifact: Path, tmp_path: Path) -> None:
 
 def test_compare_ends_by_its_verdict(linear, linear_rows, tmp_path: Path) -> None:
     """0 where non-inferiority is shown, 3 where it is not, 2 where nothing could be compared."""
-    rows = pl.concat([linear_rows] * 50)
+    rows, files = pl.concat([linear_rows] * 50), {}
     rows.write_parquet(tmp_path / "rows.parquet")
-    pl.DataFrame({"score": [0.0, 1.0] * 150}).write_parquet(tmp_path / "poor.parquet")
-    asked = (linear.path, "--data", tmp_path / "rows.parquet", "--metric", "auc", "--metric", "logloss")
-    same = slimrank("compare", linear.path, *asked, "--out", tmp_path / "found.json")
+    for name, logit in (("poor", 1.0 - rows["label"]), ("good", rows["label"] + 0.0)):
+        files[name] = tmp_path / f"{name}.parquet"
+        pl.DataFrame({"logit": logit}).write_parquet(files[name])
+    asked = ("--data", tmp_path / "rows.parquet", "--metric", "auc", "--metric", "logloss")
+    same = slimrank("compare", linear.path, linear.path, *asked, "--out", tmp_path / "found.json", "--by", "user")
     assert same.code == 0, same
     assert "B is non-inferior to A" in same.out
     assert [one["metric"] for one in read_json(tmp_path / "found.json")["metrics"]] == ["auc", "logloss"]
-    assert slimrank("compare", tmp_path / "poor.parquet", *asked, "--margin", "2").code == 0
-    other = slimrank("compare", linear.path, tmp_path / "poor.parquet", *asked[1:], "--margin", "1e-9")
-    assert other.code in (0, 3)
-    assert (other.code == 3) == ("non-inferior to A: auc" not in other.out.replace("whether B is non-inferior", ""))
-    refused(slimrank("compare", linear.path, *asked[:3], "--metric", "aucc"), "unknown metric 'aucc'", "'auc'")
-    refused(slimrank("compare", linear.path, tmp_path / "none", *asked[1:]), "none")
+    assert slimrank("compare", files["poor"], files["good"], *asked).code == 0
+    worse = slimrank("compare", files["good"], files["poor"], *asked)
+    assert worse.code == 3
+    assert "B is inferior to A" in worse.out
+    constant = tmp_path / "constant.parquet"
+    pl.DataFrame({"score": [1.0] * 300}).write_parquet(constant)
+    asked = ("--data", tmp_path / "rows.parquet", "--label", "label", "--group", "user")
+    refused(slimrank("compare", linear.path, constant, *asked), "auc: an interval needs 20 groups, got 3")
+    found = slimrank("compare", linear.path, constant, *asked[:4], "--out", tmp_path / "found.json")
+    assert found.code == 3
+    assert read_json(tmp_path / "found.json")["behaviour"]["rank_correlation"] is None
+    refused(
+        slimrank("compare", linear.path, constant, *asked[:2], "--metric", "aucc"), "unknown metric 'aucc'", "'auc'"
+    )
+    refused(slimrank("compare", linear.path, tmp_path / "none", *asked[:2]), "none")
+    refused(slimrank("compare", linear.path, constant, "--data", "frapp"), "frapp")
+    refused(slimrank("compare", linear.path, constant, *asked[:2], "--margin", "nan"), "margin: got nan")

@@ -1,4 +1,4 @@
-"""The command line: one verb per stage, and three to look at what came out."""
+"""The command line: one verb per stage, and others to look at what came out, prove it and serve it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def compare(
     from slimrank.report.comparison import print_comparison
 
     asked = Question(tuple(metric or ()), margin, label, group, tuple(by or ()))
-    found = evidence(a, b, _rows(data), asked)
+    rows, schema = _rows(data)
+    found = evidence(a, b, rows, asked, schema)
     if out is not None:
         from slimrank.files import write_json
 
@@ -121,13 +122,14 @@ def compare(
         raise typer.Exit(3)
 
 
-def _rows(data: str) -> Any:
-    """The rows that --data means: a file, to be read with an artifact's types, or the test rows of a dataset."""
+def _rows(data: str) -> tuple[Any, Any]:
+    """The rows that --data means, and their schema where it is known: a file, or the test rows of a dataset."""
     if Path(data).is_file():
-        return Path(data)
+        return Path(data), None
     from slimrank.data import load_dataset
 
-    return load_dataset(data).test
+    dataset = load_dataset(data)
+    return dataset.test, dataset.schema
 
 
 @app.command()

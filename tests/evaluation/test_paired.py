@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from slimrank.config import InputError
-from slimrank.evaluation.paired import Z_95, compare, judge, placements
+from slimrank.evaluation.paired import compare, judge, placements
+from slimrank.evaluation.student import below, student_point, two_sided
 from slimrank.metrics import auc
 
 
@@ -30,7 +31,7 @@ def brute_force_variance(label, a, b):
 
 
 @pytest.mark.parametrize("levels", [None, 1, 3])
-@pytest.mark.parametrize("size", [8, 60, 400])
+@pytest.mark.parametrize("size", [40, 60, 400])
 def test_agrees_with_brute_force(size, levels):
     label, a, b = two_models(np.random.default_rng(size), size, levels=levels)
     found = compare(label, a, b)
@@ -43,10 +44,10 @@ def test_interval_and_p_from_arithmetic():
     label, a, b = two_models(np.random.default_rng(0), 500)
     found = compare(label, a, b)
     assert found.difference == found.b - found.a
-    assert norm.ppf(0.975) == pytest.approx(Z_95, rel=1e-14)
-    assert found.high - found.low == pytest.approx(2 * Z_95 * found.standard_error)
+    point = t.ppf(0.975, 124)  # of 125 positives
+    assert found.high - found.low == pytest.approx(2 * point * found.standard_error, rel=1e-4)
     assert found.low + found.high == pytest.approx(2 * found.difference)
-    assert found.p == pytest.approx(2 * norm.sf(abs(found.difference) / found.standard_error))
+    assert found.p == pytest.approx(2 * t.sf(abs(found.difference) / found.standard_error, 124), abs=1e-3)
 
 
 def test_a_worse_candidate_has_a_negative_difference():
@@ -71,7 +72,7 @@ def test_pairing_makes_the_interval_narrow():
     assert paired < alone / 5
 
 
-@pytest.mark.parametrize(("size", "noise"), [(120, 1.0), (400, 0.3)])
+@pytest.mark.parametrize(("size", "noise"), [(48, 1.0), (120, 1.0), (400, 0.3)])
 def test_95_of_100_intervals_hold_the_truth(size, noise):
     """Two models of equal quality, drawn 2000 times: 93% to 97% of the intervals hold 0."""
     generator = np.random.default_rng(size)
@@ -103,14 +104,15 @@ def test_the_mean_placement_of_either_class_is_the_auc():
 
 def test_infinite_scores_are_ordered():
     inf = float("inf")
-    assert compare([1, 1, 0, 0], [inf, 0.0, -inf, 0.0], [inf, inf, -inf, inf]).b == 3 / 4
+    label, a, b = [1, 1, 0, 0] * 5, [inf, 0.0, -inf, 0.0] * 5, [inf, inf, -inf, inf] * 5
+    assert compare(label, a, b).b == 3 / 4
 
 
 @pytest.mark.parametrize(
     ("label", "a", "b", "message"),
     [
         ([], [], [], "no rows"),
-        ([1, 0, 0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "got 1 positive, 2 negative"),
+        ([1, 0, 0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "needs 10 rows of each class, got 1 positive, 2 negative"),
         ([1, 1], [1.0, 2.0], [1.0, 2.0], "got 2 positive, 0 negative"),
         ([1, 0], [1.0, 2.0], [1.0, float("nan")], "1 of 2 values are NaN"),
         ([1, 0], [1.0, 2.0], [1.0], "shapes"),
@@ -132,7 +134,7 @@ def lists(generator, groups=100):
     return label, *logits, group
 
 
-METRICS = ("gauc", "ndcg@3", "recall@2", "hit_rate@1", "mrr", "logloss", "normalized_entropy", "pcoc_error", "ece")
+METRICS = ("gauc", "ndcg@3", "recall@2", "hit_rate@1", "mrr", "logloss", "normalized_entropy", "pcoc")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -163,7 +165,7 @@ def test_groups_of_one_row_give_delong():
     assert grouped.standard_error == pytest.approx(alone.standard_error, rel=0.01)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*METRICS, "ece"])
 def test_a_metric_of_sums_is_the_metric(metric):
     from slimrank import metrics
     from slimrank.evaluation import calibration, top_k
@@ -178,7 +180,7 @@ def test_a_metric_of_sums_is_the_metric(metric):
         "mrr": lambda z: top_k.reciprocal_rank(label, z, group).mean,
         "logloss": lambda z: metrics.logloss(label, z),
         "normalized_entropy": lambda z: metrics.normalized_entropy(label, z),
-        "pcoc_error": lambda z: abs(metrics.pcoc(label, z) - 1),
+        "pcoc": lambda z: metrics.pcoc(label, z),
         "ece": lambda z: calibration.ece(label, z),
     }[name]
     found = compare(label, a, b, metric, group=group, draws=50)
@@ -198,8 +200,10 @@ def test_field_ece_looks_within_a_field():
 def test_the_same_scores_have_no_difference(metric):
     label, a, _, group = lists(np.random.default_rng(16))
     found = compare(label, a, a, metric, group=group, draws=50)
-    assert (found.difference, found.low, found.high, found.p, found.p_worse) == (0, 0, 0, 1, 1)
-    assert judge(found, 0.001).outcome == "non-inferior"
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    if metric != "pcoc":
+        assert found.p_worse == 1
+        assert judge(found, 0.001).outcome == "non-inferior"
 
 
 def test_the_same_seed_draws_the_same():
@@ -223,8 +227,80 @@ def test_a_verdict_is_of_the_whole_interval_of_the_loss(metric):
     assert judge(found, least).outcome == "inferior"
     between = judge(found, (loss + most) / 2)
     assert between.outcome == "undecided"
-    assert between.rows_needed == pytest.approx(4 * 4000, rel=0.01)  # half of the way left: four times the rows
-    assert judge(found, loss).rows_needed is None
+    margin, error = (loss + most) / 2, found.standard_error
+    expected = 4000 * (((most - loss) / error + norm.ppf(0.9)) * error / margin) ** 2
+    assert between.rows_needed == math.ceil(expected)
+    assert judge(found, most + 0.001).rows_needed is None
+
+
+def test_so_many_rows_show_it_nine_times_of_ten():
+    """Two models of equal quality, on as many rows as were said to be needed."""
+    generator = np.random.default_rng(21)
+    needed = judge(compare(*two_models(generator, 4000)), 0.01).rows_needed
+    assert needed > 4000
+    shown = sum(judge(compare(*two_models(generator, needed)), 0.01).outcome == "non-inferior" for _ in range(200))
+    assert 168 <= shown <= 193
+
+
+@pytest.mark.parametrize("metric", ["gauc", "logloss", "pcoc"])
+def test_the_bootstrap_holds_a_difference_that_is_not_zero(metric):
+    """The truth is that of a sample two hundred times as large."""
+
+    def drawn(groups, seed):
+        label, a, b, group = lists(np.random.default_rng(seed), groups)
+        return label, a, b + 0.3 * np.random.default_rng(seed + 1).normal(size=len(b)) - 0.2, group
+
+    label, a, b, group = drawn(20_000, 900)
+    truth = compare(label, a, b, metric, group=group, draws=20).difference
+    held = 0
+    for seed in range(300):
+        label, a, b, group = drawn(100, 2 * seed)
+        found = compare(label, a, b, metric, group=group, draws=400)
+        held += found.low <= truth <= found.high
+    assert 0.91 <= held / 300 <= 0.985
+
+
+def test_groups_that_are_alike_prove_little():
+    """Where none of 50 queries tells two models apart, one of fifteen still may."""
+    group = np.repeat(np.arange(50), 4)
+    label = np.tile([1, 0, 0, 0], 50)
+    a = np.tile([4.0, 3.0, 2.0, 1.0], 50)
+    b = np.tile([4.0, 1.0, 2.0, 3.0], 50)
+    found = compare(label, a, b, "hit_rate@1", group=group, draws=100)
+    assert (found.difference, found.low, found.high) == (0, -3.7 / 50, 3.7 / 50)
+    verdict = judge(found, 0.01)
+    assert verdict.outcome == "undecided"
+    assert verdict.rows_needed == pytest.approx(200 * 7.4, abs=1)
+
+
+def test_many_clusters_are_dealt_into_few_with_the_same_spread():
+    draw = np.random.default_rng(22)
+    label = draw.integers(0, 2, 20_000)
+    a = draw.normal(size=20_000) + label
+    b = a + 0.3 * draw.normal(size=20_000)
+    found = compare(label, a, b, "logloss", draws=1000)
+    loss = [np.logaddexp(0, np.where(label, -z, z)) for z in (a, b)]
+    assert found.difference == pytest.approx((loss[1] - loss[0]).mean())
+    assert found.standard_error == pytest.approx((loss[1] - loss[0]).std() / np.sqrt(20_000), rel=0.1)
+    assert found.groups == 0
+
+
+@pytest.mark.parametrize(("metric", "why"), [("pcoc", "neither more nor less"), ("ece", "biased upwards")])
+def test_what_cannot_be_judged_is_told(metric, why):
+    label, a, b, group = lists(np.random.default_rng(23))
+    found = compare(label, a, b, metric, group=group, draws=50)
+    assert found.difference == found.b - found.a
+    with pytest.raises(InputError, match=f"metric '{metric}' is told and not judged: .*{why}"):
+        judge(found, 0.1)
+
+
+@pytest.mark.parametrize("freedom", [9, 19, 124, 10_000])
+def test_students_t_agrees_with_scipy(freedom):
+    assert student_point(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-3)
+    for value in (-4.0, -2.0, -0.5, 0.0, 1.0, 3.0):
+        assert below(value, freedom) == pytest.approx(t.cdf(value, freedom), abs=1.5e-3)
+    assert below(-math.inf, freedom) == 0
+    assert two_sided(0.0, freedom) == 1
 
 
 @pytest.mark.parametrize(
@@ -236,8 +312,7 @@ def test_a_verdict_is_of_the_whole_interval_of_the_loss(metric):
         ("ndcg@x", {}, "ranks must be a number"),
         ("gauc", {}, "needs a group for every row"),
         ("field_ece", {}, "needs a field for every row"),
-        ("logloss", {"group": [1, 2, 1, 2]}, "needs 20 users or queries to draw from, got 2"),
-        ("auc", {"group": [1, 1, 1, 1]}, "two groups, got one"),
+        ("logloss", {"group": [1, 2, 1, 2]}, "needs 20 rows, users or queries to draw from, got 2"),
         ("gauc", {"group": [1, 1]}, "one group"),
     ],
 )
@@ -246,13 +321,20 @@ def test_what_cannot_be_compared_is_refused(metric, columns, message):
         compare([1, 0, 1, 0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], metric, **columns)
 
 
-def test_a_margin_must_be_above_nothing():
-    found = compare([1, 1, 0, 0], [4.0, 1.0, 2.0, 3.0], [4.0, 3.0, 2.0, 1.0])
-    with pytest.raises(InputError, match="margin: got 0"):
-        judge(found, 0)
+@pytest.mark.parametrize("margin", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_margin_must_be_above_nothing(margin):
+    found = compare(*two_models(np.random.default_rng(0), 100))
+    with pytest.raises(InputError, match="margin: got"):
+        judge(found, margin)
 
 
-@pytest.mark.parametrize("metric", ["gauc", "logloss", "ece"])
+def test_few_groups_give_no_interval_of_auc():
+    label, a, b = two_models(np.random.default_rng(0), 100)
+    with pytest.raises(InputError, match="needs 20 groups, got 2"):
+        compare(label, a, b, group=np.arange(100) % 2)
+
+
+@pytest.mark.parametrize("metric", ["gauc", "logloss", "pcoc"])
 def test_the_p_of_a_bootstrap_is_where_its_interval_ends(metric):
     for seed in range(30):
         label, a, b, group = lists(np.random.default_rng(100 + seed))

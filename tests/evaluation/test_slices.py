@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slimrank.config import InputError
-from slimrank.evaluation.slices import QUARTERS, band_of_ids, compare_slices, cut_by_frequency, cut_by_values, holm
+from slimrank.evaluation.slices import band_of_ids, compare_slices, cut_by_frequency, cut_by_rank, cut_by_values, holm
 
 
 def test_bands_hold_their_share_of_the_training_rows():
@@ -42,11 +42,11 @@ def test_a_loss_that_hides_in_the_tail_is_found():
 
 
 def test_a_slice_too_small_for_an_interval_is_kept_without_one():
-    label, scores = [1, 0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0, 5.0]
-    cut = cut_by_frequency([1, 1, 1, 1, 2], [0, 10, 2])
+    label, scores = np.arange(41) % 2, np.arange(41.0)
+    cut = cut_by_frequency([1] * 40 + [2], [0, 10, 2])
     head, torso, tail, _ = compare_slices(label, scores, scores, {"item": cut})["item"]
     assert head.comparison is not None
-    assert (torso.rows, torso.positives, torso.comparison) == (1, 1, None)
+    assert (torso.rows, torso.positives, torso.comparison) == (1, 0, None)
     assert (tail.rows, tail.comparison) == (0, None)
 
 
@@ -71,8 +71,38 @@ def test_values_of_a_column_are_cut_by_falling_frequency():
 
 def test_many_numbers_are_cut_by_quarters():
     cut = cut_by_values(np.arange(100.0))
-    assert cut.names == QUARTERS
+    assert cut.names == ("up to 24.75", "up to 49.5", "up to 74.25", "above 74.25")
     assert np.bincount(cut.part).tolist() == [25, 25, 25, 25]
+
+
+def test_quarters_of_ties_and_missing_numbers():
+    values = np.concatenate([np.zeros(80), np.arange(1.0, 21.0), [np.nan]])
+    cut = cut_by_values(values)
+    assert cut.names == ("up to 0", "above 0", "missing")
+    assert np.bincount(cut.part).tolist() == [80, 20, 1]
+
+
+def test_long_values_are_named_by_their_beginning():
+    cut = cut_by_values(np.array(["x" * 50_000, "y"] * 1000, dtype=object))
+    assert [len(name) for name in cut.names] == [60, 1]
+
+
+def test_bands_by_rank_share_the_rows_at_hand():
+    ids = np.repeat(np.arange(6), [5, 50, 0, 30, 10, 5])
+    cut = cut_by_rank(ids, 8)
+    assert cut.names == ("head", "torso", "tail", "new")
+    assert np.bincount(cut.part).tolist() == [50, 40, 5, 5]
+    assert sum(cut.ids) == 8
+
+
+def test_slices_may_be_of_any_metric_that_is_judged():
+    draw = np.random.default_rng(3)
+    label, group = draw.integers(0, 3, 4000), np.repeat(np.arange(400), 10)
+    a = label + draw.normal(size=4000)
+    country = np.repeat(draw.choice(["fr", "de"], 400), 10)
+    b = np.where(country == "fr", draw.normal(size=4000), a)
+    found = compare_slices(label, a, b, {"country": cut_by_values(country)}, group, "ndcg@3")["country"]
+    assert {one.name: one.lost for one in found} == {"fr": True, "de": False}
 
 
 def test_holm_from_its_definition():

@@ -111,7 +111,7 @@ ADDRESSES = Encoding.fit(
 @pytest.mark.parametrize(("name", "separator"), [("rows.csv", ","), ("rows.tsv", "\t")])
 def test_text_of_the_vocabulary_is_read_as_text(tmp_path: Path, name: str, separator: str) -> None:
     (tmp_path / name).write_text("zip,age,other\n05001,7,1\n05002,9,2\n".replace(",", separator))
-    frame = files.read_rows(tmp_path / name, ADDRESSES)
+    frame = files.read_rows(tmp_path / name, [ADDRESSES])
     inputs, unknown = ADDRESSES.encode_counting(frame)
     assert frame["zip"].to_list() == ["05001", "05002"]
     assert inputs.ids.tolist() == [[1, 1], [2, 3]]
@@ -121,7 +121,7 @@ def test_text_of_the_vocabulary_is_read_as_text(tmp_path: Path, name: str, separ
 def test_a_column_that_turns_to_text_late_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("zip,age\n" + "1,7\n" * 12_000 + "V3N4P,7\n")
-    assert files.read_rows(path, ADDRESSES)["zip"][-1] == "V3N4P"
+    assert files.read_rows(path, [ADDRESSES])["zip"][-1] == "V3N4P"
 
 
 def test_damaged_parquet_is_an_error_and_no_panic(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_damaged_parquet_is_an_error_and_no_panic(tmp_path: Path) -> None:
             damaged[place] = int(draw.integers(256))
         (tmp_path / "bad.parquet").write_bytes(bytes(damaged))
         try:
-            files.read_rows(tmp_path / "bad.parquet", ADDRESSES)
+            files.read_rows(tmp_path / "bad.parquet", [ADDRESSES])
         except InputError as error:
             messages.append(str(error))
     assert messages

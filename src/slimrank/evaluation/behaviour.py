@@ -28,15 +28,15 @@ class Invariance:
     unoptimised: float
 
     @property
-    def largest(self) -> float:
-        """Of all of them."""
-        return max(*self.by_batch.values(), self.by_threads, self.unoptimised)
+    def by_neighbours(self) -> float:
+        """Of batches of other sizes, and two threads: what ought to be nothing but rounding."""
+        return max(*self.by_batch.values(), self.by_threads)
 
 
 def overlap(score_a: ArrayLike, score_b: ArrayLike, group: ArrayLike, k: int) -> Grouped:
-    """The share of a group's first `k` by a that are among its first `k` by b; NaN for groups of at most `k` rows.
+    """The share of a group's first `k` by a that are among its first `k` by b.
 
-    Of rows of equal score those that stand first in the file are taken first, by both.
+    NaN for groups of at most `k` rows, and where the k-th and the next row have equal scores: no order says who is in.
 
     >>> overlap([3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [7, 7, 7], k=2).value.tolist()
     [0.5]
@@ -46,23 +46,24 @@ def overlap(score_a: ArrayLike, score_b: ArrayLike, group: ArrayLike, k: int) ->
     """
     if k < 1:
         raise InputError(f"k: got {k}, allowed 1 or more")
-    first, second = np.asarray(score_a), np.asarray(score_b)
+    first, second = (np.asarray(score, dtype=np.float64) for score in (score_a, score_b))
     if first.shape != second.shape or first.ndim != 1:
         raise InputError(f"every row needs one score of each, got shapes {first.shape} and {second.shape}")
     names, code = codes_of(group, len(first))
-    both = (_ranks(first, code) < k) & (_ranks(second, code) < k)
     sizes = np.bincount(code, minlength=len(names))
-    shared = np.bincount(code, both, len(names)) / k
-    return Grouped(names, np.where(sizes > k, shared, np.nan), np.ones(len(names)))
+    (top_a, clear_a), (top_b, clear_b) = (_top(score, code, sizes, k) for score in (first, second))
+    shared = np.bincount(code, top_a & top_b, len(names)) / k
+    return Grouped(names, np.where((sizes > k) & clear_a & clear_b, shared, np.nan), np.ones(len(names)))
 
 
-def _ranks(score: NDArray[np.floating], code: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of every row among those of its group, from 0, by falling score; ties in the order of the rows."""
+def _top(score: Floats, code: NDArray[np.int64], sizes: NDArray[Any], k: int) -> tuple[Any, Any]:
+    """Whether every row is among the first `k` of its group, and of every group whether that is beyond doubt."""
     order = np.lexsort((-score, code))
-    sizes = np.bincount(code)
+    begin = np.cumsum(sizes) - sizes
     rank = np.empty(len(score), dtype=np.int64)
-    rank[order] = np.arange(len(score)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rank
+    rank[order] = np.arange(len(score)) - np.repeat(begin, sizes)
+    ordered, last = score[order], len(score) - 1
+    return rank < k, ordered[np.minimum(begin + k - 1, last)] != ordered[np.minimum(begin + k, last)]
 
 
 def rank_correlation(score_a: ArrayLike, score_b: ArrayLike) -> float:

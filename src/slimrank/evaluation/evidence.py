@@ -6,7 +6,8 @@ Needs no torch. Left out: bytes and latency, which are in `measure`, and any mar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,22 @@ from numpy.typing import NDArray
 
 from slimrank import runtime
 from slimrank.config import InputError, nearest
+from slimrank.data.encoding import Inputs
+from slimrank.data.schema import Schema
 from slimrank.evaluation.behaviour import invariance, overlap, rank_correlation
 from slimrank.evaluation.calibration import as_lists
-from slimrank.evaluation.paired import compare, judge
+from slimrank.evaluation.paired import Comparison, compare, judge
 from slimrank.evaluation.slices import Cut, compare_slices, cut_by_rank, cut_by_values
-from slimrank.runtime.files import read_rows
+from slimrank.evaluation.sums import find_metric
+from slimrank.runtime.files import PIECE, read_rows
 
 if TYPE_CHECKING:
     import polars
 
-METRICS = ("auc", "logloss", "normalized_entropy", "pcoc_error", "ece")
-GROUPED = ("gauc",)
-SCORES = ("logit", "score", "probability")
+RANKING = ("auc", "gauc")
+CALIBRATED = ("logloss", "normalized_entropy", "pcoc", "ece")
+SCORES = ("logit", "probability", "score")
+"""Columns that a file of scores may have; a `score` says how rows are ranked, and nothing of how likely a click is."""
 TOP = 10
 SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
 DEFAULT_MARGIN = 0.001
@@ -35,160 +40,251 @@ DEFAULT_MARGIN = 0.001
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared and how: metrics (the verdict is of the first), columns by name, and the margin."""
+    """What is compared and how: metrics (the verdict is of the first), the margin, and columns by name."""
 
     metrics: tuple[str, ...] = ()
     margin: float = DEFAULT_MARGIN
     label: str | None = None
     group: str | None = None
     slices: tuple[str, ...] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """One model's logits, and the model itself where it is an artifact."""
+    """One model's logits or scores, with the model and its encoded rows where it is an artifact."""
 
     logit: NDArray[Any]
+    calibrated: bool = True
     model: runtime.Model | None = None
+    inputs: Inputs | None = None
 
 
-def evidence(a: Path, b: Path, frame: polars.DataFrame | Path, question: Question | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Rows:
+    """The columns that are compared on; `schema` is that of an artifact or dataset, if any."""
+
+    frame: polars.DataFrame
+    label: NDArray[Any]
+    group: NDArray[np.int64] | None
+    schema: Schema | None
+
+
+def evidence(
+    a: Path, b: Path, rows: polars.DataFrame | Path, question: Question | None = None, schema: Schema | None = None
+) -> dict[str, Any]:
     """Compare the candidate `b` with the baseline `a` on the rows of a frame or file.
+
+    Args:
+        a: an artifact's directory, or a .parquet or .csv file with a column logit, probability or score.
+        b: the same.
+        rows: with the label, and what an artifact reads. No model should have been trained on them.
+        question: what is asked; without it AUC at .001, and beside it what else these rows allow.
+        schema: of the rows, where neither model is an artifact that has one.
 
     Returns:
         `metrics`: a record each (`Comparison`); `verdict` on the first at the margin; `slices` by frequency of ids and
         by the columns asked for; `behaviour`: rank correlation, overlap of the first 10 in each group, invariance of
-        artifacts; `calibration` of both; `rows`, `positives`, `groups`.
+        artifacts; `calibration` of both; `left_out`: metrics that these rows do not allow, and why; `rows`,
+        `positives`, `groups` (0: every row was taken by itself).
 
     Raises:
-        InputError: a model cannot be read or does not fit the rows, a column is missing, or the rows do not allow the
-            comparison (one class, too few groups, NaN).
+        InputError: a model cannot be read or does not fit the rows, a column is missing or of no use, or the rows do
+            not allow the verdict (one class, too few of a class or groups, NaN).
     """
     question = question or Question()
+    _check(question)
     models = [None if path.is_file() else runtime.load(path) for path in (a, b)]
-    known = next((model for model in models if model is not None), None)
-    if isinstance(frame, Path):
-        frame = read_rows(frame, known.encoding if known else None)
-    columns = _columns(frame, question, known)
-    scored = [_score(path, model, frame) for path, model in zip((a, b), models, strict=True)]
+    if isinstance(rows, Path):
+        rows = read_rows(rows, [model.encoding for model in models if model])
+    schemas = [model.encoding.schema for model in models if model] + ([schema] if schema else [])
+    known = _rows(rows, question, schemas)
+    scored = [_score(path, model, known.frame) for path, model in zip((a, b), models, strict=True)]
     logits = [one.logit for one in scored]
-    label, group = columns["label"], columns.get("group")
-    names = question.metrics or (*METRICS, *(GROUPED if group is not None else ()))
-    found = [
-        compare(label, logits[0], logits[1], name, group=group, field=_field(frame, name), seed=question.seed)
-        for name in names
-    ]
-    binary = bool(np.isin(label, (0, 1)).all())
-    return {
+    found, left_out = _metrics(known, scored, question)
+    cuts = _cuts(known, scored, question)
+    slices = compare_slices(known.label, logits[0], logits[1], cuts, known.group, found[0].metric) if cuts else {}
+    verdict = judge(found[0], question.margin)
+    record = {
         "a": str(a),
         "b": str(b),
-        "rows": len(label),
-        "positives": int((label > 0).sum()),
-        "groups": 0 if group is None else len(np.unique(group)),
+        "rows": len(known.label),
+        "positives": int((known.label > 0).sum()),
+        "groups": 0 if known.group is None else int(known.group.max()) + 1,
         "metrics": [asdict(one) for one in found],
-        "verdict": {"metric": found[0].metric, **asdict(judge(found[0], question.margin))},
-        "slices": _slices(label, logits, _cuts(frame, question, known), group) if binary else {},
-        "behaviour": _behaviour(scored, frame, group),
-        "calibration": {name: as_lists(label, logit) for name, logit in zip("ab", logits, strict=True)}
-        if binary
-        else {},
+        "left_out": left_out,
+        "verdict": {"metric": found[0].metric, **asdict(verdict)},
+        "slices": {name: [{**asdict(one), "lost": one.lost} for one in parts] for name, parts in slices.items()},
+        "behaviour": _behaviour(known, scored),
+        "calibration": _calibration(known.label, scored),
     }
+    return dict(_without_nan(record))
 
 
-def _columns(frame: polars.DataFrame, question: Question, model: runtime.Model | None) -> dict[str, NDArray[Any]]:
-    """Label, and group where it is named by the question or by an artifact's schema."""
-    schema = None if model is None else model.encoding.schema
+def _check(question: Question) -> None:
+    """Raises `InputError` with everything that is wrong with the question itself."""
+    faults = []
+    for name in question.metrics:
+        try:
+            find_metric(name)
+        except InputError as error:
+            faults.append(str(error))
+    if not 0 < question.margin < math.inf:
+        faults.append(f"margin: got {question.margin}, allowed more than 0 and finite")
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _rows(frame: polars.DataFrame, question: Question, schemas: Sequence[Schema]) -> _Rows:
+    """Label and group, by the question's names or those of a schema."""
+    labels = {schema.label for schema in schemas}
+    if question.label is None and len(labels) > 1:
+        raise InputError(f"the models have different labels, {' and '.join(sorted(labels))}: say which (--label)")
+    schema = schemas[0] if schemas else None
     label = question.label or (schema.label if schema else "label")
-    group = question.group or (schema.group if schema and schema.group in frame.columns else None)
-    wanted = {"label": label, "group": group}
-    found = {}
-    for what, name in wanted.items():
-        if name is None:
-            continue
-        if name not in frame.columns:
-            raise InputError(f"{what}: the rows have no column {name!r}. {nearest(name, frame.columns)}")
-        found[what] = _names(frame[name]) if what == "group" else frame[name].to_numpy()
-    return found
+    own = next((one.group for one in schemas if one.group in frame.columns), None)
+    group = question.group or own
+    fields = [name.partition("@")[2] for name in question.metrics if name.startswith("field_ece@")]
+    wanted = {"label": [label], "group": [group] if group else [], "slices": question.slices, "field_ece": fields}
+    faults = [
+        f"{what}: the rows have no column {name!r}. {nearest(name, frame.columns)}"
+        for what, names in wanted.items()
+        for name in names
+        if name not in frame.columns
+    ]
+    if faults:
+        raise InputError("\n".join(faults))
+    if not len(frame):
+        raise InputError("no rows to compare on")
+    return _Rows(frame, _numbers(frame[label], f"label {label!r}"), _groups(frame, group), schema)
 
 
-def _field(frame: polars.DataFrame, metric: str) -> NDArray[Any] | None:
-    """The column that a metric such as `field_ece@city` looks within."""
-    name = metric.partition("@")[2]
-    if not metric.startswith("field_ece@"):
-        return None
-    if name not in frame.columns:
-        raise InputError(f"metric {metric!r}: the rows have no column {name!r}. {nearest(name, frame.columns)}")
-    return _names(frame[name])
-
-
-def _names(column: polars.Series) -> NDArray[Any]:
-    """Numbers as they are; other values, and columns that lack some, as text."""
+def _numbers(column: polars.Series, what: str) -> NDArray[np.float64]:
+    """A column of numbers or truth values as float64, none missing."""
     import polars
 
-    if not column.dtype.is_numeric() or column.null_count():
-        column = column.cast(polars.String).fill_null("missing")
-    return column.to_numpy()
+    if not (column.dtype.is_numeric() or column.dtype == polars.Boolean):
+        raise InputError(f"{what} is of type {column.dtype}; allowed: numbers")
+    if column.null_count():
+        raise InputError(f"{what}: {column.null_count()} of {len(column)} values are missing")
+    return column.cast(polars.Float64).to_numpy()
+
+
+def _groups(frame: polars.DataFrame, name: str | None) -> NDArray[np.int64] | None:
+    """The group of every row, numbered from 0."""
+    if name is None:
+        return None
+    column = frame[name]
+    if column.null_count():
+        raise InputError(f"group {name!r}: {column.null_count()} of {len(column)} values are missing")
+    return _codes(column, f"group {name!r}")
+
+
+def _codes(column: polars.Series, what: str) -> NDArray[np.int64]:
+    import polars
+
+    if column.dtype.is_nested() or column.dtype in (polars.Binary, polars.Object):
+        raise InputError(f"{what} is of type {column.dtype}; allowed: numbers, text and times")
+    place: NDArray[np.int64] = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    return np.asarray(place - place.min())
 
 
 def _score(path: Path, model: runtime.Model | None, frame: polars.DataFrame) -> _Scored:
     if model is not None:
-        return _Scored(model.score(model.encoding.encode(frame)), model)
+        inputs = model.encoding.encode(frame)
+        pieces = [model.score(inputs.take(slice(start, start + PIECE))) for start in range(0, len(inputs), PIECE)]
+        return _Scored(np.concatenate(pieces), model=model, inputs=inputs)
     scores = read_rows(path)
-    name = next((each for each in SCORES if each in scores.columns), None)
-    if name is None:
-        raise InputError(
-            f"{path}: a file of scores has a column {' or '.join(SCORES)}, got {', '.join(scores.columns)}"
-        )
+    names = [each for each in SCORES if each in scores.columns]
+    if len(names) != 1:
+        given = ", ".join(scores.columns)
+        raise InputError(f"{path}: a file of scores has one column of {', '.join(SCORES)}, got {given}")
     if len(scores) != len(frame):
         raise InputError(f"{path}: {len(scores)} scores for {len(frame)} rows; one is needed for each, in their order")
-    values = scores[name].to_numpy()
-    return _Scored(_as_logit(values, path) if name == "probability" else values)
+    values = _numbers(scores[names[0]], f"{path}: {names[0]}")
+    return _Scored(_as_logit(values, path) if names[0] == "probability" else values, names[0] != "score")
 
 
-def _as_logit(chance: NDArray[Any], path: Path) -> NDArray[np.float64]:
-    """log(p / (1 - p))."""
-    values = chance.astype(np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(f"{path}: probabilities must lie between 0 and 1")
+def _as_logit(chance: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+    """log(p / (1 - p)); infinite for 0 and 1."""
+    wrong = ~((chance >= 0) & (chance <= 1))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"{path}: {int(wrong.sum())} probabilities are not from 0 to 1 (row {row}: {chance[row]})")
     with np.errstate(divide="ignore"):
-        logits: NDArray[np.float64] = np.log(values) - np.log1p(-values)
+        logits: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
     return logits
 
 
-def _cuts(frame: polars.DataFrame, question: Question, model: runtime.Model | None) -> dict[str, Cut]:
-    """By frequency of the ids of every field of many, and by the columns that are asked for."""
-    cuts = {}
-    for name in question.slices:
-        if name not in frame.columns:
-            raise InputError(f"slices: the rows have no column {name!r}. {nearest(name, frame.columns)}")
-        cuts[name] = cut_by_values(_names(frame[name]))
-    if model is not None:
-        encoding = model.encoding
-        ids = encoding.encode(frame).ids
-        for place, field in enumerate(encoding.schema.categorical):
-            size = encoding.sizes[field.name]
-            if field.encoding == "vocabulary" and size >= SLICED_FROM and field.name not in cuts:
-                cuts[field.name] = cut_by_rank(ids[:, place], size)
+def _metrics(rows: _Rows, scored: Sequence[_Scored], question: Question) -> tuple[list[Comparison], dict[str, str]]:
+    """What was asked for; or AUC, and all else that these rows and scores allow, with why the rest is left out."""
+    asked = question.metrics
+    calibrated = all(one.calibrated for one in scored)
+    for name in asked:
+        if not calibrated and not find_metric(name).of_groups and name != "auc":
+            raise InputError(f"metric {name!r} needs logits or probabilities, and a file has a column score")
+    found, left_out = [], {}
+    for name in asked or (*RANKING, *(CALIBRATED if calibrated else ())):
+        field = name.partition("@")[2] if name.startswith("field_ece@") else None
+        values = None if field is None else _codes(rows.frame[field], f"metric {name!r}: {field!r}")
+        try:
+            found.append(compare(rows.label, scored[0].logit, scored[1].logit, name, group=rows.group, field=values))
+        except InputError as error:
+            if asked or name == "auc":
+                raise InputError(f"{name}: {error}") from None
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _cuts(rows: _Rows, scored: Sequence[_Scored], question: Question) -> dict[str, Cut]:
+    """By the columns that are asked for, and by frequency of the ids of every field of many (an artifact knows it)."""
+    ids = {each.name for each in rows.schema.categorical} if rows.schema else set()
+    cuts = {name: cut_by_values(_values(rows.frame[name], as_text=name in ids)) for name in question.slices}
+    known = next((one for one in scored if one.model is not None), None)
+    if known is None or known.model is None or known.inputs is None:
+        return cuts
+    encoding = known.model.encoding
+    for place, field in enumerate(encoding.schema.categorical):
+        size = encoding.sizes[field.name]
+        if field.encoding == "vocabulary" and size >= SLICED_FROM:
+            cuts[f"{field.name} by frequency"] = cut_by_rank(known.inputs.ids[:, place], size)
     return cuts
 
 
-def _slices(
-    label: NDArray[Any], logits: Sequence[NDArray[Any]], cuts: dict[str, Cut], group: NDArray[Any] | None
-) -> dict[str, Any]:
-    found = compare_slices(label, logits[0], logits[1], cuts, group) if cuts else {}
-    return {name: [{**asdict(one), "lost": one.lost} for one in slices] for name, slices in found.items()}
+def _values(column: polars.Series, *, as_text: bool) -> NDArray[Any]:
+    """Numbers as they are, missing ones NaN; all else, and ids, as text."""
+    import polars
+
+    if column.dtype.is_numeric() and not as_text:
+        return column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
+    _codes(column, f"slices {column.name!r}")
+    return column.cast(polars.String).fill_null("missing").to_numpy().astype(object)
 
 
-def _behaviour(scored: Sequence[_Scored], frame: polars.DataFrame, group: NDArray[Any] | None) -> dict[str, Any]:
+def _behaviour(rows: _Rows, scored: Sequence[_Scored]) -> dict[str, Any]:
     a, b = scored
     found: dict[str, Any] = {"rank_correlation": rank_correlation(a.logit, b.logit)}
-    if group is not None:
-        shared = overlap(a.logit, b.logit, group, TOP)
+    if rows.group is not None:
+        shared = overlap(a.logit, b.logit, rows.group, TOP)
         if shared.counted:
             found[f"overlap@{TOP}"] = {"mean": shared.mean, "groups": shared.counted}
     for name, one in zip("ab", scored, strict=True):
-        if one.model is not None:
-            checked = invariance(one.model, one.model.encoding.encode(frame[:4096]))
-            found[f"invariance of {name}"] = {**asdict(checked), "largest": checked.largest}
+        if one.model is not None and one.inputs is not None:
+            checked = invariance(one.model, one.inputs)
+            found[f"invariance of {name}"] = {**asdict(checked), "by_neighbours": checked.by_neighbours}
     return found
+
+
+def _calibration(label: NDArray[Any], scored: Sequence[_Scored]) -> dict[str, Any]:
+    """The curve of each model whose scores are logits, where labels are clicks or none."""
+    if not np.isin(label, (0, 1)).all():
+        return {}
+    return {name: as_lists(label, one.logit) for name, one in zip("ab", scored, strict=True) if one.calibrated}
+
+
+def _without_nan(value: Any) -> Any:
+    """The record with None for what is no number, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,8 @@
 
 AUC: DeLong, DeLong and Clarke-Pearson 1988 in the O(N log N) form of Sun and Xu 2014 ("Fast implementation of DeLong's
 algorithm"), with rows that hang together added up by group (Obuchowski 1997, "Nonparametric analysis of clustered ROC
-curve data"). All else: a bootstrap over groups. Everywhere `a` is the baseline and `b` the candidate, and a difference
-is b - a. Left out: slices, which are in `slices`.
+curve data") and Student's t for few of a class. All else: a bootstrap over groups. Everywhere `a` is the baseline and
+`b` the candidate, and a difference is b - a. Left out: slices, which are in `slices`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
-from slimrank.evaluation.bootstrap import DRAWS, bootstrap
-from slimrank.evaluation.sums import Better, Metric, Rows, find_metric
+from slimrank.evaluation.bootstrap import DRAWS, LEAST_CLUSTERS, bootstrap, dealt
+from slimrank.evaluation.student import NORMAL, below, student_point, two_sided
+from slimrank.evaluation.sums import Better, Metric, Rows, Sums, find_metric
 from slimrank.metrics import Floats, check_rows, codes_of
 
-Z_95 = 1.959963984540054
-"""The 97.5% point of the normal distribution."""
+LEAST_OF_CLASS = 10
+"""Rows of either class from which an interval of AUC holds what it promises."""
+FEW_DIFFERENT = 10
+"""Groups in which two models differ, below which draws tell no spread."""
+POISSON_NONE = 3.7
+"""No event seen, the expected number is at most this at 97.5%: -log(.025)."""
+POWER = 0.9
 
 Outcome = Literal["non-inferior", "inferior", "undecided"]
 
@@ -31,7 +37,7 @@ class Comparison:
     """A metric of two models on the same rows, and their difference b - a with its 95% interval [low, high].
 
     `p` is two-sided, of the hypothesis that the difference is 0. `rows` were compared, in `groups` that were drawn or
-    added up as one (0: every row by itself).
+    added up as one (0: every row by itself). Error, interval and p are None where the metric allows none.
     """
 
     metric: str
@@ -39,34 +45,48 @@ class Comparison:
     a: float
     b: float
     difference: float
-    standard_error: float
-    low: float
-    high: float
-    p: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    p: float | None
     rows: int
     groups: int
+    freedom: float
 
     @property
     def loss(self) -> tuple[float, float, float]:
-        """What is lost from a to b, least, as measured and most; negative where b is better."""
+        """What is lost from a to b, least, as measured and most; negative where b is better.
+
+        Raises:
+            InputError: the metric has no interval, or neither direction of it is better.
+        """
+        if self.low is None or self.high is None or self.better == "neither":
+            raise InputError(f"metric {self.metric!r} is told and not judged: {_why_not(self)}")
         if self.better == "lower":
             return self.low, self.difference, self.high
         return -self.high, -self.difference, -self.low
 
     @property
     def p_worse(self) -> float:
-        """One-sided, of the hypothesis that b is no worse than a; by the normal approximation."""
-        if self.standard_error == 0:
-            return 0.0 if self.loss[1] > 0 else 1.0
-        return math.erfc(self.loss[1] / self.standard_error / math.sqrt(2)) / 2
+        """One-sided, of the hypothesis that b is no worse than a."""
+        loss = self.loss[1]
+        if not self.standard_error:
+            return 1.0
+        return below(-loss / self.standard_error, self.freedom)
+
+
+def _why_not(found: Comparison) -> str:
+    if found.better == "neither":
+        return "neither more nor less of it is better"
+    return "a sum of absolute gaps is biased upwards, and no interval of its difference holds what it promises"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Whether b loses less than `margin`: the whole interval of the loss says so, says the contrary, or neither.
 
-    `rows_needed`: how many rows of this kind would decide, did they show the same difference and spread; None where
-    the loss is as large as the margin, so that none would.
+    `rows_needed`, of an undecided one: how many rows of this kind would show it nine times of ten, were both models
+    equally good.
     """
 
     margin: float
@@ -98,12 +118,12 @@ def compare(
         draws: of the bootstrap.
         seed: of the bootstrap.
 
-    >>> found = compare([1, 1, 0, 0], [4.0, 1.0, 2.0, 3.0], [4.0, 3.0, 2.0, 1.0])
-    >>> found.a, found.b, found.difference
-    (0.5, 1.0, 0.5)
+    >>> found = compare([0, 1] * 10, [0.0, 1.0] * 10, [0.0, 1.0] * 9 + [1.0, 0.0])
+    >>> found.a, round(found.b, 2), round(found.high - found.low, 2)
+    (1.0, 0.9, 0.32)
 
     Raises:
-        InputError: an unknown metric, a column it needs is missing, fewer than two rows of a class (AUC) or than 20
+        InputError: an unknown metric, a column it needs is missing, fewer than 10 rows of a class (AUC) or than 20
             groups, a label that is not allowed, NaN, lengths that differ.
     """
     chosen = find_metric(metric)
@@ -115,16 +135,30 @@ def compare(
     cluster = np.arange(count) if rows.group is None else codes_of(rows.group, count)[1]
     if chosen.sums is None:
         return _of_auc(chosen, rows, logit_a, logit_b, cluster)
-    a, b = (chosen.sums(rows, np.asarray(logit), cluster) for logit in (logit_a, logit_b))
+    groups = 0 if rows.group is None else int(cluster.max()) + 1
+    cluster = dealt(cluster, seed)
     clusters = int(cluster.max()) + 1
+    a, b = (chosen.sums(rows, np.asarray(logit), cluster) for logit in (logit_a, logit_b))
+    whole = a.whole(), b.whole()
+    known = chosen.name, chosen.better, *whole, whole[1] - whole[0]
+    if not chosen.smooth:
+        return Comparison(*known, None, None, None, None, count, groups, clusters - 1)
     drawn = bootstrap(a, b, clusters, draws, seed)
     low, high = drawn.interval()
-    whole = a.whole(), b.whole()
-    groups = 0 if rows.group is None else clusters
-    difference = whole[1] - whole[0]
-    return Comparison(
-        chosen.name, chosen.better, *whole, difference, drawn.standard_error, low, high, drawn.p, count, groups
-    )
+    if chosen.of_groups and not np.array_equal(logit_a, logit_b):
+        low, high = _not_too_narrow(a, b, low, high, groups)
+    return Comparison(*known, drawn.standard_error, low, high, drawn.p, count, groups, clusters - 1)
+
+
+def _not_too_narrow(a: Sums, b: Sums, low: float, high: float, groups: int) -> tuple[float, float]:
+    """The interval, as wide as it must be where hardly any group tells two models apart.
+
+    Where none of n groups differs, 3.7 / n of all still may: draws of groups that are alike show no spread.
+    """
+    if int((a.amount != b.amount).sum()) >= FEW_DIFFERENT:
+        return low, high
+    difference, room = b.whole() - a.whole(), POISSON_NONE / groups
+    return min(low, difference - room), max(high, difference + room)
 
 
 def _column(values: ArrayLike | None) -> NDArray[Any] | None:
@@ -137,15 +171,19 @@ def judge(found: Comparison, margin: float) -> Verdict:
     That is a one-sided test at 2.5%, as regulators ask for (FDA 2016, "Non-inferiority clinical trials").
 
     Raises:
-        InputError: the margin is not above 0.
+        InputError: the margin is not above 0 and finite, or the metric is not one to be judged.
     """
-    if not margin > 0:
-        raise InputError(f"margin: got {margin}, allowed more than 0")
+    if not 0 < margin < math.inf:
+        raise InputError(f"margin: got {margin}, allowed more than 0 and finite")
     least, loss, most = found.loss
     outcome: Outcome = "non-inferior" if most < margin else "inferior" if least >= margin else "undecided"
-    left = margin - loss
-    needed = None if left <= 0 else math.ceil(found.rows * ((most - loss) / left) ** 2)
-    return Verdict(margin, outcome, needed)
+    if outcome != "undecided":
+        return Verdict(margin, outcome, None)
+    times = (most - loss) / margin  # of an interval that is as wide as it is because no group differs
+    if found.standard_error:
+        points = (most - loss) / found.standard_error + NORMAL.inv_cdf(POWER)
+        times = (points * found.standard_error / margin) ** 2
+    return Verdict(margin, outcome, math.ceil(found.rows * times))
 
 
 def _of_auc(
@@ -161,24 +199,32 @@ def _of_auc(
     positive = check_rows(rows.label, logit_a).label
     check_rows(rows.label, logit_b)
     counts = int(positive.sum()), int((~positive).sum())
-    if min(counts) < 2:
-        raise InputError(f"an interval needs two rows of each class, got {counts[0]} positive, {counts[1]} negative")
+    if min(counts) < LEAST_OF_CLASS:
+        raise InputError(
+            f"an interval needs {LEAST_OF_CLASS} rows of each class, got {counts[0]} positive, {counts[1]} negative"
+        )
+    groups = 0 if rows.group is None else int(cluster.max()) + 1
+    if 0 < groups < LEAST_CLUSTERS:
+        raise InputError(f"an interval needs {LEAST_CLUSTERS} groups, got {groups}")
     place_a, place_b = placements(rows.label, logit_a), placements(rows.label, logit_b)
     change = place_b - place_a
-    groups = 0 if rows.group is None else int(cluster.max()) + 1
-    if groups == 0:
+    if not groups:
         variance = sum(float(change[part].var(ddof=1)) / int(part.sum()) for part in (positive, ~positive))
-    elif groups == 1:
-        raise InputError("an interval needs two groups, got one")
     else:
         share = np.where(positive, (change - change[positive].mean()) / counts[0], 0.0)
         share += np.where(positive, 0.0, (change - change[~positive].mean()) / counts[1])
         variance = groups / (groups - 1) * float(np.square(np.bincount(cluster, share)).sum())
     auc_a, auc_b = float(place_a[positive].mean()), float(place_b[positive].mean())
-    error, difference = math.sqrt(variance), auc_b - auc_a
-    p = math.erfc(abs(difference) / error / math.sqrt(2)) if error > 0 else float(difference == 0)
-    low, high = difference - Z_95 * error, difference + Z_95 * error
-    return Comparison(chosen.name, chosen.better, auc_a, auc_b, difference, error, low, high, p, len(positive), groups)
+    error, difference, freedom = (
+        math.sqrt(variance),
+        auc_b - auc_a,
+        min(counts if not groups else (*counts, groups)) - 1,
+    )
+    room = student_point(freedom) * error
+    p = two_sided(difference / error, freedom) if error > 0 else 1.0
+    low, high = difference - room, difference + room
+    known = chosen.name, chosen.better, auc_a, auc_b, difference
+    return Comparison(*known, error, low, high, p, len(positive), groups, freedom)
 
 
 def placements(label: ArrayLike, score: ArrayLike) -> Floats:

@@ -7,6 +7,7 @@ without a loss five would show one at 5%: p-values are corrected over all parts 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
 from slimrank.evaluation.paired import Comparison, compare
-from slimrank.metrics import check_rows
 
 BANDS = ("head", "torso", "tail", "new")
 SIGNIFICANT = 0.05
+MOST_LETTERS = 60  # of a value that names a part
 MOST_VALUES = 12  # of a column, each with a slice of its own; the rest is one
-QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
 @dataclass(frozen=True)
 class Slice:
     """A part of the rows, and the comparison there.
 
-    `comparison` is None where the part has fewer than two rows of a class, and no interval can be given. `p_worse` is
-    one-sided, of the hypothesis that the candidate is no worse there, corrected for all parts that were looked at;
+    `comparison` is None where the part has too few rows of a class, or groups, for an interval. `p_worse` is
+    one-sided, of the hypothesis that the candidate is no worse there, corrected for all parts that were compared;
     `ids` is how many distinct ids the part stands for, None where it is not of ids.
     """
 
@@ -127,18 +127,28 @@ def cut_by_values(values: ArrayLike) -> Cut:
 
     >>> cut_by_values(["b", "a", "b"]).names
     ('b', 'a')
+    >>> cut_by_values(range(100)).names
+    ('up to 24.75', 'up to 49.5', 'up to 74.25', 'above 74.25')
     """
     column = np.asarray(values)
-    names, code, rows = np.unique(column.astype(str), return_inverse=True, return_counts=True)
-    if np.issubdtype(column.dtype, np.number) and len(names) > MOST_VALUES:
-        edges = np.quantile(column, [0.25, 0.5, 0.75])
-        return Cut(QUARTERS, np.searchsorted(edges, column, side="left"))
+    if np.issubdtype(column.dtype, np.number) and len(np.unique(column)) > MOST_VALUES:
+        return _quarters(column.astype(np.float64))
+    names, code, rows = np.unique(column, return_inverse=True, return_counts=True)
     order = np.argsort(-rows, kind="stable")
     kept = order if len(names) <= MOST_VALUES else order[: MOST_VALUES - 1]
     place = np.full(len(names), len(kept))
     place[kept] = np.arange(len(kept))
     others = (f"{len(names) - len(kept)} others",) if len(kept) < len(names) else ()
-    return Cut((*names[kept].tolist(), *others), place[code])
+    return Cut((*(str(name)[:MOST_LETTERS] for name in names[kept]), *others), place[code])
+
+
+def _quarters(numbers: NDArray[np.float64]) -> Cut:
+    """By quartiles, as far as they differ; what is no number is a part of its own."""
+    known = ~np.isnan(numbers)
+    edges = np.unique(np.quantile(numbers[known], [0.25, 0.5, 0.75]))
+    names = [*(f"up to {edge:g}" for edge in edges), f"above {edges[-1]:g}"]
+    part = np.where(known, np.searchsorted(edges, numbers, side="left"), len(names))
+    return Cut((*names, *(() if known.all() else ("missing",))), part)
 
 
 @dataclass(frozen=True)
@@ -151,9 +161,14 @@ class Cut:
 
 
 def compare_slices(
-    label: ArrayLike, logit_a: ArrayLike, logit_b: ArrayLike, cuts: Mapping[str, Cut], group: ArrayLike | None = None
+    label: ArrayLike,
+    logit_a: ArrayLike,
+    logit_b: ArrayLike,
+    cuts: Mapping[str, Cut],
+    group: ArrayLike | None = None,
+    metric: str = "auc",
 ) -> dict[str, list[Slice]]:
-    """AUC of a and b within every part of every cut, p-values corrected over all of them.
+    """A metric of a and b within every part of every cut, p-values corrected over all that were compared.
 
     Args:
         label: [N].
@@ -161,31 +176,28 @@ def compare_slices(
         logit_b: [N], of the candidate.
         cuts: by the name of what is cut by.
         group: [N] what rows hang together by, as in `compare`.
+        metric: as in `compare`; one that can be judged.
 
     Raises:
-        InputError: as `compare`, or a cut is not of these rows.
+        InputError: a cut is not of these rows.
     """
-    positive = check_rows(label, logit_a).label
-    scores = check_rows(label, logit_a).score, check_rows(label, logit_b).score
-    groups = None if group is None else np.asarray(group)
-    found = {name: _parts(positive, scores, cut, name, groups) for name, cut in cuts.items()}
-    return _corrected(found)
+    rows = np.asarray(label), np.asarray(logit_a), np.asarray(logit_b), None if group is None else np.asarray(group)
+    return _corrected({name: _parts(rows, cut, name, metric) for name, cut in cuts.items()})
 
 
-def _parts(
-    positive: NDArray[np.bool_], scores: tuple[NDArray[Any], ...], cut: Cut, name: str, groups: NDArray[Any] | None
-) -> list[Slice]:
-    if cut.part.shape != positive.shape:
-        raise InputError(f"slices of {name!r}: {cut.part.shape[0]} rows are cut, and {len(positive)} compared")
+def _parts(rows: tuple[Any, ...], cut: Cut, name: str, metric: str) -> list[Slice]:
+    label, a, b, group = rows
+    if cut.part.shape != label.shape:
+        raise InputError(f"slices of {name!r}: {cut.part.shape[0]} rows are cut, and {len(label)} compared")
     found = []
     for number, part in enumerate(cut.names):
-        rows = cut.part == number
-        clicks, total = int(positive[rows].sum()), int(rows.sum())
-        own = None if groups is None else groups[rows]
-        enough = min(clicks, total - clicks) >= 2 and (own is None or len(np.unique(own)) > 1)
-        result = compare(positive[rows], *(score[rows] for score in scores), group=own) if enough else None
+        own = cut.part == number
+        result: Comparison | None = None
+        with suppress(InputError):  # too few rows or groups: told as that
+            result = compare(label[own], a[own], b[own], metric, group=None if group is None else group[own])
         ids = None if cut.ids is None else cut.ids[number]
-        found.append(Slice(part, total, clicks, result, result.p_worse if result else 1.0, ids))
+        p = result.p_worse if result else 1.0
+        found.append(Slice(part, int(own.sum()), int((label[own] > 0).sum()), result, p, ids))
     return found
 
 

@@ -19,7 +19,7 @@ from slimrank.evaluation import top_k
 from slimrank.evaluation.calibration import BINS, bins_of
 from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, codes_of, sigmoid
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,17 @@ class Metric:
     """A metric that two models can be compared by.
 
     `sums(rows, logit, cluster)` gives its sums, `cluster` [N] being numbered from 0; None for AUC, which has an
-    interval of its own. `needs` names the column of `Rows` that it cannot do without.
+    interval of its own. `needs` names the column of `Rows` that it cannot do without. `smooth`: whether draws tell its
+    spread; a sum of absolute gaps is biased upwards, the more the better calibrated a model is, and draws are as well.
+    `of_groups`: whether it is a mean over groups of values from 0 to 1.
     """
 
     name: str
     better: Better
     sums: Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums] | None
     needs: Literal["", "group", "field"] = ""
+    smooth: bool = True
+    of_groups: bool = False
 
 
 def find_metric(name: str) -> Metric:
@@ -84,7 +88,7 @@ def find_metric(name: str) -> Metric:
             raise InputError(f"metric {name!r}: ranks must be a number from 1 on, such as {plain}@10")
         if not at and plain != "mrr":
             raise InputError(f"metric {name!r} needs its ranks, such as {plain}@10")
-        return Metric(name, "higher", _of_groups(RANKED[plain], int(ranks) if at else None), "group")
+        return Metric(name, "higher", _of_groups(RANKED[plain], int(ranks) if at else None), "group", of_groups=True)
     if plain == "field_ece" and ranks:
         return replace(METRICS[plain], name=name)
     if name not in METRICS:
@@ -101,6 +105,9 @@ def _rows(
         checked = check_rows(rows.label, logit)
         z = checked.score.astype(np.float64)
         added = [np.broadcast_to(part, z.shape) for part in parts(checked.label, z, sigmoid(z))]
+        endless = int(np.count_nonzero(~np.isfinite(np.sum(added, axis=0))))
+        if endless:
+            raise InputError(f"{endless} of {len(z)} rows are certain and wrong: an infinite loss, and none to compare")
         count = int(cluster.max()) + 1
         amounts = np.concatenate([np.bincount(cluster, part, count) for part in added])
         cells = np.repeat(np.arange(len(added)), count)
@@ -154,14 +161,14 @@ def _of_groups(each: Callable[..., Grouped], *settings: Any) -> Callable[[Rows, 
         assert rows.group is not None
         found = each(rows.label, logit, rows.group, *settings)
         if not found.counted:
-            raise InputError(f"none of the {len(found.group)} groups can be judged: each needs what is to be found")
+            raise InputError(f"none of the {len(found.group)} groups has both rows of label 0 and of more")
         _, first, code = np.unique(rows.group, return_index=True, return_inverse=True)
         if not np.array_equal(cluster, cluster[first][code]):
             raise InputError("a group lies in more than one cluster: rows of one group must be drawn together")
         known = ~np.isnan(found.value)
-        own, weight = cluster[first][known], found.weight[known]
-        cells = np.repeat([0, 1], len(own))
-        return Sums(np.tile(own, 2), cells, np.concatenate([weight * found.value[known], weight]), 2, _mean)
+        own, weight, count = cluster[first][known], found.weight[known], int(cluster.max()) + 1
+        amounts = [np.bincount(own, each, count) for each in (weight * found.value[known], weight)]
+        return Sums(np.tile(np.arange(count), 2), np.repeat([0, 1], count), np.concatenate(amounts), 2, _mean)
 
     return sums
 
@@ -180,11 +187,11 @@ METRICS = {
     each.name: each
     for each in (
         Metric("auc", "higher", None),
-        Metric("gauc", "higher", _of_groups(auc_by_group), "group"),
+        Metric("gauc", "higher", _of_groups(auc_by_group), "group", of_groups=True),
         Metric("logloss", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0), _mean)),
         Metric("normalized_entropy", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0, y), _normalized)),
-        Metric("pcoc_error", "lower", _rows(lambda y, z, p: (p, y), lambda totals: abs(_mean(totals) - 1))),
-        Metric("ece", "lower", _ece),
-        Metric("field_ece", "lower", _field_ece, "field"),
+        Metric("pcoc", "neither", _rows(lambda y, z, p: (p, y), _mean)),
+        Metric("ece", "lower", _ece, smooth=False),
+        Metric("field_ece", "lower", _field_ece, "field", smooth=False),
     )
 }

@@ -15,6 +15,7 @@ from slimrank.report.figures import NONE, plural, probability
 from slimrank.report.result import Record, read
 
 HEAD = ("", "A", "B", "B − A", "95% interval", "p")
+ROUNDING = 1e-3  # of a logit: what other batches and threads may change
 COLOURS = {"non-inferior": "green", "inferior": "red", "undecided": "yellow"}
 
 
@@ -26,9 +27,9 @@ class Compared(Record):
     a: float
     b: float
     difference: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
 
 
 class Verdict(Record):
@@ -60,6 +61,7 @@ class Evidence(Record):
     positives: int
     groups: int
     metrics: tuple[Compared, ...]
+    left_out: dict[str, str]
     verdict: Verdict
     slices: dict[str, tuple[Part, ...]]
     behaviour: dict[str, Any]
@@ -76,49 +78,58 @@ def print_comparison(source: Path | dict[str, Any], console: Console | None = No
         console.print(_framed(found))
         console.print(Text(sentence(found), style=f"bold {COLOURS.get(found.verdict.outcome, '')}"))
         for line in notes(found):
-            console.print(Text(line, style="red" if line.startswith("Lost") else "dim"))
+            console.print(Text(line, style="red" if line.startswith(("Lost", "Fault")) else "dim"))
         return
     rows = [HEAD, *_cells(found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for name, *rest in rows]
-    for line in (*lines, sentence(found), *notes(found)):
+    for line in (f"A is {found.a}", f"B is {found.b}", *lines, sentence(found), *notes(found)):
         console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def sentence(found: Evidence) -> str:
     """The verdict, and what it rests on."""
     verdict = found.verdict
-    groups = f" of {plural(found.groups, 'group')}" if found.groups else ""
-    on = plural(found.rows, "row") + groups
-    asked = f"{verdict.metric} at a margin of {verdict.margin:g} on {on}"
+    how = f" of {plural(found.groups, 'group')}" if found.groups else ", each by itself"
+    asked = f"{verdict.metric} at a margin of {verdict.margin:g} on {plural(found.rows, 'row')}{how}"
     if verdict.outcome == "non-inferior":
         return f"B is non-inferior to A: {asked}."
     if verdict.outcome == "inferior":
         return f"B is inferior to A: {asked}; the whole interval lies beyond it."
-    needed = "no number of rows would: the loss itself is beyond the margin"
-    if verdict.rows_needed is not None:
-        needed = f"about {verdict.rows_needed:,} rows of this kind would"
+    needed = f"were both equally good, about {verdict.rows_needed:,} rows of this kind would show it"
     return f"These rows do not decide whether B is non-inferior to A: {asked}; {needed}."
 
 
 def notes(found: Evidence) -> Iterator[str]:
-    """Slices that lost although, or because, the whole did; and how alike the two behave."""
-    for field, parts in found.slices.items():
-        for part in parts:
-            if part.lost and part.comparison:
-                change = f"{_number(part.comparison.difference, plus=True)} ({_interval(part.comparison)})"
-                yield f"Lost within {field}, {part.name}: AUC {change}, p {probability(part.p_worse)}, corrected."
-    looked_at = sum(len(parts) for parts in found.slices.values())
-    if looked_at and not any(part.lost for parts in found.slices.values() for part in parts):
-        yield f"No loss in any of {plural(looked_at, 'slice')}: {', '.join(found.slices)}."
-    yield f"Rank correlation of the scores: {found.behaviour['rank_correlation']:.4f}."
+    """What was left out, slices that lost although, or because, the whole did, and how alike the two behave."""
+    for name, why in found.left_out.items():
+        yield f"Left out, {name}: {why}."
+    parts = [(field, part) for field, each in found.slices.items() for part in each]
+    compared = [(field, part, part.comparison) for field, part in parts if part.comparison]
+    for field, part, each in compared:
+        if part.lost:
+            change = f"{_number(each.difference, plus=True)} ({_interval(each)})"
+            yield f"Lost within {field}, {part.name}: {each.metric} {change}, p {probability(part.p_worse)}, corrected."
+    if compared and not any(part.lost for _, part, _ in compared):
+        yield f"No loss shown in any of {plural(len(compared), 'slice')}: {', '.join(found.slices)}."
+    if len(parts) > len(compared):
+        yield f"Too small to compare: {plural(len(parts) - len(compared), 'slice')}."
+    if found.behaviour.get("rank_correlation") is not None:
+        yield f"Rank correlation of the scores: {found.behaviour['rank_correlation']:.4f}."
     for name, value in found.behaviour.items():
         if name.startswith("overlap@"):
             top = name.partition("@")[2]
             yield f"Of A's first {top}, {value['mean']:.1%} are among B's (mean of {plural(value['groups'], 'group')})."
         elif name.startswith("invariance of "):
-            who = name.removeprefix("invariance of ").upper()
-            yield f"{who} scored in other batches, threads and unoptimised: logits differ by {value['largest']:.2g}."
+            yield from _invariance(name.removeprefix("invariance of ").upper(), value)
+
+
+def _invariance(who: str, found: dict[str, Any]) -> Iterator[str]:
+    """How a model's answers depend on how it is asked; red where neighbours move them."""
+    depends = found["by_neighbours"] > ROUNDING
+    words = "depend on the rows beside them" if depends else "do not depend on the rows beside them"
+    yield f"{'Fault: ' if depends else ''}{who}'s scores {words}: logits differ by {found['by_neighbours']:.2g}."
+    yield f"{who} by a graph that is not optimised: logits differ by {found['unoptimised']:.2g}."
 
 
 def _cells(found: Evidence) -> list[tuple[str, ...]]:
@@ -129,13 +140,15 @@ def _cells(found: Evidence) -> list[tuple[str, ...]]:
             _number(one.b),
             _number(one.difference, plus=True),
             _interval(one),
-            probability(one.p),
+            NONE if one.p is None else probability(one.p),
         )
         for one in found.metrics
     ]
 
 
 def _interval(one: Compared) -> str:
+    if one.low is None or one.high is None:
+        return NONE
     return f"{_number(one.low, plus=True)} to {_number(one.high, plus=True)}"
 
 
@@ -154,8 +167,13 @@ def _framed(found: Evidence) -> Table:
     for place, name in enumerate(HEAD):
         table.add_column(name, justify="right" if place else "left")
     for one, cells in zip(found.metrics, _cells(found), strict=True):
-        gain = one.low > 0 if one.better == "higher" else one.high < 0
-        lost = one.high < 0 if one.better == "higher" else one.low > 0
-        style = "green" if gain else "red" if lost else ""
+        style = _tone(one)
         table.add_row(cells[0], cells[1], cells[2], Text(cells[3], style=style), *cells[4:])
     return table
+
+
+def _tone(one: Compared) -> str:
+    """Green where the whole interval is better, red where it is worse."""
+    if one.low is None or one.high is None or one.better == "neither" or one.low <= 0 <= one.high:
+        return ""
+    return "green" if (one.low > 0) == (one.better == "higher") else "red"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def predict_file(model: Model, rows: Path, out: Path | None = None) -> Predictio
     """
     if out is not None:
         _check_output(out)
-    frame = read_rows(rows, model.encoding)
+    frame = read_rows(rows, [model.encoding])
     if out is not None and COLUMN in frame.columns:
         raise InputError(f"{rows}: already has a column {COLUMN!r}, which the output adds")
     predictions = predict_pieces(model, frame)
@@ -48,8 +49,8 @@ def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:
     return Predictions(np.concatenate([piece.probability for piece in pieces]), unknown)
 
 
-def read_rows(path: Path, encoding: Encoding | None = None) -> polars.DataFrame:
-    """A Parquet or CSV file as a frame; in a CSV file, what a vocabulary knows as text is read as text.
+def read_rows(path: Path, encodings: Sequence[Encoding] = ()) -> polars.DataFrame:
+    """A Parquet or CSV file as a frame; in a CSV file, what any vocabulary knows as text is read as text.
 
     (Left to guess from a few rows, postcodes such as 05001 become numbers that the vocabulary does not hold.)
 
@@ -67,7 +68,7 @@ def read_rows(path: Path, encoding: Encoding | None = None) -> polars.DataFrame:
         return read_parquet(path)
     separator = "\t" if ".tsv" in path.suffixes else ","
     names = read_csv(path, separator=separator, n_rows=0).columns
-    known = () if encoding is None else encoding.text_fields
+    known = [name for encoding in encodings for name in encoding.text_fields]
     text = {name: polars.String for name in known if name in names}
     return read_csv(path, separator=separator, schema_overrides=text)
 
