@@ -63,7 +63,7 @@ def is_checked_apart(command: str) -> bool:
 def workplace(tmp_path: Path) -> Path:
     """A directory with the files that the documents name: clicks, as someone's own data would look."""
     generator = np.random.default_rng(0)
-    rows = 1200
+    rows, later = 2400, 1200
     user, item = generator.integers(0, 40, rows), generator.integers(0, 60, rows)
     price = generator.lognormal(2, 1, rows).round(2)
     logit = generator.normal(size=40)[user] + generator.normal(size=60)[item] - 0.2 * np.log(price)
@@ -76,6 +76,8 @@ def workplace(tmp_path: Path) -> Path:
             "click": (generator.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int8),
         }
     )
+    frame[later:].write_parquet(tmp_path / "later.parquet")
+    frame = frame[:later]
     frame.write_parquet(tmp_path / "clicks.parquet")
     frame.write_csv(tmp_path / "clicks.csv")
     frame.drop("price").write_parquet(tmp_path / "no_price.parquet")
