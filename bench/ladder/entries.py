@@ -48,6 +48,7 @@ NETWORKS: dict[int, tuple[int, tuple[int, ...], Steps]] = {  # distilled from ML
     ),
     64: (4, (32, 16), [{"name": "quantize-tables", "bits": 2, "levels": "midrise"}, "quantize-dense"]),
 }
+CLUSTERED_FROM = 64  # times; millions of centres of millions of rows take minutes each
 MET_OFTEN = {16: (1, 8), 32: (1, 4), 64: (2, 4), 128: (4, 4)}  # times and bits of ids that keep a row
 LOW_DIMENSIONS = {4: 16, 8: 8, 16: 4, 32: 2, 64: 1}  # of a Frappe student in floats
 
@@ -196,6 +197,8 @@ def _synthetic_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
     entries = []
     for times in RATIOS:
         steps = _synthetic_steps(teacher_bytes // times - SYNTHETIC_GRAPH)
+        if times < CLUSTERED_FROM:
+            del steps["hashed, clustered"]
         if times in MET_OFTEN:
             count, bits = MET_OFTEN[times]
             rare = {"name": "threshold-rows", "min_count": count}

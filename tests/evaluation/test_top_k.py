@@ -104,6 +104,20 @@ def test_the_order_of_rows_does_not_matter(metric):
     np.testing.assert_allclose(metric(relevance[mixed], score[mixed], group[mixed], 3).value, one, atol=1e-12)
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.__name__)
+def test_a_group_counts_by_the_weight_of_its_rows(metric):
+    relevance, score, group = lists(5, levels=1)
+    weight = np.random.default_rng(6).integers(0, 3, 40)[group]
+    found, plain = metric(relevance, score, group, 3, weight=weight), metric(relevance, score, group, 3)
+    np.testing.assert_array_equal(found.value, plain.value)
+    twice = [value for value, times in zip(plain.value, found.weight, strict=True) for _ in range(int(times))]
+    assert found.mean == pytest.approx(np.nanmean(twice))
+    with pytest.raises(InputError, match="one weight"):
+        metric(relevance, score, group, 3, weight=[1.0])
+    with pytest.raises(InputError, match="negative or not finite"):
+        metric(relevance, score, group, 3, weight=-weight - 1.0)
+
+
 def test_infinite_scores_are_ordered():
     assert reciprocal_rank([1, 0], [float("inf"), 1.0], [0, 0]).value[0] == 1
     assert reciprocal_rank([1, 0], [-float("inf"), 1.0], [0, 0]).value[0] == 1 / 2

@@ -4,7 +4,8 @@ A group is what is ranked: the candidates of a request, the documents of a query
 score have no order, so every metric is its mean over all orders of them (McSherry and Najork 2008, "Computing
 information retrieval performance measures efficiently in the presence of tied scores"): no order of the rows in a file,
 and no noise of a sort, makes a model better. All groups at once: one sort, no loop over groups.
-Labels are relevances, >= 0. Left out: metrics of one binary label over all rows, which are in `slimrank.metrics`.
+Labels are relevances, >= 0. A group counts in the mean by the mean `weight` of its rows, or once. Left out: metrics of
+one binary label over all rows, which are in `slimrank.metrics`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ NEVER = -40.0
 
 
 def ndcg(
-    relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None = None, gain: Gain = "linear"
+    relevance: ArrayLike,
+    score: ArrayLike,
+    group: ArrayLike,
+    k: int | None = None,
+    gain: Gain = "linear",
+    weight: ArrayLike | None = None,
 ) -> Grouped:
     """Normalised discounted cumulative gain of the first `k` (None: all) of every group; NaN with nothing relevant.
 
@@ -37,7 +43,7 @@ def ndcg(
     Raises:
         InputError: no rows, a relevance that is negative or not finite, NaN, lengths that differ, k below 1.
     """
-    lists = _lists(relevance, score, group, k)
+    lists = _lists(relevance, score, group, k, weight)
     value = lists.relevance if gain == "linear" else np.exp2(lists.relevance) - 1
     discount = 1 / np.log2(np.arange(lists.longest) + 2)
     reached = lists.sums(value * lists.mean_over_ties(discount))
@@ -46,7 +52,9 @@ def ndcg(
     return lists.grouped(_ratio(reached, ideal))
 
 
-def recall(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int) -> Grouped:
+def recall(
+    relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int, weight: ArrayLike | None = None
+) -> Grouped:
     """The share of a group's relevant rows (relevance above 0) that are among its first `k`; NaN without any.
 
     >>> recall([1, 1, 0], [3.0, 1.0, 2.0], [7, 7, 7], k=2).value.tolist()
@@ -55,13 +63,15 @@ def recall(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int) -> 
     Raises:
         InputError: as `ndcg`.
     """
-    lists = _lists(relevance, score, group, k)
+    lists = _lists(relevance, score, group, k, weight)
     hit = lists.relevance > 0
     found = lists.sums(hit * lists.mean_over_ties(np.ones(lists.longest)))
     return lists.grouped(_ratio(found, lists.sums(hit)))
 
 
-def hit_rate(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int) -> Grouped:
+def hit_rate(
+    relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int, weight: ArrayLike | None = None
+) -> Grouped:
     """The chance that any of a group's first `k` is relevant: 0 or 1 without ties; NaN with nothing relevant.
 
     >>> hit_rate([1, 0, 0], [1.0, 1.0, 1.0], [7, 7, 7], k=2).value.round(3).tolist()  # any of three, two are shown
@@ -70,12 +80,14 @@ def hit_rate(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int) -
     Raises:
         InputError: as `ndcg`.
     """
-    lists = _lists(relevance, score, group, k)
+    lists = _lists(relevance, score, group, k, weight)
     chance = lists.first_hit_chance()
     return lists.grouped(np.where(lists.any_relevant, lists.sums(chance * (lists.rank < lists.k)), np.nan))
 
 
-def reciprocal_rank(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None = None) -> Grouped:
+def reciprocal_rank(
+    relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None = None, weight: ArrayLike | None = None
+) -> Grouped:
     """1 / rank of a group's first relevant row, 0 beyond rank `k`; its mean is the MRR. NaN with nothing relevant.
 
     >>> reciprocal_rank([0, 1, 1], [3.0, 2.0, 1.0], [7, 7, 7]).value.tolist()
@@ -84,7 +96,7 @@ def reciprocal_rank(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k:
     Raises:
         InputError: as `ndcg`.
     """
-    lists = _lists(relevance, score, group, k)
+    lists = _lists(relevance, score, group, k, weight)
     each = lists.first_hit_chance() * (lists.rank < lists.k) / (lists.rank + 1)
     return lists.grouped(np.where(lists.any_relevant, lists.sums(each), np.nan))
 
@@ -99,6 +111,7 @@ class _Lists:
     rank: NDArray[np.int64]
     tie: NDArray[np.int64]
     k: int
+    weight: Floats
 
     @property
     def longest(self) -> int:
@@ -115,8 +128,8 @@ class _Lists:
         return np.bincount(self.code, values, len(self.names)).astype(np.float64)
 
     def grouped(self, value: Floats) -> Grouped:
-        """The groups' values, every group counting once."""
-        return Grouped(self.names, value, np.ones(len(self.names)))
+        """The groups' values, and what each counts."""
+        return Grouped(self.names, value, self.weight)
 
     def mean_over_ties(self, of_rank: Floats) -> Floats:
         """What rows get of `of_rank` [longest], 0 from rank k on: those of one tie share what its ranks get."""
@@ -146,7 +159,7 @@ class _Lists:
         return chance
 
 
-def _lists(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None) -> _Lists:
+def _lists(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None, weight: ArrayLike | None) -> _Lists:
     values, scores = np.asarray(relevance, dtype=np.float64), np.asarray(score)
     if k is not None and k < 1:
         raise InputError(f"k: got {k}, allowed 1 or more")
@@ -167,7 +180,18 @@ def _lists(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | No
     tie[first[1:]] = 1
     sizes = np.bincount(code)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return _Lists(names, code[order], values[order], rank, np.cumsum(tie), k or len(order))
+    counted = np.ones(len(names)) if weight is None else _weights(weight, code, sizes)
+    return _Lists(names, code[order], values[order], rank, np.cumsum(tie), k or len(order), counted)
+
+
+def _weights(weight: ArrayLike, code: NDArray[np.int64], sizes: NDArray[np.int64]) -> Floats:
+    """Of each group the mean weight of its rows."""
+    each = np.asarray(weight, dtype=np.float64)
+    if each.shape != code.shape:
+        raise InputError(f"every row needs one weight, got shapes weight {each.shape}, score {code.shape}")
+    if not ((each >= 0) & np.isfinite(each)).all() or not each.any():
+        raise InputError("weight: negative or not finite values, or all 0; allowed are numbers of 0 or more")
+    return np.bincount(code, each) / sizes
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
