@@ -161,3 +161,18 @@ def test_a_result_that_is_not_one_leaves_no_page(write, tmp_path, smallest):
     assert "teacher is missing" in str(error.value)
     assert "slim.quality.auc" in str(error.value)
     assert not page.exists()
+
+
+def test_how_many_rows_would_show_it_is_said(content):
+    words = "Undecided: of equally good models about 12,345 rows like these would show it."
+    assert words in render(read(content, Result))
+    for one in content["comparison"]:
+        one["verdict"]["rows_needed"] = None
+    assert "Undecided: of equally" not in render(read(content, Result))
+
+
+def test_a_slice_that_lost_stands_out(content):
+    (parts,) = content["slices"].values()
+    assert 'class="number bad">0.01' not in render(read(content, Result))
+    parts[0]["p_worse"] = 0.011
+    assert 'class="number bad">0.011' in render(read(content, Result))

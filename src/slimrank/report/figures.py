@@ -202,14 +202,8 @@ def _evidence(result: Result) -> str:
 
 
 def verdict(paired: Paired) -> str:
-    """`non-inferior at 0.001`; where rows do not decide it, how many would."""
-    found = paired.verdict
-    if found is None:
-        return NONE
-    if found.outcome != "undecided":
-        return f"{found.outcome} at {found.margin:g}"
-    needed = "" if found.rows_needed is None else f", {found.rows_needed:,} rows would decide"
-    return f"undecided at {found.margin:g}{needed}"
+    """`non-inferior at 0.001`."""
+    return NONE if paired.verdict is None else f"{paired.verdict.outcome} at {paired.verdict.margin:g}"
 
 
 def limits_line(result: Result) -> str:

@@ -54,7 +54,7 @@ def render(result: Result, front: Sequence[Point] = ()) -> str:
         _picture_section("Where the bytes are", bytes_by_tensor(result)),
         _picture_section("Quality against bytes", quality_against_bytes(result, front)),
         _proof_section(result),
-        _picture_section("Do probabilities mean what they say", calibration(result)),
+        _picture_section("Do probabilities mean what they say?", calibration(result)),
         _slices_section(result.slices),
         _steps_section(result.slim.steps),
         _origin_section(result),
@@ -150,8 +150,13 @@ def _proof_section(result: Result) -> str:
         )
         for paired in result.comparison
     )
-    words = "Both models scored the same rows; the interval is of the paired difference (DeLong, by group where given)."
-    note = f'<p class="note">{words}</p>'
+    notes = [
+        "Both models scored the same rows; the interval is of the paired difference (DeLong, by group where given)."
+    ]
+    needed = [one.verdict.rows_needed for one in result.comparison if one.verdict and one.verdict.rows_needed]
+    if needed:
+        notes.append(f"Undecided: of equally good models about {max(needed):,} rows like these would show it.")
+    note = f'<p class="note">{" ".join(notes)}</p>'
     table = _scroll(f"{_head('', *titles)}<tbody>{rows}</tbody>", "paired comparison")
     return _section("Is the difference real?", table + note)
 
