@@ -37,16 +37,8 @@ SAME_MODEL = (
 )
 NETWORKS: dict[int, tuple[int, tuple[int, ...], Steps]] = {  # distilled from ML-1M's: dimension, neurons, steps
     16: (14, (64, 32), [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]),
-    32: (
-        8,
-        (32, 16),
-        [
-            {"name": "threshold-rows", "keep": 0.6, "only": ["item"]},
-            {"name": "quantize-tables", "bits": 4},
-            "quantize-dense",
-        ],
-    ),
-    64: (4, (32, 16), [{"name": "quantize-tables", "bits": 2, "levels": "midrise"}, "quantize-dense"]),
+    32: (6, (96, 48), [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]),
+    64: (4, (96, 32), [{"name": "quantize-tables", "bits": 2, "levels": "midrise"}, "quantize-dense"]),
 }
 CLUSTERED_FROM = 64  # times; millions of centres of millions of rows take minutes each
 MET_OFTEN = {16: (1, 8), 32: (1, 4), 64: (2, 4), 128: (4, 4)}  # times and bits of ids that keep a row
@@ -150,7 +142,7 @@ def _movielens_entries(base: Recipe, teacher_bytes: int) -> list[Entry]:
     training = base.teacher.training.model_copy(update={"epochs": 4, "l2": 0.005})
     for times, (dim, hidden, steps) in NETWORKS.items():
         student = Student(model=DNN(embedding_dim=dim, hidden=hidden), training=training, min_field_importance=0.0)
-        again = training.model_copy(update={"learning_rate": 5e-3})
+        again = training.model_copy(update={"learning_rate": 5e-3, "epochs": 8})
         entries.append(
             Entry("distilled, short, scaled", times, _changed(ensemble, steps, student=student, retraining=again))
         )

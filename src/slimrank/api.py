@@ -117,9 +117,11 @@ def search(
 def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str, float]:
     """What a goal may bound, from the records of a teacher and of what was made of it."""
     bytes_of_slim, latency = slim["bytes"], slim["latency_ms"]
+    before, after = teacher["quality"], slim["quality"]
     return {
-        "auc_drop": teacher["quality"]["auc"] - slim["quality"]["auc"],
-        "logloss_rise": slim["quality"]["logloss"] - teacher["quality"]["logloss"],
+        "auc_drop": before["auc"] - after["auc"],
+        **({"gauc_drop": before["gauc"] - after["gauc"]} if "gauc" in before and "gauc" in after else {}),
+        "logloss_rise": after["logloss"] - before["logloss"],
         "bytes": bytes_of_slim["disk"],
         "wire_bytes": bytes_of_slim["wire"],
         "resident_bytes": bytes_of_slim["resident"],

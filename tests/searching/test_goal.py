@@ -23,6 +23,11 @@ def test_excess_adds_up_what_is_missed_as_shares() -> None:
     assert goal.met({"bytes": 100.0, "p50_ms@1": 2.0, "auc_drop": -0.1})
 
 
+def test_what_was_not_measured_cannot_be_bounded() -> None:
+    with pytest.raises(InputError, match="the goal bounds gauc_drop, measured are auc_drop, bytes"):
+        read_goal("gauc_drop <= 0.001").met({"bytes": 1.0, "auc_drop": 0.0})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -35,6 +40,12 @@ def test_excess_adds_up_what_is_missed_as_shares() -> None:
         ("bytes <= 1.2.3", "is not of the form"),
         ("bytes < 3", "is not of the form"),
         ("", "is not of the form"),
+        ("bytes <= 3 KB, bytes <= 2 KB", "bytes is bounded twice"),
+        ("p50_ms@1 <= 3, p50_ms@1 <= 2, p50_ms@32 <= 2", "p50_ms@1 is bounded twice"),
+        ("bytes <= 0", "no model takes so little; bytes must be above 0"),
+        ("p99_ms@1 <= -1", "no model takes so little"),
+        ("auc_drop <= 1", "differences of AUC lie between -1 and 1"),
+        ("gauc_drop <= -1.5", "differences of AUC lie between -1 and 1"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_nearest(text: str, words: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from slimrank.config import Config, InputError, nearest
 
 UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-FIGURES = ("auc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
+FIGURES = ("auc_drop", "gauc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
 ROWS = ("1", "32", "256")  # of a request, as latency is measured
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?"
 BOUND = re.compile(rf"\s*(\w+)(?:@(\d+))?\s*<=\s*({NUMBER})\s*([A-Za-z]*)\s*")
@@ -43,7 +43,13 @@ class Goal(Config):
         """By how much the bounds are missed, each as a share of its limit, added up; 0 if all hold.
 
         A limit of 0 counts as one thousandth, the unit in which differences of metrics are judged.
+
+        Raises:
+            InputError: a bounded figure was not measured, such as GAUC on rows without groups.
         """
+        missing = [bound.key for bound in self.bounds if bound.key not in figures]
+        if missing:
+            raise InputError(f"the goal bounds {', '.join(missing)}, measured are {', '.join(sorted(figures))}")
         over = ((figures[bound.key] - bound.limit) / (abs(bound.limit) or 1e-3) for bound in self.bounds)
         return sum(max(0.0, share) for share in over)
 
@@ -52,9 +58,15 @@ def read_goal(text: str) -> Goal:
     """The goal that `text` states.
 
     Raises:
-        InputError: a bound cannot be read, its figure or unit is unknown, or latency lacks its number of rows.
+        InputError: a bound cannot be read, its figure or unit is unknown, latency lacks its number of rows, a figure is
+            bounded twice, or nothing can be within a bound.
     """
-    return Goal(bounds=tuple(_bound(part) for part in text.split(",")))
+    bounds = tuple(_bound(part) for part in text.split(","))
+    keys = [bound.key for bound in bounds]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise InputError(f"goal {text.strip()!r}: {', '.join(twice)} is bounded twice; keep the bound that counts")
+    return Goal(bounds=bounds)
 
 
 def _bound(text: str) -> Bound:
@@ -72,4 +84,11 @@ def _bound(text: str) -> Bound:
         raise InputError(f"goal {text.strip()!r}: latency, and nothing else, is of a number of rows: p50_ms@256")
     if rows is not None and rows not in ROWS:
         raise InputError(f"goal {text.strip()!r}: latency is measured at {', '.join(ROWS)} rows, got {rows}")
-    return Bound(figure=figure, limit=float(number) * UNITS[unit], rows=None if rows is None else int(rows))
+    limit = float(number) * UNITS[unit]
+    if figure.endswith(("bytes", "_ms")) and limit <= 0:
+        raise InputError(f"goal {text.strip()!r}: no model takes so little; {figure} must be above 0")
+    if figure.endswith("auc_drop") and not -1 < limit < 1:
+        raise InputError(
+            f"goal {text.strip()!r}: differences of AUC lie between -1 and 1, so this bounds nothing or all"
+        )
+    return Bound(figure=figure, limit=limit, rows=None if rows is None else int(rows))
