@@ -62,7 +62,7 @@ def test_other_data_is_another_study_and_tuples_are_lists(tmp_path: Path) -> Non
         return size_and_loss(recipe)
 
     space = {"student.model.hidden": [(8,), (16,)]}
-    goal = read_goal("auc_drop <= 1")
+    goal = read_goal("auc_drop <= 0.9")
     for fingerprint in ("a", "a", "b"):
         search(Recipe(), goal, space, counting, tmp_path / "s.db", fingerprint)
     assert len(attempts) == 2 + 0 + 2
@@ -93,7 +93,7 @@ def test_real_trials_share_their_teacher(tmp_path: Path) -> None:
         student=Student(model={"name": "dnn", "embedding_dim": 8, "hidden": (8,)}, training=once),
         retraining=None,
     )
-    found = slimrank.search(recipe, "bytes <= 1 MB, auc_drop <= 1", {"steps.0.bits": [2, 8]}, tmp_path / "run")
+    found = slimrank.search(recipe, "bytes <= 1 MB, auc_drop <= 0.9", {"steps.0.bits": [2, 8]}, tmp_path / "run")
     assert found.met
     assert found.recipe.steps[0].bits == 2
     assert [path.name for path in (tmp_path / "run").glob("teacher-*")] == ["teacher-1"]
