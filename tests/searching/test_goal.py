@@ -44,7 +44,7 @@ def test_what_was_not_measured_cannot_be_bounded() -> None:
         ("p50_ms@1 <= 3, p50_ms@1 <= 2, p50_ms@32 <= 2", "p50_ms@1 is bounded twice"),
         ("bytes <= 0", "no model takes so little; bytes must be above 0"),
         ("p99_ms@1 <= -1", "no model takes so little"),
-        ("auc_drop <= 0.9", "differences of AUC lie between -1 and 1"),
+        ("auc_drop <= 1", "differences of AUC lie between -1 and 1"),
         ("gauc_drop <= -1.5", "differences of AUC lie between -1 and 1"),
     ],
 )
