@@ -21,7 +21,7 @@ from slimrank.cli import main
 from slimrank.files import only_here, read_json
 
 PROGRAM = [sys.executable, "-c", "from slimrank.cli import main; main()"]
-VERBS = ("run", "train", "compress", "export", "evaluate", "compare", "inspect", "predict", "serve", "doctor")
+VERBS = ("run", "train", "compress", "export", "evaluate", "compare", "report", "inspect", "predict", "serve", "doctor")
 
 
 @dataclass(frozen=True)
@@ -443,3 +443,21 @@ def test_compare_ends_by_its_verdict(linear, linear_rows, tmp_path: Path) -> Non
     refused(slimrank("compare", linear.path, tmp_path / "none", *asked[:2]), "none")
     refused(slimrank("compare", linear.path, constant, "--data", "frapp"), "frapp")
     refused(slimrank("compare", linear.path, constant, *asked[:2], "--margin", "nan"), "margin: got nan")
+
+
+def test_report_writes_what_is_asked_for(folder: Path, tmp_path: Path, smallest_result: dict[str, Any]) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(smallest_result))
+    assert slimrank("report", tmp_path).code == 0
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    ended = slimrank("report", tmp_path / "result.json", "--format", "md", "--out", tmp_path / "pr.md")
+    assert ended.out.strip() == str(tmp_path / "pr.md")
+    assert "the slim model is about as large" in (tmp_path / "pr.md").read_text()
+    assert slimrank("report", tmp_path, "--format", "svg").out.strip() == str(tmp_path / "pictures" / "quality.svg")
+    refused(slimrank("report", tmp_path, "--format", "pdf"), "unknown format 'pdf'", "md")
+    refused(slimrank("report", folder / "nowhere"), "nowhere")
+
+
+@pytest.fixture
+def smallest_result() -> dict[str, Any]:
+    part = {"quality": {"auc": 0.9}, "bytes": {"disk": 1000}}
+    return {"teacher": part, "slim": part}

@@ -133,6 +133,29 @@ def _rows(data: str) -> tuple[Any, Any]:
 
 
 @app.command()
+def report(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A run's directory, or its result.json.")],
+    format: Annotated[str, typer.Option(help="html, md, svg or png.")] = "html",
+    out: Annotated[Path | None, typer.Option(help="The file, or the folder of pictures; beside the result.")] = None,
+) -> None:
+    """Write a finished run's result as a page, as Markdown for a pull request, or as pictures."""
+    from slimrank.config import nearest
+    from slimrank.report import write_markdown, write_pictures, write_report
+
+    formats = ("html", "md", "png", "svg")
+    if format not in formats:
+        raise InputError(f"unknown format {format!r}. {nearest(format, formats)}")
+    source = result / "result.json" if result.is_dir() else result
+    if format in ("png", "svg"):
+        written = write_pictures(source, out or source.parent / "pictures", format)
+    else:
+        written = [out or source.parent / f"report.{format}"]
+        (write_report if format == "html" else write_markdown)(source, written[0])
+    for path in written:
+        typer.echo(path)
+
+
+@app.command()
 def inspect(artifact: Folder) -> None:
     """What an artifact holds: schema, tensors by bytes, operators, hashes, metrics (JSON)."""
     from slimrank.runtime.inspect import inspect

@@ -13,15 +13,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from slimrank.config import InputError
+from slimrank.files import replace_file
 from slimrank.report.figures import QUALITY, size
-from slimrank.report.result import Measured, Point, Result, Tensor
+from slimrank.report.result import Measured, Point, Result, Tensor, read
 
 WIDE, NARROW = 680, 300
 MOST_TENSORS = 8
 AXIS = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 10}
+ON_WHITE = {
+    "ink": "#1c1e21",
+    "muted": "#5b6068",
+    "line": "#dcdcd4",
+    "teacher": "#8a8f98",
+    "student": "#b7791f",
+    "slim": "#0b7285",
+    "paper": "#ffffff",
+}
 PLACEHOLDERS = {
     "ink": "#010101",
     "muted": "#020202",
@@ -249,6 +260,41 @@ _UNITS = (
     "datum.value >= 1e6 ? format(datum.value / 1e6, '~g') + ' MB' : "
     "datum.value >= 1e3 ? format(datum.value / 1e3, '~g') + ' KB' : datum.value + ' bytes'"
 )
+
+
+def write_pictures(result: Path, folder: Path, kind: str) -> list[Path]:
+    """The pictures of a result file as `svg` or `png` files in `folder`, on white; returns their paths.
+
+    Raises:
+        InputError: the file is missing or holds no result, the kind is unknown, or a package is not installed.
+    """
+    if kind not in ("svg", "png"):
+        raise InputError(f"pictures are of kind svg or png, got {kind!r}")
+    found = read(result, Result)
+    drawn = {
+        "bytes": bytes_by_tensor(found),
+        "quality": quality_against_bytes(found),
+        "calibration": calibration(found),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, picture in drawn.items():
+        if picture is not None:
+            paths.append(folder / f"{name}.{kind}")
+            replace_file(paths[-1], _as_file(picture.wide, kind))
+    return paths
+
+
+def _as_file(svg: str, kind: str) -> bytes:
+    """A picture of the page by itself: with colours of its own, on white."""
+    import vl_convert
+
+    for name, colour in ON_WHITE.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    start = svg.index(">", svg.index("<svg")) + 1
+    svg = svg[:start] + paper + svg[start:]
+    return svg.encode() if kind == "svg" else bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
 def _altair() -> Any:
