@@ -79,6 +79,10 @@ def test_one_positive_test_row_leaves_the_comparison_out(done: Path, tiny) -> No
     scores = np.arange(len(label), dtype=np.float32)
     assert compared(lonely, scores, scores)["comparison"] is None
     assert compared(data, scores, scores)["comparison"]["difference"] == 0.0
+    few = np.arange(len(label)) % 3
+    assert compared(data, scores, scores, few)["comparison"] is None
+    many = compared(data, scores, scores, np.arange(len(label)) // 5)["comparison"]
+    assert (many["groups"], many["verdict"]["outcome"]) == (len(label) // 5, "non-inferior")
 
 
 def test_toml_says_false_for_none_and_a_recipe_is_named_after_its_file(tmp_path: Path) -> None:

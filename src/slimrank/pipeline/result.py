@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slimrank.config import InputError
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.machine import machine
@@ -30,17 +31,17 @@ def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Map
 
 
 def compared(
-    data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any], group: NDArray[Any] | None
+    data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any], group: NDArray[Any] | None = None
 ) -> dict[str, Any]:
     """Teacher and slim on the same test rows: `comparison` with its verdict, `slices` and `calibration` of both.
 
-    Without a comparison where a class has fewer than two rows. Rows of one `group` hang together, so that intervals are
-    of groups where there are any.
+    Without a comparison where a class has too few rows, or the rows too few groups, for an interval. Rows of one `group`
+    hang together, so that intervals are of groups where there are any.
     """
     label = data.test.label
-    clicks = int(label.sum())
-    group = None if group is None or len(np.unique(group)) < 2 else group
-    whole = compare(label, teacher, slim, group=group) if min(clicks, len(label) - clicks) >= 2 else None
+    whole = None
+    with suppress(InputError):
+        whole = compare(label, teacher, slim, group=group)
     cuts = by_frequency(data)
     slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
     return {
