@@ -35,8 +35,8 @@ def compared(
 ) -> dict[str, Any]:
     """Teacher and slim on the same test rows: `comparison` with its verdict, `slices` and `calibration` of both.
 
-    Without a comparison where a class has too few rows, or the rows too few groups, for an interval. Rows of one `group`
-    hang together, so that intervals are of groups where there are any.
+    Without a comparison where a class has too few rows, or the rows too few groups, for an interval. Rows of one
+    `group` hang together, so that intervals are of groups where there are any.
     """
     label = data.test.label
     whole = None
