@@ -218,18 +218,18 @@ def check_rows(label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = No
     if not len(labels):
         raise InputError("no rows to evaluate")
     positive = labels == 1
-    faults = [_fault("label", ~(positive | (labels == 0)), labels, "neither 0 nor 1")]
-    faults.append(_fault("score", np.isnan(scores), scores, "NaN"))
+    faults = [fault("label", ~(positive | (labels == 0)), labels, "neither 0 nor 1")]
+    faults.append(fault("score", np.isnan(scores), scores, "NaN"))
     if weights is not None:
-        faults.append(_fault("weight", ~((weights >= 0) & np.isfinite(weights)), weights, "negative or not finite"))
+        faults.append(fault("weight", ~((weights >= 0) & np.isfinite(weights)), weights, "negative or not finite"))
         faults.append("" if weights.any() else "weight: all are 0")
     if any(faults):
         raise InputError("\n".join(filter(None, faults)))
     return Scored(positive, scores, weights)
 
 
-def _fault(name: str, wrong: NDArray[np.bool_], values: NDArray[Any], what: str) -> str:
-    """One line that counts the wrong values and shows the first, or nothing."""
+def fault(name: str, wrong: NDArray[np.bool_], values: NDArray[Any], what: str) -> str:
+    """One line that counts the wrong values and shows the first with its row, or nothing."""
     count = int(np.count_nonzero(wrong))
     if not count:
         return ""

@@ -22,7 +22,7 @@ def test_it_says_what_the_page_says(content):
 def test_a_slice_that_lost_is_named(content):
     assert "No loss shown in any of 1 slices" in markdown(read(content, Result))
     (parts,) = content["slices"].values()
-    parts[0]["p_worse"] = 0.01
+    parts[0] |= {"p_worse": 0.01, "lost": True}
     text = markdown(read(content, Result))
     assert "**Lost within**\n- item" in text
     assert "p of a loss 0.010, corrected" in text

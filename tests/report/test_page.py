@@ -174,5 +174,5 @@ def test_how_many_rows_would_show_it_is_said(content):
 def test_a_slice_that_lost_stands_out(content):
     (parts,) = content["slices"].values()
     assert 'class="number bad">0.01' not in render(read(content, Result))
-    parts[0]["p_worse"] = 0.011
+    parts[0] |= {"p_worse": 0.011, "lost": True}
     assert 'class="number bad">0.011' in render(read(content, Result))

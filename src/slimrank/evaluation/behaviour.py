@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
 from slimrank.metrics import Floats, Grouped, codes_of
+from slimrank.runtime.session import open_session
 
 if TYPE_CHECKING:
     from slimrank.data.encoding import Inputs
@@ -98,7 +99,7 @@ def invariance(model: Model, inputs: Inputs) -> Invariance:
     whole = model.score(rows)
     by_batch = {size: _largest(whole, _in_batches(model, rows, size)) for size in BATCHES}
     feeds = {name: getattr(rows, name) for name in model.feeds}
-    others = [_session(model, threads=2, optimise=True), _session(model, threads=1, optimise=False)]
+    others = [open_session(model.artifact, 2), open_session(model.artifact, 1, optimise=False)]
     threaded, plain = (_largest(whole, session.run(["logit"], feeds)[0]) for session in others)
     return Invariance(by_batch, threaded, plain)
 
@@ -110,15 +111,3 @@ def _in_batches(model: Model, rows: Inputs, size: int) -> NDArray[np.float32]:
 
 def _largest(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.abs(one.astype(np.float64) - other).max())
-
-
-def _session(model: Model, *, threads: int, optimise: bool) -> Any:
-    import onnxruntime
-
-    levels = onnxruntime.GraphOptimizationLevel
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    path = model.artifact.files["model.onnx"]
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

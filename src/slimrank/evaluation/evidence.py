@@ -21,8 +21,8 @@ from slimrank.data.encoding import Inputs
 from slimrank.data.schema import Schema
 from slimrank.evaluation.behaviour import invariance, overlap, rank_correlation
 from slimrank.evaluation.calibration import as_lists
-from slimrank.evaluation.paired import Comparison, compare, judge
-from slimrank.evaluation.slices import Cut, compare_slices, cut_by_rank, cut_by_values
+from slimrank.evaluation.paired import MARGIN, Comparison, compare, judge
+from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_rank, cut_by_values
 from slimrank.evaluation.sums import find_metric
 from slimrank.runtime.files import PIECE, read_rows
 
@@ -34,8 +34,6 @@ CALIBRATED = ("logloss", "normalized_entropy", "pcoc", "ece")
 SCORES = ("logit", "probability", "score")
 """Columns that a file of scores may have; a `score` says how rows are ranked, and nothing of how likely a click is."""
 TOP = 10
-SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
-DEFAULT_MARGIN = 0.001
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Question:
     """What is compared and how: metrics (the verdict is of the first), the margin, and columns by name."""
 
     metrics: tuple[str, ...] = ()
-    margin: float = DEFAULT_MARGIN
+    margin: float = MARGIN
     label: str | None = None
     group: str | None = None
     slices: tuple[str, ...] = ()
@@ -113,7 +111,7 @@ def evidence(
         "metrics": [asdict(one) for one in found],
         "left_out": left_out,
         "verdict": {"metric": found[0].metric, **asdict(verdict)},
-        "slices": {name: [{**asdict(one), "lost": one.lost} for one in parts] for name, parts in slices.items()},
+        "slices": as_records(slices),
         "behaviour": _behaviour(known, scored),
         "calibration": _calibration(known.label, scored),
     }

@@ -28,6 +28,8 @@ FEW_DIFFERENT = 10
 POISSON_NONE = 3.7
 """No event seen, the expected number is at most this at 97.5%: -log(.025)."""
 POWER = 0.9
+MARGIN = 0.001
+"""Of AUC: what the field calls a difference."""
 
 Outcome = Literal["non-inferior", "inferior", "undecided"]
 
@@ -133,20 +135,22 @@ def compare(
         raise InputError(f"metric {metric!r} needs a {chosen.needs} for every row, and none is given{how}")
     count = len(rows.label)
     cluster = np.arange(count) if rows.group is None else codes_of(rows.group, count)[1]
+    groups = 0 if rows.group is None else int(cluster.max()) + 1
+    if chosen.told is not None:
+        first, second = (chosen.told(rows, np.asarray(logit)) for logit in (logit_a, logit_b))
+        named = chosen.name, chosen.better, first, second, second - first
+        return Comparison(*named, None, None, None, None, count, groups, 0)
     if chosen.sums is None:
         return _of_auc(chosen, rows, logit_a, logit_b, cluster)
-    groups = 0 if rows.group is None else int(cluster.max()) + 1
     cluster = dealt(cluster, seed)
     clusters = int(cluster.max()) + 1
     a, b = (chosen.sums(rows, np.asarray(logit), cluster) for logit in (logit_a, logit_b))
     whole = a.whole(), b.whole()
-    known = chosen.name, chosen.better, *whole, whole[1] - whole[0]
-    if not chosen.smooth:
-        return Comparison(*known, None, None, None, None, count, groups, clusters - 1)
     drawn = bootstrap(a, b, clusters, draws, seed)
     low, high = drawn.interval()
     if chosen.of_groups and not np.array_equal(logit_a, logit_b):
         low, high = _not_too_narrow(a, b, low, high, groups)
+    known = chosen.name, chosen.better, *whole, whole[1] - whole[0]
     return Comparison(*known, drawn.standard_error, low, high, drawn.p, count, groups, clusters - 1)
 
 
@@ -155,7 +159,7 @@ def _not_too_narrow(a: Sums, b: Sums, low: float, high: float, groups: int) -> t
 
     Where none of n groups differs, 3.7 / n of all still may: draws of groups that are alike show no spread.
     """
-    if int((a.amount != b.amount).sum()) >= FEW_DIFFERENT:
+    if int((a.amounts != b.amounts).sum()) >= FEW_DIFFERENT:
         return low, high
     difference, room = b.whole() - a.whole(), POISSON_NONE / groups
     return min(low, difference - room), max(high, difference + room)

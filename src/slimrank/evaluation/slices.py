@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from slimrank.evaluation.paired import Comparison, compare
 
 BANDS = ("head", "torso", "tail", "new")
 SIGNIFICANT = 0.05
+SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
 MOST_LETTERS = 60  # of a value that names a part
 MOST_VALUES = 12  # of a column, each with a slice of its own; the rest is one
 
@@ -43,6 +44,11 @@ class Slice:
     def lost(self) -> bool:
         """Whether the candidate is worse here, beyond what chance shows somewhere among so many parts."""
         return self.p_worse < SIGNIFICANT
+
+
+def as_records(found: Mapping[str, Sequence[Slice]]) -> dict[str, list[dict[str, Any]]]:
+    """The slices as a result file holds them, each with whether it `lost`."""
+    return {name: [{**asdict(one), "lost": one.lost} for one in slices] for name, slices in found.items()}
 
 
 def band_of_ids(counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.9)) -> NDArray[np.int8]:

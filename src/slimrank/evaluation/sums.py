@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.evaluation import top_k
-from slimrank.evaluation.calibration import BINS, bins_of
-from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, codes_of, sigmoid
+from slimrank.evaluation.calibration import ece, field_ece
+from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, sigmoid
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -33,27 +33,23 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sums:
-    """A metric as `value` of totals [cells]; entry i adds `amount` [i] to `cell` [i], on behalf of `cluster` [i].
+    """A metric as `value` of totals [sums], where `amounts` [sums, clusters] says what each cluster adds to each.
 
-    >>> mean = Sums(np.array([0, 1]), np.array([0, 0]), np.array([3.0, 5.0]), 1, lambda totals: float(totals[0]))
+    >>> mean = Sums(np.array([[3.0, 5.0]]), lambda totals: float(totals[0]))
     >>> mean.whole(), mean.drawn(np.array([2, 0]))
     (8.0, 6.0)
     """
 
-    cluster: NDArray[np.int64]
-    cell: NDArray[np.int64]
-    amount: Floats
-    cells: int
+    amounts: Floats
     value: Callable[[Floats], float]
 
     def whole(self) -> float:
         """The metric of all clusters."""
-        return self.value(np.bincount(self.cell, self.amount, self.cells).astype(np.float64))
+        return self.value(self.amounts.sum(axis=1))
 
     def drawn(self, times: NDArray[np.int64]) -> float:
         """The metric where cluster c was drawn `times` [c] times."""
-        amount = self.amount * times[self.cluster]
-        return self.value(np.bincount(self.cell, amount, self.cells).astype(np.float64))
+        return self.value(self.amounts @ times)
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,16 @@ class Metric:
     """A metric that two models can be compared by.
 
     `sums(rows, logit, cluster)` gives its sums, `cluster` [N] being numbered from 0; None for AUC, which has an
-    interval of its own. `needs` names the column of `Rows` that it cannot do without. `smooth`: whether draws tell its
-    spread; a sum of absolute gaps is biased upwards, the more the better calibrated a model is, and draws are as well.
-    `of_groups`: whether it is a mean over groups of values from 0 to 1.
+    interval of its own, and for metrics that are `told` (rows, logit) and have none: a sum of absolute gaps is biased
+    upwards, the more the better calibrated a model is, and its draws are as well. `needs` names the column of `Rows`
+    that it cannot do without. `of_groups`: whether it is a mean over groups of values from 0 to 1.
     """
 
     name: str
     better: Better
     sums: Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums] | None
     needs: Literal["", "group", "field"] = ""
-    smooth: bool = True
+    told: Callable[[Rows, NDArray[Any]], float] | None = None
     of_groups: bool = False
 
 
@@ -109,9 +105,7 @@ def _rows(
         if endless:
             raise InputError(f"{endless} of {len(z)} rows are certain and wrong: an infinite loss, and none to compare")
         count = int(cluster.max()) + 1
-        amounts = np.concatenate([np.bincount(cluster, part, count) for part in added])
-        cells = np.repeat(np.arange(len(added)), count)
-        return Sums(np.tile(np.arange(count), len(added)), cells, amounts, len(added), value)
+        return Sums(np.stack([np.bincount(cluster, part, count) for part in added]), value)
 
     return sums
 
@@ -128,30 +122,9 @@ def _normalized(totals: Floats) -> float:
     return float(loss / rows / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
 
 
-def _ece(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
-    """Bins are those of all rows; a draw does not move them."""
-    checked = check_rows(rows.label, logit)
-    chance = sigmoid(checked.score)
-    return _gaps(bins_of(chance, BINS, np.ones(len(chance)), equal_rows=False), checked.label - chance, cluster)
-
-
-def _field_ece(rows: Rows, logit: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
-    checked = check_rows(rows.label, logit)
+def _field_ece(rows: Rows, logit: NDArray[Any]) -> float:
     assert rows.field is not None
-    return _gaps(codes_of(rows.field, len(checked.label))[1], checked.label - sigmoid(checked.score), cluster)
-
-
-def _gaps(cell: NDArray[np.int64], gap: Floats, cluster: NDArray[np.int64]) -> Sums:
-    """Sum over cells of the absolute sum of gaps, over rows."""
-    cells, rows = int(cell.max()) + 1, np.ones(len(gap))
-    both = np.concatenate([cell, np.full(len(gap), cells)])
-    return Sums(
-        np.tile(cluster, 2),
-        both,
-        np.concatenate([gap, rows]),
-        cells + 1,
-        lambda totals: float(np.abs(totals[:-1]).sum() / totals[-1]),
-    )
+    return field_ece(rows.label, logit, rows.field)
 
 
 def _of_groups(each: Callable[..., Grouped], *settings: Any) -> Callable[[Rows, NDArray[Any], NDArray[np.int64]], Sums]:
@@ -168,7 +141,7 @@ def _of_groups(each: Callable[..., Grouped], *settings: Any) -> Callable[[Rows, 
         known = ~np.isnan(found.value)
         own, weight, count = cluster[first][known], found.weight[known], int(cluster.max()) + 1
         amounts = [np.bincount(own, each, count) for each in (weight * found.value[known], weight)]
-        return Sums(np.tile(np.arange(count), 2), np.repeat([0, 1], count), np.concatenate(amounts), 2, _mean)
+        return Sums(np.stack(amounts), _mean)
 
     return sums
 
@@ -191,7 +164,7 @@ METRICS = {
         Metric("logloss", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0), _mean)),
         Metric("normalized_entropy", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0, y), _normalized)),
         Metric("pcoc", "neither", _rows(lambda y, z, p: (p, y), _mean)),
-        Metric("ece", "lower", _ece, smooth=False),
-        Metric("field_ece", "lower", _field_ece, "field", smooth=False),
+        Metric("ece", "lower", None, told=lambda rows, logit: ece(rows.label, logit)),
+        Metric("field_ece", "lower", None, "field", told=_field_ece),
     )
 }

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
-from slimrank.metrics import Floats, Grouped, codes_of, sorted_ties
+from slimrank.metrics import Floats, Grouped, codes_of, fault, sorted_ties
 
 Gain = Literal["linear", "exponential"]
 NEVER = -40.0
@@ -169,11 +169,13 @@ def _lists(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | No
         )
     if not len(values):
         raise InputError("no rows to evaluate")
-    if not ((values >= 0) & np.isfinite(values)).all():
-        raise InputError("relevance: negative or not finite values; allowed are numbers of 0 or more")
-    if np.isnan(scores).any():
-        raise InputError(f"score: {int(np.isnan(scores).sum())} of {len(scores)} values are NaN")
     scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+    faults = [
+        fault("relevance", ~((values >= 0) & np.isfinite(values)), values, "negative or not finite"),
+        fault("score", np.isnan(scores), scores, "NaN"),
+    ]
+    if any(faults):
+        raise InputError("\n".join(filter(None, faults)))
     names, code = codes_of(group, len(values))
     order, first = sorted_ties(-scores, code)
     tie = np.zeros(len(order), dtype=np.int64)

@@ -15,12 +15,9 @@ from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.machine import machine
 from slimrank.evaluation.measure import Measured
-from slimrank.evaluation.paired import compare, judge
-from slimrank.evaluation.slices import Cut, compare_slices, cut_by_frequency
+from slimrank.evaluation.paired import MARGIN, compare, judge
+from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_frequency
 from slimrank.recipe import Recipe
-
-SLICED_FROM = 100  # ids of a field from which its head, torso and tail are worth telling apart
-MARGIN = 0.001  # of AUC: what the field calls a difference
 
 
 def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def compared(
     slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
     return {
         "comparison": whole and {**asdict(whole), "verdict": asdict(judge(whole, MARGIN))},
-        "slices": {name: [asdict(one) for one in each] for name, each in slices.items()},
+        "slices": as_records(slices),
         "calibration": {name: as_lists(label, logit) for name, logit in (("teacher", teacher), ("slim", slim))},
     }
 

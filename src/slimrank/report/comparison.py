@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slimrank.report.figures import NONE, plural, probability
-from slimrank.report.result import Record, read
+from slimrank.report.result import Record, Verdict, read
+from slimrank.report.terminal import columns, print_plain
 
 HEAD = ("", "A", "B", "B − A", "95% interval", "p")
 ROUNDING = 1e-3  # of a logit: what other batches and threads may change
@@ -32,13 +33,10 @@ class Compared(Record):
     p: float | None
 
 
-class Verdict(Record):
-    """`evaluation.paired.Verdict`, and of which metric."""
+class Judged(Verdict):
+    """The verdict, and of which metric."""
 
     metric: str
-    margin: float
-    outcome: str
-    rows_needed: int | None
 
 
 class Part(Record):
@@ -62,7 +60,7 @@ class Evidence(Record):
     groups: int
     metrics: tuple[Compared, ...]
     left_out: dict[str, str]
-    verdict: Verdict
+    verdict: Judged
     slices: dict[str, tuple[Part, ...]]
     behaviour: dict[str, Any]
 
@@ -80,11 +78,8 @@ def print_comparison(source: Path | dict[str, Any], console: Console | None = No
         for line in notes(found):
             console.print(Text(line, style="red" if line.startswith(("Lost", "Fault")) else "dim"))
         return
-    rows = [HEAD, *_cells(found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for name, *rest in rows]
-    for line in (f"A is {found.a}", f"B is {found.b}", *lines, sentence(found), *notes(found)):
-        console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    names = f"A is {found.a}", f"B is {found.b}"
+    print_plain(console, (*names, *columns([HEAD, *_cells(found)]), sentence(found), *notes(found)))
 
 
 def sentence(found: Evidence) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,26 @@ def print_result(source: Path | Mapping[str, Any], console: Console | None = Non
         for line in filter(None, (limits_line(result), machine_line(result))):
             console.print(Text(line, style="dim"))
     else:
-        for line in plain_lines(result):
-            console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        print_plain(console, plain_lines(result))
 
 
 def plain_lines(result: Result) -> list[str]:
     """The table in columns of spaces, then the answer and the machine."""
     rows = [HEAD, *figures(result)]
     cells = [(row.name, row.teacher, row.slim, row.change) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in cells]
-    return [line.rstrip() for line in (*lines, answer(result), limits_line(result), machine_line(result)) if line]
+    return [line for line in (*columns(cells), answer(result), limits_line(result), machine_line(result)) if line]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in columns of spaces: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for name, *rest in rows]
+
+
+def print_plain(console: Console, lines: Iterable[str]) -> None:
+    """Prints lines as they are, for a file or a pipe."""
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def framed(result: Result) -> Table:

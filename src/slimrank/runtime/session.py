@@ -45,7 +45,7 @@ def check_operators(artifact: Artifact) -> None:
         raise InputError(f"{artifact.path}: operators not allowed: {names}. Standard ones that only compute are")
 
 
-def open_session(artifact: Artifact, threads: int) -> Any:
+def open_session(artifact: Artifact, threads: int, *, optimise: bool = True) -> Any:
     """A CPU session over the verified graph; it is made from the path, so external weights are mapped, not copied.
 
     Raises:
@@ -55,7 +55,8 @@ def open_session(artifact: Artifact, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors; what is worth a warning is checked here
     graph = artifact.files["model.onnx"]
     try:
