@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,6 @@ from slimrank.report.result import Measured, Point, Result, Tensor, read
 WIDE, NARROW = 680, 300
 MOST_TENSORS = 8
 AXIS = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 10}
-ON_WHITE = {
-    "ink": "#1c1e21",
-    "muted": "#5b6068",
-    "line": "#dcdcd4",
-    "teacher": "#8a8f98",
-    "student": "#b7791f",
-    "slim": "#0b7285",
-    "paper": "#ffffff",
-}
 PLACEHOLDERS = {
     "ink": "#010101",
     "muted": "#020202",
@@ -289,12 +281,18 @@ def _as_file(svg: str, kind: str) -> bytes:
     """A picture of the page by itself: with colours of its own, on white."""
     import vl_convert
 
-    for name, colour in ON_WHITE.items():
+    for name, colour in _light().items():
         svg = svg.replace(f"var(--{name})", colour)
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
     start = svg.index(">", svg.index("<svg")) + 1
     svg = svg[:start] + paper + svg[start:]
     return svg.encode() if kind == "svg" else bytes(vl_convert.svg_to_png(svg, scale=2))
+
+
+def _light() -> dict[str, str]:
+    """The page's colours on light, by the name of their variable."""
+    style = resources.files("slimrank.report").joinpath("page.html").read_text(encoding="utf-8")
+    return dict(re.findall(r"--(\w+): (#\w+);", style.partition(":root {")[2].partition("}")[0]))
 
 
 def _altair() -> Any:
