@@ -20,7 +20,7 @@ from slimrank.config import Config, InputError, register
 from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
-from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
+from slimrank.tables.integer import dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
 from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
@@ -84,8 +84,6 @@ class PackedCodebook(Table):
     offsets: Tensor
     entries: Tensor
     step: Tensor | None
-    one: Tensor
-    zero_point: Tensor
 
     def __init__(self, source: CodebookTable):
         super().__init__(source.num_rows, source.dim, source.starts)
@@ -99,8 +97,7 @@ class PackedCodebook(Table):
         self.register_buffer("offsets", source.offsets, persistent=False)
         self.register_buffer("entries", entries)
         self.register_buffer("step", step)
-        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
-        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.hold_byte_grid()
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         entries = functional.embedding(places(self, ids, fields), self.entries).flatten(-2)

@@ -217,8 +217,6 @@ class PackedMixed(Table):
     last: Tensor  # [bands, 1] int32
     gain: Tensor  # [bands, 1] float32
     step: Tensor  # [fields] float32
-    one: Tensor
-    zero_point: Tensor
 
     def __init__(self, source: MixedTable):
         super().__init__(source.num_rows, source.dim, source.starts)
@@ -229,8 +227,7 @@ class PackedMixed(Table):
         self._store("last", [[place + rows - 1] for place, rows in zip(places, bands.stored, strict=True)])
         self.register_buffer("gain", (source.multiple / source.most).unsqueeze(1))
         self.register_buffer("step", source.log_step.detach().exp())
-        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
-        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.hold_byte_grid()
         for bits in PARTS:
             if bits in bands.stored_bits:
                 self.register_buffer(f"packed_{bits}", pack_width(source, bits))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimrank.config import Config, register
 from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
+from slimrank.tables.integer import dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import (
     RangeName,
     affine_grid,
@@ -204,8 +204,6 @@ class PackedTable(GroupedTable):
     """
 
     packed: Tensor
-    one: Tensor
-    zero_point: Tensor
     scale: Tensor
     zero_shift: Tensor | None
     ratios: Tensor
@@ -214,8 +212,7 @@ class PackedTable(GroupedTable):
     def __init__(self, source: ScaledTable):
         super().__init__(source.num_rows, source.dim, source.starts, source.grid)
         self.register_buffer("packed", pack_rows(source))
-        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
-        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
+        self.hold_byte_grid()
         shift = source.zero_shift
         if self.grid.by_rows:
             ratio = source.log_scale.detach().exp().clamp(LEAST_RATIO, MOST_RATIO)

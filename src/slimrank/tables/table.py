@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import InputError
+from slimrank.tables.integer import BYTE_ZERO
 
 MOST = 1e18  # in size: sums of squares of larger values leave float32
 
@@ -23,6 +24,9 @@ class Table(nn.Module, ABC):
     Rows may belong to fields: consecutive ranges of rows, of which `starts` holds the first one each. A table that
     reads another one for its vectors has it as `inner`; a step may replace it, say by a quantised one.
     """
+
+    one: Tensor  # of packed forms that hold bytes
+    zero_point: Tensor
 
     def __init__(self, num_rows: int, dim: int, starts: Tensor):
         super().__init__()
@@ -74,6 +78,11 @@ class Table(nn.Module, ABC):
         """Vectors [stop - start, dim] of a range of rows, as the table gives them; for steps that convert tables."""
         vectors: Tensor = self(torch.arange(start, stop, device=self.starts.device))
         return vectors
+
+    def hold_byte_grid(self) -> None:
+        """Keep `one` and `zero_point`, with which `dequantize_linear` gives the steps of a byte above `BYTE_ZERO`."""
+        self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)
+        self.register_buffer("zero_point", self.starts.new_full((), BYTE_ZERO, dtype=torch.uint8), persistent=False)
 
     def bounds(self) -> list[tuple[int, int]]:
         """First row, and the row after the last, of every field."""
