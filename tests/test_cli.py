@@ -228,7 +228,7 @@ def test_faults_of_a_recipe(text: str, parts: tuple[str, ...], tmp_path: Path) -
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x")
-    refused(slimrank("run", tmp_path / "recipe.yaml"), "recipe.yaml", ".toml or a .py file")
+    refused(slimrank("run", tmp_path / "recipe.yaml"), "recipe.yaml", ".toml, .json or .py file")
     (tmp_path / "recipe.py").write_text("from slimrank.recipe import Recipe\nrecipe = Recipe(nme=1)")
     refused(slimrank("run", tmp_path / "recipe.py"), "unknown key 'nme'. Did you mean 'name'?")
 

@@ -169,7 +169,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         ("r.py", "recipe = {}", "has no variable `recipe` that is a slimrank.Recipe"),
         ("r.py", None, "no such file"),
         ("r.toml", None, "no such file"),
-        ("r.yaml", "name: x", "a recipe is a .toml or a .py file"),
+        ("r.yaml", "name: x", "a recipe is a .toml, .json or .py file"),
     ],
 )
 def test_files_that_are_no_recipe(name: str, content: str | None, message: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ import torch
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
 from slimrank.config import Config, as_config
-from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.measure import measure
 from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
 from slimrank.pipeline.run import run
+from slimrank.pipeline.search import search as find
 from slimrank.recipe import Recipe
-from slimrank.searching.goal import Goal, read_goal
-from slimrank.searching.search import Found
-from slimrank.searching.search import search as find_recipe
+from slimrank.searching.goal import Goal
+from slimrank.searching.search import Search
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, score, training_device
 from slimrank.training.loop import KeepZeros, Training, distilled, fit, hard_labels
@@ -90,41 +89,28 @@ def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str =
 
 
 def search(
-    recipe: Recipe, goal: Goal | str, space: Mapping[str, Sequence[Any]], out: Path | str, data: Path | None = None
-) -> Found:
-    """Try every combination of `space` on a recipe, and find the one that meets `goal` in the fewest bytes.
+    recipe: Recipe,
+    goal: Goal | str | Search,
+    out: Path | str,
+    *,
+    data: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Find the smallest model within a goal, and prove on test rows what is said of it.
 
-    All trials work in the run directory `out` and share its teachers. They are measured on the validation rows: what
-    is found has still to be measured on the test rows, by `run`.
+    `result["search"]["met"]` says whether the goal was met; the artifact is in `out` either way.
+
+    Args:
+        recipe: data, teachers and training; its student and steps are what changes.
+        goal: such as "auc_drop <= 0.001, bytes <= 64 KB", or a whole `Search`.
+        out: the directory; a search that was stopped there goes on.
+        data: where the recipe's data is.
+        say: takes a line a trial, such as `print`.
+        settings: others of `Search`, such as minutes, workers, or a space of one's own.
 
     Raises:
-        InputError: the goal, a key or a value is not allowed, or a trial fails as `run` does.
+        InputError: goal, recipe, data or study are unfit, or every trial failed.
     """
-    goal = read_goal(goal) if isinstance(goal, str) else goal
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(recipe.data, data)
-
-    def attempt(candidate: Recipe) -> dict[str, float]:
-        run(candidate, folder, data=data, until="export")
-        artifacts = folder / f"seed-{candidate.seeds[0]}" / "artifacts"
-        found = measure({name: artifacts / name for name in ("teacher", "slim")}, dataset, "valid")
-        return figures_of(found["teacher"].record, found["slim"].record)
-
-    return find_recipe(recipe, goal, space, attempt, folder / "search.db", dataset.fingerprint)
-
-
-def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str, float]:
-    """What a goal may bound, from the records of a teacher and of what was made of it."""
-    bytes_of_slim, latency = slim["bytes"], slim["latency_ms"]
-    before, after = teacher["quality"], slim["quality"]
-    return {
-        "auc_drop": before["auc"] - after["auc"],
-        **({"gauc_drop": before["gauc"] - after["gauc"]} if "gauc" in before and "gauc" in after else {}),
-        "logloss_rise": after["logloss"] - before["logloss"],
-        "bytes": bytes_of_slim["disk"],
-        "wire_bytes": bytes_of_slim["wire"],
-        "resident_bytes": bytes_of_slim["resident"],
-        **{f"p50_ms@{rows}": latency[rows]["p50"] for rows in latency},
-        **{f"p99_ms@{rows}": latency[rows]["p99"] for rows in latency},
-    }
+    asked = goal if isinstance(goal, Search) else Search.parse({"goal": goal, **settings}, "search")
+    return find(recipe, asked, Path(out), data=data, say=say)

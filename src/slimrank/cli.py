@@ -92,6 +92,39 @@ def evaluate(
 
 
 @app.command()
+def search(
+    recipe: Recipe = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(help="Such as 'auc_drop <= 0.001, bytes <= 64 KB, p99_ms@256 <= 2'; or in the recipe."),
+    ] = None,
+    data: Data = None,
+    out: Out = None,
+    minutes: Annotated[float | None, typer.Option(help="How long it may take; 30 if not given.")] = None,
+    trainings: Annotated[float | None, typer.Option(help="How many whole trainings it may take.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a core if not given.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="The URL of a database, to search from several machines; SQLite in --out.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="The study's name there; the recipe's if not given.")] = None,
+) -> None:
+    """Find the smallest model within a goal and prove it on test rows; exit code 3 where none is within it."""
+    chosen, folder = _recipe(recipe, data, None)
+    from slimrank.pipeline.search import search as find
+    from slimrank.report import print_result
+    from slimrank.searching.search import read_search
+
+    said = {"goal": goal, "minutes": minutes, "trainings": trainings, "workers": workers}
+    asked = read_search(recipe, **said, storage=storage, study=study)
+    directory = out or Path("runs") / f"{chosen.name}-search"
+    result = find(chosen, asked, directory, data=folder, say=lambda line: typer.echo(line, err=True))
+    print_result(directory / "result.json")
+    typer.echo(f"report: {directory / 'report.html'}")
+    if not result["search"]["met"]:
+        raise typer.Exit(3)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: an artifact, or a file of scores.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The candidate: an artifact, or a file of scores.")],

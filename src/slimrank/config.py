@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import pkgutil
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -185,15 +186,25 @@ def as_config(kind: str, value: Any) -> Any:
     return entry.config.parse(value, f"{kind} {entry.name}")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+def read_table(path: Path) -> dict[str, Any]:
+    """The content of a TOML or JSON file that holds a table.
 
     Raises:
-        InputError: the file is missing or is not TOML.
+        InputError: the file is missing, is neither, or holds something else.
     """
+    kinds: dict[str, tuple[str, Callable[[str], Any]]] = {
+        ".toml": ("TOML", tomllib.loads),
+        ".json": ("JSON", json.loads),
+    }
+    if path.suffix not in kinds:
+        raise InputError(f"{path}: a recipe is a .toml, .json or .py file")
+    name, loads = kinds[path.suffix]
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    except ValueError as error:  # of either format, or of its encoding
+        raise InputError(f"{path}: not a {name} file: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds no table but {type(found).__name__}")
+    return found

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from slimrank.config import Config, InputError, as_config, describe, read_toml, resolver
+from slimrank.config import Config, InputError, as_config, describe, read_table, resolver
 from slimrank.training.loop import Training
 from slimrank.training.losses import Distillation
 
@@ -97,9 +97,9 @@ def _below(kind: type[Config]) -> list[type[Config]]:
 
 
 def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
-    """The recipe of a TOML file, the variable `recipe` of a Python file, or the main job; with some keys changed.
+    """The recipe of a TOML or JSON file, the variable `recipe` of a Python file, or the main job; some keys changed.
 
-    A TOML recipe without a `name` has that of its file.
+    A recipe in TOML without a `name` has that of its file; its table `search`, if any, is not of the recipe.
 
     Raises:
         InputError: the file cannot be read, or holds an unknown key or a value that is not allowed.
@@ -117,6 +117,5 @@ def read_recipe(source: Path | str | None, **changes: Any) -> Recipe:
         if not isinstance(recipe, Recipe):
             raise InputError(f"{path}: has no variable `recipe` that is a slimrank.Recipe")
         return Recipe.parse(recipe.model_dump() | changes, str(path)) if changes else recipe
-    if path.suffix != ".toml":
-        raise InputError(f"{path}: a recipe is a .toml or a .py file")
-    return Recipe.parse({"name": path.stem} | read_toml(path) | changes, str(path))
+    values = {key: value for key, value in read_table(path).items() if key != "search"}
+    return Recipe.parse({"name": path.stem} | values | changes, str(path))

@@ -114,7 +114,9 @@ def test_latency_is_reported_by_name_and_rows(linear):
     assert list(found) == ["a", "b"]
     assert list(found["a"]) == ["1", "8"]
     for times in (*found["a"].values(), *found["b"].values()):
-        assert list(times) == ["p50", "p99", "samples", "p50_interval", "p99_interval"]
+        assert list(times) == ["p50", "p99", "samples", "p50_interval", "p99_interval", "quantiles"]
+        assert sorted(times["quantiles"].values()) == list(times["quantiles"].values())
+        assert times["quantiles"]["50"] == times["p50"]
         assert times["samples"] == 368
         assert 0 < times["p50"] <= times["p99"] < math.inf
         assert times["p50_interval"][0] <= times["p50"] <= times["p50_interval"][1] <= times["p99"]

@@ -123,3 +123,12 @@ def test_of_many_slices_without_a_loss_hardly_any_search_shows_one():
         found = compare_slices(label, a, b, {"one": cut, "other": other})
         shown += any(one.lost for slices in found.values() for one in slices)
     assert shown <= 20
+
+
+def test_a_band_without_rows_has_no_comparison_whether_rows_have_groups_or_not() -> None:
+    generator = np.random.default_rng(0)
+    label, logit = generator.integers(0, 2, 200), generator.normal(size=200)
+    cut = cut_by_frequency(np.full(200, 2), np.array([0, 50, 40, 30, 1, 1, 1]))
+    for group in (None, np.arange(200) // 4):
+        parts = compare_slices(label, logit, logit + 0.1, {"item": cut}, group)["item"]
+        assert any(part.rows == 0 and part.comparison is None for part in parts)

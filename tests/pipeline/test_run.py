@@ -49,7 +49,7 @@ def test_the_result_has_what_it_must(done: Path) -> None:
     assert set(result) == {
         *("name", "data", "teacher", "student", "slim", "comparison", "seeds", "rows", "threads", "training_threads"),
         *("data_fingerprint", "data_facts", "versions", "instruction_set", "processor", "cores", "system", "slices"),
-        *("floor", "shipped_seed", "unknown_ids", "calibration"),
+        *("floor", "shipped_seed", "unknown_ids", "calibration", "recipe"),
     }
     for name in ("teacher", "student", "slim"):
         model = result[name]
@@ -60,7 +60,7 @@ def test_the_result_has_what_it_must(done: Path) -> None:
         assert set(model["bytes"]) == {"disk", "vocabulary", "wire", "resident"}
         assert set(model["latency_ms"]) == {"1", "32", "256"}
         for figures in model["latency_ms"].values():
-            assert set(figures) == {"p50", "p99", "samples", "p50_interval", "p99_interval"}
+            assert set(figures) == {"p50", "p99", "samples", "p50_interval", "p99_interval", "quantiles"}
             assert 0 < figures["p50"] <= figures["p99"]
             assert figures["samples"] >= 368
     assert result["seeds"] == [1]

@@ -8,7 +8,7 @@ from slimrank.config import InputError
 from slimrank.report import write_report
 from slimrank.report.figures import figures
 from slimrank.report.page import render
-from slimrank.report.result import Point, Result, read
+from slimrank.report.result import Result, read
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 ALLOWED_ADDRESSES = ("data:,", "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(content, write):
-    return Page(render(read(write(content), Result), [Point(name="trial 7", bytes=30_000, auc=0.979)]))
+    return Page(render(read(write(content), Result)))
 
 
 def test_every_figure_of_the_table_is_on_the_page(page, content):
@@ -135,7 +135,7 @@ def test_a_result_of_only_what_must_be_gives_a_page(smallest):
 
 def test_the_page_is_written_whole_and_small(content, write, tmp_path):
     target = tmp_path / "deep" / "report.html"
-    write_report(write(content), target, write({"points": [{"name": "a", "bytes": 5, "auc": 0.5}]}, "front.json"))
+    write_report(write(content), target)
     text = target.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert text.rstrip().endswith("</html>")

@@ -3,7 +3,7 @@
 import re
 
 from slimrank.report.pictures import PLACEHOLDERS, bytes_by_tensor, largest_first, quality_against_bytes, round_bytes
-from slimrank.report.result import Point, Result, Tensor, read
+from slimrank.report.result import Result, Tensor, read
 
 
 def test_bars_name_every_tensor_and_its_bytes(content):
@@ -25,14 +25,6 @@ def test_points_are_drawn_in_the_colours_of_the_page(content):
     assert ">Student, 400 KB</text>" in picture.wide
     assert picture.words.startswith("AUC against bytes on disk. Teacher: 0.9800 at 1.00 MB. Student: 0.9820 at 400 KB.")
     assert picture.caption.endswith("A line spans the least and the greatest of the seeds.")
-
-
-def test_a_front_is_drawn_behind_the_models(content):
-    result = read(content, Result)
-    front = [Point(name=f"trial {trial}", bytes=10_000 * trial, auc=0.97) for trial in range(1, 6)]
-    alone, beside = quality_against_bytes(result), quality_against_bytes(result, front)
-    assert beside.wide.count("<path") - alone.wide.count("<path") >= 5
-    assert "5 models of the search's front" in beside.words
 
 
 def test_no_picture_without_what_it_shows(smallest):

@@ -35,6 +35,7 @@ LEAST_SAMPLES = 368
 """With fewer, no sample is a bound of the 99th percentile at 97.5%: .99 ** 368 < .025."""
 
 WARM_UP = 20
+SPREAD = (5, 25, 50, 75, 95, 99)  # percent of the calls
 STRETCHES = 64  # of rows that throughput goes round: the same ones again and again would stay in the cache
 TURN = 10
 """Calls in a row: one at a time, a small model would be timed right after a large one has emptied the cache."""
@@ -52,14 +53,23 @@ def bytes_of(path: Path) -> dict[str, int]:
     Raises:
         InputError: `path` is not a sound artifact.
     """
-    artifact = open_artifact(path)
-    sizes = {name: file.stat().st_size for name, file in artifact.files.items()}
     return {
-        "disk": sum(size for name, size in sizes.items() if name.startswith(GRAPH)),
-        "vocabulary": sizes[VOCABULARY_FILE],
-        "wire": sum(wire_bytes(file) for file in (*artifact.files.values(), artifact.path / MANIFEST)),
+        "disk": disk_bytes(path),
+        "vocabulary": open_artifact(path).files[VOCABULARY_FILE].stat().st_size,
+        "wire": sent_bytes(path),
         "resident": resident_bytes(path),
     }
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of an artifact's graph and its weights."""
+    return sum(file.stat().st_size for name, file in open_artifact(path).files.items() if name.startswith(GRAPH))
+
+
+def sent_bytes(path: Path) -> int:
+    """Bytes of all files of an artifact, each compressed with zstd."""
+    artifact = open_artifact(path)
+    return sum(wire_bytes(file) for file in (*artifact.files.values(), artifact.path / MANIFEST))
 
 
 def wire_bytes(file: Path) -> int:
@@ -132,10 +142,12 @@ def latency(
 
 
 def _summary(taken: NDArray[np.float64]) -> dict[str, Any]:
-    """Median and 99th percentile of milliseconds, with their intervals, and of how many calls."""
+    """Median and 99th percentile of milliseconds, with their intervals, other quantiles, and of how many calls."""
     p50, p99 = (round(float(value), 6) for value in np.percentile(taken, [50, 99]))
     of_p50, of_p99 = ([round(bound, 6) for bound in quantile_interval(taken, share)] for share in (0.5, 0.99))
-    return {"p50": p50, "p99": p99, "samples": len(taken), "p50_interval": of_p50, "p99_interval": of_p99}
+    others = {str(share): round(float(np.percentile(taken, share)), 6) for share in SPREAD}
+    known = {"p50": p50, "p99": p99, "samples": len(taken), "p50_interval": of_p50, "p99_interval": of_p99}
+    return {**known, "quantiles": others}
 
 
 def quantile_interval(values: ArrayLike, share: float, level: float = 0.95) -> tuple[float, float]:

@@ -126,7 +126,7 @@ def compare(
 
     Raises:
         InputError: an unknown metric, a column it needs is missing, fewer than 10 rows of a class (AUC) or than 20
-            groups, a label that is not allowed, NaN, lengths that differ.
+            groups, no rows, a label that is not allowed, NaN, lengths that differ.
     """
     chosen = find_metric(metric)
     rows = Rows(np.asarray(label), _column(group), _column(field))
@@ -134,6 +134,8 @@ def compare(
         how = ", as in field_ece@city" if chosen.needs == "field" else ""
         raise InputError(f"metric {metric!r} needs a {chosen.needs} for every row, and none is given{how}")
     count = len(rows.label)
+    if not count:
+        raise InputError("no rows to compare")
     cluster = np.arange(count) if rows.group is None else codes_of(rows.group, count)[1]
     groups = 0 if rows.group is None else int(cluster.max()) + 1
     if chosen.told is not None:

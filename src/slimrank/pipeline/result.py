@@ -5,30 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
 from slimrank.config import InputError
-from slimrank.data.rows import Dataset, EncodedDataset
+from slimrank.data.rows import Dataset, EncodedDataset, group_codes
 from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.machine import machine
-from slimrank.evaluation.measure import Measured
+from slimrank.evaluation.measure import measure, split_auc
 from slimrank.evaluation.paired import MARGIN, compare, judge
 from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_frequency
 from slimrank.recipe import Recipe
 
 
-def seed_record(seed: int, measured: Mapping[str, Measured], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured of one seed's artifacts, and the steps that led to the slim one."""
+def measured_record(
+    seed: int,
+    artifacts: Mapping[str, Path],
+    dataset: Dataset,
+    encoded: EncodedDataset,
+    steps: Sequence[Mapping[str, Any]],
+    margin: float = MARGIN,
+) -> dict[str, Any]:
+    """One seed's artifacts on the test rows, teacher and slim row by row, and the steps that led to the slim one."""
+    measured = measure(artifacts, dataset)
     models = {name: one.record for name, one in measured.items()}
     models["slim"] = {**models["slim"], "steps": list(steps)}
-    return {"seed": seed, "models": models}
+    groups = group_codes(dataset)
+    own = None if groups is None else groups["test"]
+    return {
+        "seed": seed,
+        "models": models,
+        **compared(encoded, measured["teacher"].logits, measured["slim"].logits, own, margin),
+        "slim_valid_auc": split_auc(artifacts["slim"], dataset, "valid"),
+        "unknown_ids": encoded.unknown["test"],
+    }
 
 
 def compared(
-    data: EncodedDataset, teacher: NDArray[Any], slim: NDArray[Any], group: NDArray[Any] | None = None
+    data: EncodedDataset,
+    teacher: NDArray[Any],
+    slim: NDArray[Any],
+    group: NDArray[Any] | None = None,
+    margin: float = MARGIN,
 ) -> dict[str, Any]:
     """Teacher and slim on the same test rows: `comparison` with its verdict, `slices` and `calibration` of both.
 
@@ -42,7 +63,7 @@ def compared(
     cuts = by_frequency(data)
     slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
     return {
-        "comparison": whole and {**asdict(whole), "verdict": asdict(judge(whole, MARGIN))},
+        "comparison": whole and {**asdict(whole), "verdict": asdict(judge(whole, margin))},
         "slices": as_records(slices),
         "calibration": {name: as_lists(label, logit) for name, logit in (("teacher", teacher), ("slim", slim))},
     }
@@ -75,6 +96,7 @@ def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, An
     return {
         "name": recipe.name,
         "data": dataset.name,
+        "recipe": recipe.model_dump(mode="json"),
         **{name: _mean_model(found, shipped["models"][name]) for name, found in models.items() if found},
         "floor": {"latency_ms": shipped["models"]["slim"]["floor_ms"]},
         "comparison": [{**record["comparison"], "seed": record["seed"]} for record in records if record["comparison"]],
@@ -111,6 +133,7 @@ def _mean_latency(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "p50": sum(one["p50"] for one in found) / len(found),
         "p99": slowest["p99"],
         "samples": slowest["samples"],
+        "quantiles": _means([one["quantiles"] for one in found]),
         "p50_interval": [
             sum(bounds) / len(found) for bounds in zip(*(one["p50_interval"] for one in found), strict=True)
         ],

@@ -21,8 +21,6 @@ from typing import Any
 import torch
 
 from slimrank.config import InputError, nearest
-from slimrank.data.rows import group_codes
-from slimrank.evaluation.measure import measure, split_auc
 from slimrank.exporting.artifact import export, with_metrics
 from slimrank.files import only_here, read_json, write_json
 from slimrank.models.layers import Ranker
@@ -36,7 +34,7 @@ from slimrank.pipeline.models import (
     train_teacher,
     uncompressed,
 )
-from slimrank.pipeline.result import combined, compared, provenance, seed_record, shipped_seed
+from slimrank.pipeline.result import combined, measured_record, provenance, shipped_seed
 from slimrank.pipeline.stages import clear_partial, stage
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
@@ -146,14 +144,8 @@ def _measure(run: Run, seed: int, exported: str) -> str:
     def work(folder: Path) -> None:
         artifacts = run.seed_folder(seed) / "artifacts"
         paths = {path.name: path for path in sorted(artifacts.iterdir()) if path.is_dir()}
-        measured = measure(paths, run.dataset)
-        record = seed_record(seed, measured, read_json(run.seed_folder(seed) / "slim" / STEPS))
-        groups = group_codes(run.dataset)
-        own = None if groups is None else groups["test"]
-        record |= compared(run.encoded, measured["teacher"].logits, measured["slim"].logits, own)
-        record["slim_valid_auc"] = split_auc(paths["slim"], run.dataset, "valid")
-        record["unknown_ids"] = run.encoded.unknown["test"]
-        write_json(folder / "result.json", record)
+        steps = read_json(run.seed_folder(seed) / "slim" / STEPS)
+        write_json(folder / "result.json", measured_record(seed, paths, run.dataset, run.encoded, steps))
 
     return stage(run.seed_folder(seed) / "measured", {"exported": exported}, work)
 

@@ -19,16 +19,21 @@ from slimrank.training.examples import Examples, training_device
 
 @dataclass
 class Run:
-    """One recipe in one directory, and its data, read when first needed."""
+    """One recipe in one directory, and its data, read when first needed.
+
+    `teachers` is where those are, if elsewhere. `prepared` is the dataset, where it was read and divided before.
+    """
 
     recipe: Recipe
     folder: Path
     data: Path | None = None
+    teachers: Path | None = None
+    prepared: Dataset | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
         """The recipe's dataset."""
-        return load_dataset(self.recipe.data, self.data)
+        return self.prepared or load_dataset(self.recipe.data, self.data)
 
     @cached_property
     def encoded(self) -> EncodedDataset:
@@ -54,9 +59,9 @@ class Run:
             if name not in layout.names:
                 raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
 
-    def with_recipe(self, recipe: Recipe) -> Run:
-        """The same directory and data, which is read once for both, with another recipe on that data."""
-        other = Run(recipe, self.folder, self.data)
+    def with_recipe(self, recipe: Recipe, folder: Path | None = None) -> Run:
+        """The same data, which is read once for both, and the same teachers, with another recipe on that data."""
+        other = Run(recipe, folder or self.folder, self.data, self.teachers or self.folder)
         shared = ("dataset", "encoded", "layout", "device", "train", "valid")
         other.__dict__.update({name: getattr(self, name) for name in shared})
         return other
@@ -78,7 +83,7 @@ class Run:
 
     def teacher_folder(self, seed: int) -> Path:
         """Where the teacher of that seed is."""
-        return self.folder / f"teacher-{seed}"
+        return (self.teachers or self.folder) / f"teacher-{seed}"
 
     def seed_folder(self, seed: int) -> Path:
         """Where what belongs to one seed of the recipe is."""

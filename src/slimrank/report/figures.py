@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slimrank.report.result import Latency, Measured, Paired, Result
+from slimrank.report.result import Latency, Measured, Paired, Result, Searched
 
 QUALITY = {
     "auc": "AUC",
@@ -173,8 +173,36 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def figure(key: str, value: float) -> str:
+    """A figure that a goal may bound, in words.
+
+    >>> figure("bytes", 31_200), figure("p50_ms@256", 0.021), figure("auc_drop", 0.0004)
+    ('31.2 KB', '0.0210 ms', '+0.0004')
+    """
+    if key.endswith("bytes"):
+        return size(value)
+    return milliseconds(value) if "_ms@" in key else signed(value)
+
+
+def answers(result: Result) -> list[str]:
+    """What was asked and what came of it, where something was; then the result in one sentence."""
+    return [*([asked(result.search)] if result.search else []), answer(result)]
+
+
+def asked(search: Searched) -> str:
+    """What a search was asked for, and whether it was found, in one sentence."""
+    whole = sum(trial.state == "complete" for trial in search.trials)
+    found = f"trial {search.chosen} of {len(search.trials)} ({whole} trained whole)"
+    values = ", ".join(f"{bound.key} {figure(bound.key, bound.value)}" for bound in search.bounds)
+    if search.met:
+        return f"Asked for {search.goal}: met by {found}, with {values} on test rows."
+    words = f"Asked for {search.goal}: none meets it; nearest is {found}, with {values} on test rows."
+    given = [f"{one.key} <= {figure(one.key, one.value)} (trial {one.trial})" for one in search.concessions]
+    return words + (f" On the rows of the search it would be met with {' or '.join(given)}." if given else "")
+
+
 def answer(result: Result) -> str:
-    """The result in one sentence."""
+    """The models compared in one sentence."""
     lines = {(line.group, line.name): line for line in figures(result)}
     disk = lines.get(("Bytes", BYTES["disk"]))
     parts = [disk.change.replace("about equal", "about as large")] if disk and disk.change != NONE else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from slimrank.files import replace_file
 from slimrank.report.figures import (
     NONE,
-    answer,
+    answers,
     figures,
     interval,
     limits_line,
@@ -17,6 +17,7 @@ from slimrank.report.figures import (
     signed,
     verdict,
 )
+from slimrank.report.goal import bound_words, undecided
 from slimrank.report.result import Result, Step, read
 
 
@@ -31,7 +32,8 @@ def write_markdown(result: Path, page: Path) -> None:
 
 def markdown(result: Result) -> str:
     """The text."""
-    parts = [f"# {escape(result.name)}" if result.name else "", answer(result), _figures(result), _proof(result)]
+    parts = [f"# {escape(result.name)}" if result.name else "", *map(escape, answers(result)), _goal(result)]
+    parts += [_figures(result), _proof(result)]
     parts += [_slices(result), _steps(result.slim.steps), escape(limits_line(result)), escape(machine_line(result))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -50,6 +52,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is words and the others numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _goal(result: Result) -> str:
+    """Every bound of a search's goal, as the page has it."""
+    if result.search is None:
+        return ""
+    rows = [(bound.key, *bound_words(bound)) for bound in result.search.bounds]
+    notes = "\n\n".join(map(escape, undecided(result.search.bounds)))
+    table = _table(["goal", "asked", "test rows", "95% interval", "verdict"], rows)
+    return f"{table}\n\n{notes}" if notes else table
 
 
 def _figures(result: Result) -> str:

@@ -6,6 +6,7 @@ Left out: what a reader would have to click to see.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -19,7 +20,7 @@ from slimrank.report.figures import (
     NONE,
     QUALITY,
     Figure,
-    answer,
+    answers,
     figures,
     interval,
     limits_line,
@@ -31,39 +32,48 @@ from slimrank.report.figures import (
     size,
     verdict,
 )
-from slimrank.report.pictures import Picture, bytes_by_tensor, calibration, quality_against_bytes
-from slimrank.report.result import Front, Paired, Point, Result, Slice, Step, read
+from slimrank.report.front import front
+from slimrank.report.goal import goal_section, sensitivity_section, trials_section
+from slimrank.report.html import folded, header, listed, picture_section, scroll, section, table_row
+from slimrank.report.latencies import latencies
+from slimrank.report.pictures import bytes_by_tensor, calibration, quality_against_bytes
+from slimrank.report.result import Paired, Result, Slice, Step, read
 
 FOOT = "1 KB is 1000 bytes. Every figure was measured on the exported artifact, run by the runtime that serves it."
 
 
-def write_report(result: Path, page: Path, front: Path | None = None) -> None:
-    """Reads a result file (and the file of a search's front) and writes the page, whole or not at all.
+def write_report(result: Path, page: Path) -> None:
+    """Reads a result file and writes the page, whole or not at all.
 
     Raises:
         InputError: a file is missing or does not hold what its kind should, or the page cannot be written.
     """
-    points = read(front, Front).points if front else ()
-    replace_file(page, render(read(result, Result), points).encode())
+    replace_file(page, render(read(result, Result)).encode())
 
 
-def render(result: Result, front: Sequence[Point] = ()) -> str:
+def render(result: Result) -> str:
     """The page's text."""
     sections = [
+        goal_section(result.search) if result.search else "",
         _table_section(result),
-        _picture_section("Where the bytes are", bytes_by_tensor(result)),
-        _picture_section("Quality against bytes", quality_against_bytes(result, front)),
+        picture_section("Where the bytes are", bytes_by_tensor(result)),
+        picture_section("Quality against bytes", quality_against_bytes(result)),
+        picture_section("What was tried", front(result)),
+        trials_section(result.search) if result.search else "",
+        picture_section("How long a request takes", latencies(result)),
         _proof_section(result),
-        _picture_section("Do probabilities mean what they say?", calibration(result)),
+        picture_section("Do probabilities mean what they say?", calibration(result)),
         _slices_section(result.slices),
         _steps_section(result.slim.steps),
+        sensitivity_section(result.search.sensitivity) if result.search else "",
         _origin_section(result),
+        _again_section(result),
     ]
     template = Template(resources.files("slimrank.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(result.name or "Teacher and slim model"),
         kind=escape("slimrank report" + (f" · {result.data}" if result.data else "")),
-        answer=escape(answer(result)),
+        answer="".join(f'<p class="answer">{escape(one)}</p>' for one in answers(result)),
         tiles=_tiles(figures(result)),
         sections="\n".join(filter(None, sections)),
         foot=FOOT,
@@ -97,10 +107,10 @@ def _table_section(result: Result) -> str:
     if floor:
         times = (f"{milliseconds(floor[rows].p50)} at {plural(int(rows), 'row')}" for rows in sorted(floor, key=int))
         notes.append(f"The same lookups and nothing else take (p50) {', '.join(times)}.")
-    head = _head("", "Teacher", "Slim", "Change")
+    head = header("", "Teacher", "Slim", "Change")
     bodies = "".join(_group(name, list(lines)) for name, lines in groupby(figures(result), lambda line: line.group))
     note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
-    return _section("Teacher and slim model, measured", f"{_scroll(head + bodies, 'measured figures')}{note}")
+    return section("Teacher and slim model, measured", f"{scroll(head + bodies, 'measured figures')}{note}")
 
 
 def _seeds(result: Result) -> int:
@@ -125,15 +135,6 @@ def _value(words: str) -> str:
     return f'<span class="number">{escape(value)}</span>{small}'
 
 
-def _picture_section(title: str, picture: Picture | None) -> str:
-    """A picture, wide or narrow as the page is; its alternative text is the image's own."""
-    if picture is None:
-        return ""
-    drawn = f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div>'
-    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    return _section(title, f"<figure>{drawn}{caption}</figure>")
-
-
 def _proof_section(result: Result) -> str:
     """The paired comparison, a line for each seed."""
     if not result.comparison:
@@ -141,7 +142,7 @@ def _proof_section(result: Result) -> str:
     seeds = any(paired.seed is not None for paired in result.comparison)
     titles = ["AUC, teacher", "AUC, slim", "Difference", "95% interval", "p", "Verdict"]
     rows = "".join(
-        _row(
+        table_row(
             f"Seed {paired.seed}" if seeds else "Test rows",
             f"{paired.a:.4f}",
             f"{paired.b:.4f}",
@@ -157,8 +158,8 @@ def _proof_section(result: Result) -> str:
     if needed:
         notes.append(f"Undecided: of equally good models about {max(needed):,} rows like these would show it.")
     note = f'<p class="note">{" ".join(notes)}</p>'
-    table = _scroll(f"{_head('', *titles)}<tbody>{rows}</tbody>", "paired comparison")
-    return _section("Is the difference real?", table + note)
+    table = scroll(f"{header('', *titles)}<tbody>{rows}</tbody>", "paired comparison")
+    return section("Is the difference real?", table + note)
 
 
 def _paired(paired: Paired | None) -> tuple[str, str, str]:
@@ -172,15 +173,15 @@ def _slices_section(slices: dict[str, tuple[Slice, ...]]) -> str:
     """The comparison within bands of train frequency, a table for each field."""
     if not slices:
         return ""
-    head = _head("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p of a loss")
+    head = header("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p of a loss")
     tables = []
     for field, parts in slices.items():
         rows = "".join(_slice(part) for part in parts)
-        tables.append(_scroll(f"{head}<tbody>{rows}</tbody>", f"slices by {field}", f"By train frequency of {field}"))
+        tables.append(scroll(f"{head}<tbody>{rows}</tbody>", f"slices by {field}", f"By train frequency of {field}"))
     notes = ["p of a loss is corrected for all slices that were looked at (Holm)."]
     if any(part.comparison is None for parts in slices.values() for part in parts):
         notes.append("A dash: too few clicks or non-clicks for an interval.")
-    return _section("Where a loss could hide", f'{"".join(tables)}<p class="note">{" ".join(notes)}</p>')
+    return section("Where a loss could hide", f'{"".join(tables)}<p class="note">{" ".join(notes)}</p>')
 
 
 def _slice(part: Slice) -> str:
@@ -189,23 +190,23 @@ def _slice(part: Slice) -> str:
     words = _paired(part.comparison)
     p = NONE if part.comparison is None else probability(part.p_worse)
     values = [ids, f"{part.rows:,}", f"{part.positives:,}", *words[:2], p]
-    return _row(part.name, *values, bad=part.lost)
+    return table_row(part.name, *values, bad=part.lost)
 
 
 def _steps_section(steps: Sequence[Step]) -> str:
     """What each step touched, skipped and why, and the bytes before and after."""
     if not steps:
         return ""
-    head = _head("Step", "Touched", "Skipped, and why", "Before", "After", words=(1, 2))
+    head = header("Step", "Touched", "Skipped, and why", "Before", "After", words=(1, 2))
     rows = []
     for step in steps:
         note = f"<small>{escape(step.note)}</small>" if step.note else ""
         touched = [one.name + _change(one.bytes_before, one.bytes_after) for one in step.touched]
         skipped = [one.name + (f": {one.reason}" if one.reason else "") for one in step.skipped]
-        lists = "".join(f'<td class="words">{_list(lines)}</td>' for lines in (touched, skipped))
+        lists = "".join(f'<td class="words">{listed(lines)}</td>' for lines in (touched, skipped))
         counts = "".join(f'<td class="number">{_size(count)}</td>' for count in (step.bytes_before, step.bytes_after))
         rows.append(f'<tr><th scope="row">{escape(step.name)}{note}</th>{lists}{counts}</tr>')
-    return _section("What each step did", _scroll(f"{head}<tbody>{''.join(rows)}</tbody>", "steps"))
+    return section("What each step did", scroll(f"{head}<tbody>{''.join(rows)}</tbody>", "steps"))
 
 
 def _change(before: int | None, after: int | None) -> str:
@@ -218,11 +219,6 @@ def _size(count: int | None) -> str:
     return NONE if count is None else size(count)
 
 
-def _list(lines: Sequence[str]) -> str:
-    """Lines as a list, or the word nothing."""
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else "nothing"
-
-
 def _origin_section(result: Result) -> str:
     """Machine, versions, seeds and data: what a reader needs to get the same figures."""
     facts = {
@@ -233,33 +229,21 @@ def _origin_section(result: Result) -> str:
         "Data fingerprint": result.data_fingerprint,
     }
     lines = "".join(f"<dt>{name}</dt><dd>{escape(words)}</dd>" for name, words in facts.items() if words)
-    return _section("Measured on", f'<dl class="facts">{lines}</dl>') if lines else ""
+    return section("Measured on", f'<dl class="facts">{lines}</dl>') if lines else ""
 
 
-def _section(title: str, content: str) -> str:
-    """A part of the page under its heading."""
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _scroll(content: str, name: str, caption: str = "") -> str:
-    """A table that scrolls by itself where the page is narrower; reachable by keyboard, and named, for that."""
-    named = f"<caption>{escape(caption)}</caption>" if caption else ""
-    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"'
-    return f"<div {region}><table>{named}{content}</table></div>"
-
-
-def _head(*titles: str, words: Sequence[int] = ()) -> str:
-    """The head of a table; columns in `words` hold text and not numbers."""
-    tones = [' class="words"' if place in words else "" for place in range(len(titles))]
-    cells = [
-        f'<th scope="col"{tone}>{escape(title)}</th>' if title else "<td></td>"
-        for title, tone in zip(titles, tones, strict=True)
+def _again_section(result: Result) -> str:
+    """The commands that make it again, and the whole recipe."""
+    if not result.recipe:
+        return ""
+    lines = [f"{result.command}   # what was asked, beside this page"] if result.command else []
+    lines.append("slimrank run recipe.json   # the recipe below, beside this page")
+    notes = [
+        "A search tries as much as its time allows, so another one may end elsewhere; what it ended with is below. "
+        "Trained by itself, that recipe has all validation rows, of which a search keeps half for its choice."
+        if result.search
+        else "The same recipe and data give the same model on the same machine."
     ]
-    return f"<thead><tr>{''.join(cells)}</tr></thead>"
-
-
-def _row(name: str, *values: str, bad: bool = False) -> str:
-    """A row of a table: its name, then numbers; a `bad` one in the colour of what got worse."""
-    tone = "number bad" if bad else "number"
-    cells = "".join(f'<td class="{tone}">{escape(value)}</td>' for value in values)
-    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+    recipe = folded("The recipe", f"<pre>{escape(json.dumps(result.recipe, indent=1, ensure_ascii=False))}</pre>")
+    commands = f"<pre>{escape(chr(10).join(lines))}</pre>"
+    return section("How to make it again", f'{commands}<p class="note">{escape(notes[0])}</p>{recipe}')

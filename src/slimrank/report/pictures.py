@@ -7,44 +7,22 @@ Left out: anything that needs a pointer; what a picture says stands in the page'
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from slimrank.config import InputError
 from slimrank.files import replace_file
+from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_bytes, svg
 from slimrank.report.figures import QUALITY, size
-from slimrank.report.result import Measured, Point, Result, Tensor, read
+from slimrank.report.front import front
+from slimrank.report.latencies import latencies
+from slimrank.report.result import Measured, Result, Tensor, read
 
-WIDE, NARROW = 680, 300
 MOST_TENSORS = 8
-AXIS = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 10}
-PLACEHOLDERS = {
-    "ink": "#010101",
-    "muted": "#020202",
-    "line": "#030303",
-    "teacher": "#040404",
-    "student": "#050505",
-    "slim": "#060606",
-    "paper": "#070707",
-}
-"""Colours that nothing else draws with, by the name of the page's variable that replaces them."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture: SVG for a wide and for a narrow page, what it shows in words, and how to read it."""
-
-    wide: str
-    narrow: str
-    words: str
-    caption: str = ""
 
 
 def bytes_by_tensor(result: Result) -> Picture | None:
@@ -65,7 +43,7 @@ def bytes_by_tensor(result: Result) -> Picture | None:
             _bars([(*bar, name.lower()) for bar in largest_first(model.tensors)], f"{name}, on its own scale", width)
             for name, model in models.items()
         ]
-        return _svg(_altair().vconcat(both, *each, spacing=22), f"tensors-{width}", words)
+        return svg(altair_module().vconcat(both, *each, spacing=22), f"tensors-{width}", words)
 
     return Picture(draw(WIDE), draw(NARROW), words)
 
@@ -85,7 +63,7 @@ def largest_first(tensors: Sequence[Tensor], most: int = MOST_TENSORS) -> list[t
 
 def _bars(bars: Sequence[tuple[str, int, str]], title: str, width: int) -> Any:
     """Horizontal bars of (name, bytes, colour), in the order given, each with its bytes in words."""
-    altair = _altair()
+    altair = altair_module()
     label = 190 if width == WIDE else 110
     rows = [
         {"place": place, "bytes": count, "words": size(count), "colour": PLACEHOLDERS[colour]}
@@ -110,7 +88,7 @@ def _short(name: str, pixels: int) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
-def quality_against_bytes(result: Result, front: Sequence[Point] = ()) -> Picture | None:
+def quality_against_bytes(result: Result) -> Picture | None:
     """Points: AUC over bytes on disk (logarithmic), with the range over seeds. None where AUC or bytes are missing."""
     points = [point for name, model, colour in _models(result) if (point := _point(name, model, colour))]
     if len(points) < 2:
@@ -118,13 +96,10 @@ def quality_against_bytes(result: Result, front: Sequence[Point] = ()) -> Pictur
     words = f"{QUALITY['auc']} against bytes on disk. " + " ".join(
         f"{point['name']}: {point['auc']:.4f} at {point['words']}." for point in points
     )
-    others = [{"bytes": point.bytes, "auc": point.auc, "name": point.name} for point in front]
-    if others:
-        words += f" Beside them {len(others)} models of the search's front."
     caption = "" if result.student is None else "The student is the small model before its compression. "
     if any(point["least"] < point["most"] for point in points):
         caption += "A line spans the least and the greatest of the seeds."
-    wide, narrow = (_svg(_scatter(points, others, width), f"quality-{width}", words) for width in (WIDE, NARROW))
+    wide, narrow = (svg(_scatter(points, width), f"quality-{width}", words) for width in (WIDE, NARROW))
     return Picture(wide, narrow, words, caption.strip())
 
 
@@ -144,7 +119,7 @@ def calibration(result: Result) -> Picture | None:
         for name, curve in known.items()
     )
     caption = "Every point stands for equally many test rows. Below the diagonal a model promises too much."
-    wide, narrow = (_svg(_diagonal(rows, width), f"calibration-{width}", words) for width in (WIDE, NARROW))
+    wide, narrow = (svg(_diagonal(rows, width), f"calibration-{width}", words) for width in (WIDE, NARROW))
     return Picture(wide, narrow, words, caption)
 
 
@@ -154,7 +129,7 @@ def _gap(one: float, other: float) -> float:
 
 def _diagonal(rows: list[dict[str, Any]], width: int) -> Any:
     """Both curves on axes of one scale, over the diagonal, the last point of each with its name."""
-    altair = _altair()
+    altair = altair_module()
     most = max(max(row["predicted"], row["observed"]) for row in rows)
     scale = altair.Scale(domain=[0, most * 1.05], nice=False)
     axis = altair.Axis(format="~g", tickCount=5, domain=False)
@@ -193,19 +168,19 @@ def _point(name: str, model: Measured, colour: str) -> dict[str, Any] | None:
     return {"name": name, "auc": auc, "bytes": count, "words": size(count), "colour": PLACEHOLDERS[colour]} | spread
 
 
-def _scatter(points: list[dict[str, Any]], others: list[dict[str, Any]], width: int) -> Any:
-    """The points with their names, their ranges, and the front behind them."""
-    altair = _altair()
-    least = min(point["least"] for point in points + [{"least": one["auc"]} for one in others])
-    most = max(point["most"] for point in points + [{"most": one["auc"]} for one in others])
+def _scatter(points: list[dict[str, Any]], width: int) -> Any:
+    """The points with their names and their ranges."""
+    altair = altair_module()
+    least = min(point["least"] for point in points)
+    most = max(point["most"] for point in points)
     room = max((most - least) * 0.15, 0.0005)
-    counts = [one["bytes"] for one in points + others]
+    counts = [one["bytes"] for one in points]
     low, high = min(counts) / 1.8, max(counts) * 1.8
     x = altair.X(
         "bytes:Q",
         title="bytes on disk, logarithmic",
         scale=altair.Scale(type="log", domain=[low, high], nice=False),
-        axis=altair.Axis(labelExpr=_UNITS, values=round_bytes(low, high, 8 if width == WIDE else 4), grid=False),
+        axis=altair.Axis(labelExpr=UNITS, values=round_bytes(low, high, 8 if width == WIDE else 4), grid=False),
     )
     y_scale = altair.Scale(domain=[least - room, min(most + room, 1.0)], zero=False, nice=False)
     y = altair.Y("auc:Q", title="AUC", scale=y_scale, axis=altair.Axis(format=".4f", tickCount=5, domain=False))
@@ -217,24 +192,7 @@ def _scatter(points: list[dict[str, Any]], others: list[dict[str, Any]], width: 
     dots = base.mark_point(size=110, filled=True, opacity=1, stroke=PLACEHOLDERS["paper"]).encode(color=colour)
     middle = (min(counts) * max(counts)) ** 0.5
     layers = [span, dots, *(_names(base, middle, side, width == WIDE) for side in ("left", "right"))]
-    if others:
-        back = altair.Chart(altair.Data(values=others)).encode(x=x, y=y)
-        layers.insert(0, back.mark_point(size=40, color=PLACEHOLDERS["muted"], opacity=0.8))
     return altair.layer(*layers).properties(width=width - 70, height=260)
-
-
-def round_bytes(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round numbers between two counts, evenly apart on a logarithmic axis.
-
-    >>> round_bytes(30_000, 3_000_000, 8), round_bytes(30_000, 3_000_000, 4)
-    ([50000.0, 100000.0, 200000.0, 500000.0, 1000000.0, 2000000.0], [100000.0, 1000000.0])
-    """
-    for digits in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [digit * 10.0**power for power in range(16) for digit in digits]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) <= most:
-            return inside
-    return inside[:: -(-len(inside) // most)]
 
 
 def _names(base: Any, middle: float, side: str, with_bytes: bool) -> Any:
@@ -245,13 +203,6 @@ def _names(base: Any, middle: float, side: str, with_bytes: bool) -> Any:
     )
     label = "datum.name + ', ' + datum.words" if with_bytes else "datum.name"
     return text.encode(text="label:N").transform_calculate(label=label)
-
-
-_UNITS = (
-    "datum.value >= 1e9 ? format(datum.value / 1e9, '~g') + ' GB' : "
-    "datum.value >= 1e6 ? format(datum.value / 1e6, '~g') + ' MB' : "
-    "datum.value >= 1e3 ? format(datum.value / 1e3, '~g') + ' KB' : datum.value + ' bytes'"
-)
 
 
 def write_pictures(result: Path, folder: Path, kind: str) -> list[Path]:
@@ -267,6 +218,8 @@ def write_pictures(result: Path, folder: Path, kind: str) -> list[Path]:
         "bytes": bytes_by_tensor(found),
         "quality": quality_against_bytes(found),
         "calibration": calibration(found),
+        "front": front(found),
+        "latency": latencies(found),
     }
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -293,44 +246,3 @@ def _light() -> dict[str, str]:
     """The page's colours on light, by the name of their variable."""
     style = resources.files("slimrank.report").joinpath("page.html").read_text(encoding="utf-8")
     return dict(re.findall(r"--(\w+): (#\w+);", style.partition(":root {")[2].partition("}")[0]))
-
-
-def _altair() -> Any:
-    """altair, which only the pictures need.
-
-    Raises:
-        InputError: it or vl-convert is not installed.
-    """
-    try:
-        import altair
-        import vl_convert  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise InputError(f'the report needs {error.name}: pip install "slimrank[train]"') from None
-    return altair
-
-
-def _svg(chart: Any, name: str, words: str) -> str:
-    """A chart as an element of the page: its colours the page's, its identifiers its own, its content one image."""
-    ink, muted, line = (PLACEHOLDERS[key] for key in ("ink", "muted", "line"))
-    styled = (
-        chart.configure(background="transparent", font="system-ui, sans-serif", aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(labelColor=muted, titleColor=muted, gridColor=line, domainColor=line, tickColor=line, **AXIS)
-        .configure_title(color=ink, fontSize=13, fontWeight=600, offset=8)
-        .configure_text(fontSize=12)
-    )
-    target = io.StringIO()
-    styled.save(target, format="svg")
-    text = target.getvalue()
-    for key, colour in PLACEHOLDERS.items():
-        text = text.replace(colour, f"var(--{key})")
-    return _as_image(text, name, words)
-
-
-def _as_image(text: str, name: str, words: str) -> str:
-    """The SVG with an alternative text, and with identifiers that no other picture and no later drawing has."""
-    # The renderer numbers them through for as long as its process lives.
-    for place, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))):
-        text = re.sub(rf'(\bid="|url\(#|href="#){re.escape(old)}(?=["\)])', rf"\g<1>{name}-{place}", text)
-    start = f'<svg role="img" aria-label="{escape(words, quote=True)}"'
-    return text[text.index("<svg") :].replace("<svg", start, 1)

@@ -32,11 +32,12 @@ def _several(value: Any) -> Any:
 
 
 class Latency(Record):
-    """Milliseconds per call: median, 99th percentile, and of how many calls."""
+    """Milliseconds per call: median, 99th percentile, others by their percent, and of how many calls."""
 
     p50: float = Field(ge=0)
     p99: float = Field(ge=0)
     samples: int = 0
+    quantiles: dict[str, float] = {}
 
 
 class Tensor(Record):
@@ -134,6 +135,66 @@ class Floor(Record):
     latency_ms: dict[str, Latency]
 
 
+class Bound(Record):
+    """One bound of a goal: what it asks for, what test rows say, and the paired comparison that judges it."""
+
+    key: str
+    limit: float
+    value: float
+    met: bool
+    proof: dict[str, Any] | None = None
+
+
+class Concession(Record):
+    """What a trial that meets all other bounds reaches of one."""
+
+    key: str
+    limit: float
+    value: float
+    trial: int
+
+
+class Tried(Record):
+    """`searching.study.Trial`."""
+
+    number: int
+    state: str
+    changes: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+    selection: dict[str, Any] = {}
+    share: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Sensitive(Record):
+    """The first look: AUC lost by field shuffled, by field and bits, by layer and share of zeros."""
+
+    fields: dict[str, float] = {}
+    tables: tuple[dict[str, Any], ...] = ()
+    layers: tuple[dict[str, Any], ...] = ()
+
+
+class Searched(Record):
+    """A search: what was asked, whether it was met, and all that was tried."""
+
+    goal: str
+    met: bool
+    bounds: tuple[Bound, ...]
+    concessions: tuple[Concession, ...] = ()
+    trials: tuple[Tried, ...] = ()
+    front: tuple[int, ...] = ()
+    chosen: int
+    minimise: str = "bytes"
+    loss: str = "auc_drop"
+    baseline: dict[str, float] = {}
+    rows: dict[str, int] = {}
+    sensitivity: Sensitive = Sensitive()
+    workers: int = 1
+    seconds: float = 0.0
+    spent: float = 0.0
+
+
 class Result(Record):
     """All of `result.json` that the report shows."""
 
@@ -146,6 +207,9 @@ class Result(Record):
     comparison: Annotated[tuple[Paired, ...], BeforeValidator(_several)] = ()
     slices: dict[str, tuple[Slice, ...]] = {}
     calibration: dict[str, Curve] = {}
+    search: Searched | None = None
+    command: str = ""
+    recipe: dict[str, Any] = {}
     seeds: tuple[int, ...] = ()
     data_fingerprint: str = ""
     data_facts: dict[str, Any] = {}
@@ -155,20 +219,6 @@ class Result(Record):
     system: str = ""
     instruction_set: tuple[str, ...] = ()
     versions: dict[str, str] = {}
-
-
-class Point(Record):
-    """One model of a front: its bytes on disk and its AUC."""
-
-    name: str
-    bytes: int = Field(gt=0)
-    auc: float
-
-
-class Front(Record):
-    """The file of a search's front: `{"points": [...]}`."""
-
-    points: tuple[Point, ...]
 
 
 R = TypeVar("R", bound=Record)

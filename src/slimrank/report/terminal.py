@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slimrank.report.figures import Figure, answer, figures, limits_line, machine_line
+from slimrank.report.figures import Figure, answers, figures, limits_line, machine_line
 from slimrank.report.result import Result, read
 
 HEAD = Figure("", "", "teacher", "slim", "change")
@@ -36,7 +36,7 @@ def plain_lines(result: Result) -> list[str]:
     """The table in columns of spaces, then the answer and the machine."""
     rows = [HEAD, *figures(result)]
     cells = [(row.name, row.teacher, row.slim, row.change) for row in rows]
-    return [line for line in (*columns(cells), answer(result), limits_line(result), machine_line(result)) if line]
+    return [line for line in (*columns(cells), *answers(result), limits_line(result), machine_line(result)) if line]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -55,7 +55,7 @@ def framed(result: Result) -> Table:
     """The table for a terminal: a rule between groups, good changes green and bad ones red."""
     table = Table(
         title=Text(result.name or "teacher and slim"),
-        caption=Text(answer(result)),
+        caption=Text("\n".join(answers(result))),
         header_style="bold",
         box=HORIZONTALS,
     )

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from slimrank.config import Config, InputError, nearest
 
@@ -14,6 +17,8 @@ UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "Mi
 FIGURES = ("auc_drop", "gauc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
 ROWS = ("1", "32", "256")  # of a request, as latency is measured
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?"
+QUALITY = ("auc_drop", "gauc_drop", "logloss_rise")  # judged by a paired test; the others are costs
+UNIT_OF_QUALITY = 1e-3
 BOUND = re.compile(rf"\s*(\w+)(?:@(\d+))?\s*<=\s*({NUMBER})\s*([A-Za-z]*)\s*")
 
 
@@ -29,11 +34,62 @@ class Bound(Config):
         """The figure's name in a trial's record, such as `bytes` or `p50_ms@256`."""
         return self.figure if self.rows is None else f"{self.figure}@{self.rows}"
 
+    @property
+    def of_quality(self) -> bool:
+        """Whether it bounds a loss of quality, and not a cost."""
+        return self.figure in QUALITY
+
+    def excess(self, value: float) -> float:
+        """By how much `value` is beyond the limit, as a share of it; at most 0 if it is within.
+
+        A limit of 0 counts as one thousandth, the unit in which differences of metrics are judged.
+        """
+        return (value - self.limit) / (abs(self.limit) or UNIT_OF_QUALITY)
+
+    def __str__(self) -> str:
+        return f"{self.key} <= {amount(self.figure, self.limit)}"
+
+
+def amount(figure: str, value: float) -> str:
+    """A figure's value as it is written in a goal.
+
+    >>> amount("bytes", 64_000), amount("auc_drop", 0.001), amount("p50_ms@256", 0.0213), amount("bytes", 512)
+    ('64 KB', '0.001', '0.0213', '512')
+    """
+    if figure.endswith("bytes") and abs(value) >= 1000:
+        unit = next(name for name in ("GB", "MB", "KB") if abs(value) >= UNITS[name])
+        return f"{value / UNITS[unit]:.4g} {unit}"
+    return f"{value:.3g}"
+
 
 class Goal(Config):
     """All of these bounds."""
 
     bounds: tuple[Bound, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.bounds))
+
+    @property
+    def quality(self) -> tuple[Bound, ...]:
+        """The bounds on losses of quality."""
+        return tuple(bound for bound in self.bounds if bound.of_quality)
+
+    @property
+    def costs(self) -> Goal:
+        """The other bounds."""
+        return Goal(bounds=tuple(bound for bound in self.bounds if not bound.of_quality))
+
+    def missed(self, figures: Mapping[str, float]) -> tuple[Bound, ...]:
+        """The bounds that do not hold.
+
+        Raises:
+            InputError: a bounded figure was not measured, such as GAUC on rows without groups.
+        """
+        missing = [bound.key for bound in self.bounds if bound.key not in figures]
+        if missing:
+            raise InputError(f"the goal bounds {', '.join(missing)}, measured are {', '.join(sorted(figures))}")
+        return tuple(bound for bound in self.bounds if bound.excess(figures[bound.key]) > 0)
 
     def met(self, figures: Mapping[str, float]) -> bool:
         """Whether every bound holds."""
@@ -42,16 +98,10 @@ class Goal(Config):
     def excess(self, figures: Mapping[str, float]) -> float:
         """By how much the bounds are missed, each as a share of its limit, added up; 0 if all hold.
 
-        A limit of 0 counts as one thousandth, the unit in which differences of metrics are judged.
-
         Raises:
-            InputError: a bounded figure was not measured, such as GAUC on rows without groups.
+            InputError: a bounded figure was not measured.
         """
-        missing = [bound.key for bound in self.bounds if bound.key not in figures]
-        if missing:
-            raise InputError(f"the goal bounds {', '.join(missing)}, measured are {', '.join(sorted(figures))}")
-        over = ((figures[bound.key] - bound.limit) / (abs(bound.limit) or 1e-3) for bound in self.bounds)
-        return sum(max(0.0, share) for share in over)
+        return sum(bound.excess(figures[bound.key]) for bound in self.missed(figures))
 
 
 def read_goal(text: str) -> Goal:
@@ -92,3 +142,19 @@ def _bound(text: str) -> Bound:
             f"goal {text.strip()!r}: differences of AUC lie between -1 and 1, so this bounds nothing or all"
         )
     return Bound(figure=figure, limit=limit, rows=None if rows is None else int(rows))
+
+
+AGoal = Annotated[Goal, BeforeValidator(lambda value: read_goal(value) if isinstance(value, str) else value)]
+"""A goal in a config: as text, or as `Goal`."""
+
+
+def known_figure(key: Any) -> str:
+    """`key`, if it is one that a goal may bound, such as `bytes` or `p50_ms@256`.
+
+    Raises:
+        InputError: it is none.
+    """
+    keys = [f"{name}@{rows}" if name.endswith("_ms") else name for name in FIGURES for rows in ROWS]
+    if key not in keys:
+        raise InputError(f"unknown figure {key!r}. {nearest(str(key), set(keys))}")
+    return str(key)

@@ -1,122 +1,261 @@
-"""Every combination of a few settings, tried on validation rows, and the one that meets a goal in the fewest bytes.
+"""From a goal to a recipe: one worker's part of a search, and what is left when all have ended.
 
-The trials are an Optuna study on SQLite, so that a search that was killed goes on with the trials it had. Left out,
-and to come: settings too many to try all, sensitivity first, several workers.
+A worker asks the study what to try (TPE of several objectives: Ozaki et al. 2022, JAIR 73), trains it for a growing
+share of its epochs as long as it may lead, and tells what it measured. Left out: how a recipe is trained and measured,
+which `attempt` does, and on which rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
+import runpy
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from slimrank import __version__
-from slimrank.config import InputError, nearest
-from slimrank.recipe import Recipe
-from slimrank.searching.goal import Goal
+from pydantic import AfterValidator, Field, field_serializer
 
-Space = Mapping[str, Sequence[Any]]
-Figures = Mapping[str, float]
+from slimrank.config import Config, InputError, read_table
+from slimrank.recipe import Recipe, Seed
+from slimrank.searching.front import Values, front
+from slimrank.searching.goal import QUALITY, AGoal, Bound, Goal, known_figure
+from slimrank.searching.halving import at_share, promoted, shares
+from slimrank.searching.space import Changes, Space, changed
+from slimrank.searching.study import Trial, readable, trials_of
 
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
 
-@dataclass(frozen=True)
-class Trial:
-    """One recipe that was tried: what was changed in it, and what was measured of it on validation rows."""
-
-    changes: dict[str, Any]
-    figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search ends with: the recipe nearest to the goal, whether it meets it, and all trials."""
-
-    recipe: Recipe
-    met: bool
-    best: Trial
-    trials: tuple[Trial, ...]
+FAR = 2.0  # times the cost of one within the goal: what costs more is no answer, and the front's end is known by then
+PAIRS = 5  # trials that went to the end before their gains say what others may still gain
 
 
-def search(
-    recipe: Recipe, goal: Goal, space: Space, attempt: Callable[[Recipe], Figures], study: Path, fingerprint: str = ""
-) -> Found:
-    """Try every combination of `space` (dotted keys of the recipe, and the values each may take).
+class Search(Config):
+    """What is looked for, and what it may cost.
+
+    Of all models within the goal the one with the least of `minimise` is wanted. The search ends after `minutes`, or
+    when as many whole `trainings` are spent (a trial that was stopped early counts as the share that it trained), or
+    when all of a user's own `space` of dotted keys and values is tried. `workers` are processes; 0: one a core.
+    `storage` is the URL of the study's database, SQLite in the run's directory if empty, and `study` its name there,
+    the recipe's if empty.
+    """
+
+    goal: AGoal
+    minimise: Annotated[str, AfterValidator(known_figure)] = "bytes"
+    minutes: float = Field(default=30.0, gt=0)
+    trainings: float | None = Field(default=None, gt=0)
+    workers: int = Field(default=0, ge=0)
+    space: dict[str, list[Any]] = Field(default_factory=dict)
+    storage: str = ""
+    study: str = ""
+    seed: Seed = 0
+    sampler: Literal["tpe", "random"] = "tpe"
+    halving: bool = True
+
+    @field_serializer("goal")
+    def _as_text(self, goal: Goal) -> str:
+        return str(goal)
+
+    @property
+    def loss(self) -> str:
+        """The loss of quality on the front: the first that the goal bounds, else AUC's."""
+        return next((bound.key for bound in self.goal.bounds if bound.of_quality), QUALITY[0])
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The figures that trials need."""
+        return tuple(dict.fromkeys((*(bound.key for bound in self.goal.bounds), self.minimise, self.loss, "bytes")))
+
+
+def read_search(source: Path | str | None, **changes: Any) -> Search:
+    """The search that the table `search` of a TOML or JSON recipe, or the variable `search` of a Python one, asks for.
 
     Args:
-        recipe: what the changes are made to.
-        goal: among trials that meet it the one of the fewest bytes is best; if none does, the one nearest to it.
-        space: for example {"steps.0.bits": [2, 4, 8]}.
-        attempt: runs a recipe and measures it on validation rows.
-        study: a SQLite file; a study of the same recipe, space and data that is there goes on.
-        fingerprint: of the data.
+        source: the recipe's file, or None.
+        changes: keys that are said elsewhere, such as on the command line; those that are None are not.
 
     Raises:
-        InputError: a key is not one of the recipe's, or a value is not allowed there.
+        InputError: no goal is given anywhere, or a key or value is not allowed.
     """
-    for key, values in space.items():
-        for value in values:
-            changed(recipe, {key: value})
-    space = json.loads(json.dumps({key: list(values) for key, values in space.items()}))  # as the study keeps them
-    ongoing = _study(study, recipe, space, fingerprint)
-    known = [trial.user_attrs["changes"] for trial in ongoing.trials]
-    for combination in product(*space.values()):
-        changes = dict(zip(space, combination, strict=True))
-        if changes not in known:
-            figures = dict(attempt(changed(recipe, changes)))
-            _note(ongoing, space, Trial(changes, figures), goal.excess(figures))
-    trials = tuple(Trial(trial.user_attrs["changes"], trial.user_attrs["figures"]) for trial in ongoing.trials)
-    best = min(trials, key=lambda trial: (goal.excess(trial.figures), trial.figures["bytes"]))
-    return Found(changed(recipe, best.changes), goal.met(best.figures), best, trials)
+    said = {key: value for key, value in changes.items() if value is not None}
+    found: Any = {}
+    path = Path(source or "")
+    if path.suffix in (".toml", ".json"):
+        found = read_table(path).get("search", {})
+    elif path.suffix == ".py" and path.is_file():
+        found = runpy.run_path(str(path)).get("search", {})
+    where = f"{path}: search" if found else "search"
+    if isinstance(found, Search):
+        found = found.model_dump()
+    if not isinstance(found, Mapping):
+        raise InputError(f"{where}: got {found!r}, allowed a table with a goal")
+    if "goal" not in {**found, **said}:
+        raise InputError(f"{where}: no goal; give one as --goal 'auc_drop <= 0.001, bytes <= 64 KB'")
+    return Search.parse({**found, **said}, where)
 
 
-def _study(path: Path, recipe: Recipe, space: Space, fingerprint: str) -> Any:
-    """The Optuna study of this recipe, space and data, new or gone on with; a trial is in it when it is done."""
-    import optuna
+@dataclass(frozen=True)
+class Attempt:
+    """What one training came to: figures of search rows, and of selection rows, which no trial is led by."""
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    text = json.dumps([__version__, fingerprint, recipe.model_dump(mode="json"), space])
-    name = f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    return optuna.create_study(study_name=name, storage=f"sqlite:///{path}", load_if_exists=True)
+    figures: dict[str, float]
+    selection: dict[str, Any] = field(default_factory=dict)
 
 
-def _note(study: Any, space: Space, trial: Trial, excess: float) -> None:
-    """Add a trial that is done to the study."""
-    from optuna.distributions import CategoricalDistribution
-    from optuna.trial import create_trial
-
-    done = create_trial(
-        params={key: json.dumps(value) for key, value in trial.changes.items()},
-        distributions={key: CategoricalDistribution([json.dumps(value) for value in space[key]]) for key in space},
-        value=excess,
-        user_attrs={"changes": trial.changes, "figures": trial.figures},
-    )
-    study.add_trial(done)
+class Repeated(InputError):
+    """The study suggested what was tried before."""
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with the values at some dotted keys replaced; a number in a key is a place in a list.
+@dataclass(frozen=True)
+class Worker:
+    """One process's part: `attempt(recipe, number, share)` trains and measures until `deadline` (of `time.time`)."""
 
-    Raises:
-        InputError: there is no such key, or the value is not allowed there.
+    search: Search
+    recipe: Recipe
+    space: Space
+    attempt: Callable[[Recipe, int, float], Attempt]
+    place: str = ""
+    url: str = "memory"
+    deadline: float = math.inf
+
+    def run(self, study: Study) -> None:
+        """Try until time, trainings or combinations are spent.
+
+        Raises:
+            InputError: the study's database fails, such as on a full disk.
+        """
+        while not self.spent(trials_of(study)):
+            self.once(study)
+
+    def once(self, study: Study) -> None:
+        """One trial.
+
+        Raises:
+            InputError: the study's database fails, such as on a full disk.
+        """
+        with readable(self.url):
+            study.optimize(self._objective, n_trials=1, catch=(InputError,))
+
+    def spent(self, trials: Sequence[Trial]) -> bool:
+        """Whether nothing more is to be begun."""
+        longest = max((trial.seconds for trial in trials if trial.state == "complete"), default=0.0)
+        if time.time() + longest > self.deadline:
+            return True
+        allowed = self.search.trainings
+        if allowed is not None and sum(trial.spent or float(trial.state == "running") for trial in trials) >= allowed:
+            return True
+        tried = {repr(trial.changes) for trial in trials if trial.changes}
+        return len(tried) >= self.space.combinations
+
+    def _objective(self, trial: Any) -> Values:
+        """One trial, share by share of its epochs."""
+        from optuna import TrialPruned
+
+        trial.set_user_attr("place", self.place)
+        changes = self.space.suggest(trial)
+        before = trials_of(trial.study)
+        if any(other.changes == changes for other in before if other.number != trial.number):
+            raise Repeated("tried before")
+        trial.set_user_attr("changes", changes)
+        recipe = changed(self.recipe, changes)
+        steps = shares(recipe) if self.search.halving else (1.0,)
+        spent = 0.0
+        for share in steps:
+            try:
+                found = self.attempt(at_share(recipe, share), trial.number, share)
+            except InputError as error:
+                trial.set_user_attr("reason", str(error))
+                raise
+            spent += share
+            for name, value in (("share", share), ("spent", spent), (f"at {share:.3f}", found.figures)):
+                trial.set_user_attr(name, value)
+            trial.set_user_attr("figures", found.figures)
+            if share < 1.0 and not self._may_lead(trial, share):
+                trial.set_user_attr("reason", "others lead")
+                break
+        for bound in self.search.goal.bounds:  # once, of the last share: a second value would be ignored
+            trial.set_constraint(bound.key, bound.excess(found.figures[bound.key]))
+        if share < 1.0:
+            raise TrialPruned
+        trial.set_user_attr("selection", found.selection)
+        return self._values(found.figures)
+
+    def _values(self, figures: Mapping[str, float]) -> Values:
+        """What the study makes small: the logarithm of a cost, and the loss of quality."""
+        cost = figures[self.search.minimise]
+        return (math.log(cost) if self.search.minimise not in QUALITY else cost, figures[self.search.loss])
+
+    def _may_lead(self, trial: Any, share: float) -> bool:
+        """Whether a trial may still meet the goal, and is among the best of those that were trained for that share."""
+        own, key = trial.user_attrs[f"at {share:.3f}"], f"at {share:.3f}"
+        known = [other.user_attrs for other in trial.study.get_trials(deepcopy=False) if other.number != trial.number]
+        others = [attrs[key] for attrs in known if key in attrs]
+        ended = [(attrs[key], attrs["figures"]) for attrs in known if key in attrs and attrs.get("share") == 1.0]
+        met = any(self.search.goal.met(late) for _, late in ended)  # else the nearest is what is looked for
+        for bound in self.search.goal.quality if met and len(ended) >= PAIRS else ():
+            most = max(early[bound.key] - late[bound.key] for early, late in ended)
+            if own[bound.key] - most > bound.limit:
+                return False
+        least = min((late[self.search.minimise] for _, late in ended if self.search.goal.met(late)), default=math.inf)
+        if self.search.minimise not in QUALITY and own[self.search.minimise] > FAR * least:
+            return False
+        ranked = [(self.search.goal.costs.excess(figures), *self._values(figures)) for figures in (*others, own)]
+        return promoted(ranked[-1], ranked[:-1])
+
+
+def sampler_of(search: Search, worker: int) -> BaseSampler:
+    """What suggests trials: TPE over all settings at once, which knows what goes on elsewhere; or chance."""
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = (search.seed * 1000 + worker) % 2**32
+    if search.sampler == "random":
+        return RandomSampler(seed=seed)
+
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+def front_of(trials: Sequence[Trial], search: Search) -> list[Trial]:
+    """The complete trials that no other beats in both cost and quality, on search rows, from small to large."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    places = front([(trial.figures[search.minimise], trial.figures[search.loss]) for trial in complete])
+    return [complete[place] for place in places]
+
+
+def order_of_choice(trials: Sequence[Trial], search: Search) -> list[Trial]:
+    """Complete trials, the one to be shipped first.
+
+    First those whose quality selection rows prove to be within the goal, then those whose quality is within it on
+    search and on selection rows, both from the least of what is made small; then the others by how far they are off.
+    Costs are those of search rows: they are the same on others.
     """
-    record = recipe.model_dump(mode="json")
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        place: Any = record
-        for part in path:
-            place = _inside(place, part, key)
-        _inside(place, last, key)
-        place[int(last) if isinstance(place, list) else last] = value
-    return Recipe.parse(record, "recipe")
+    complete = [trial for trial in trials if trial.state == "complete"]
+
+    def key(trial: Trial) -> tuple[float, ...]:
+        selected = {**trial.figures, **trial.selection["figures"]}
+        off = search.goal.excess(trial.figures) + search.goal.excess(selected)
+        if off > 0:
+            return (2, off, trial.figures[search.minimise])
+        proven = all(trial.selection["proven"].get(bound.key, False) for bound in search.goal.quality)
+        return (0 if proven else 1, trial.figures[search.minimise], trial.figures[search.loss])
+
+    return sorted(complete, key=key)
 
 
-def _inside(place: Any, part: str, key: str) -> Any:
-    """What stands at `part` of a list or a mapping."""
-    known = [str(number) for number in range(len(place))] if isinstance(place, list) else list(place or ())
-    if part not in known:
-        raise InputError(f"the recipe has no key {key!r}: no {part!r} there. {nearest(part, known)}")
-    return place[int(part)] if isinstance(place, list) else place[part]
+def concessions(trials: Sequence[Trial], search: Search) -> list[tuple[Bound, Trial]]:
+    """For each bound the trial that meets all others and is nearest to it: what would have to give, one at a time."""
+    found = []
+    for bound in search.goal.bounds:
+        others = Goal(bounds=tuple(other for other in search.goal.bounds if other != bound))
+        able = [trial for trial in trials if trial.state == "complete" and others.met(trial.figures)]
+        if able:
+            found.append((bound, min(able, key=lambda trial: trial.figures[bound.key])))
+    return found
+
+
+def recipe_of(trial: Trial, recipe: Recipe) -> Recipe:
+    """The recipe that a trial tried, whole."""
+    changes: Changes = trial.changes
+    return changed(recipe, changes)

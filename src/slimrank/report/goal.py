@@ -1,0 +1,105 @@
+"""The parts of the page that are of a search: its goal bound by bound, all it tried, and its first look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from slimrank.report.figures import NONE, figure, plural, signed
+from slimrank.report.front import recipe_words
+from slimrank.report.html import folded, header, scroll, section, table_row
+from slimrank.report.result import Bound, Searched, Sensitive, Tried
+
+STATES = {"complete": "whole", "stopped": "stopped early", "failed": "failed", "running": "cut off"}
+
+
+def goal_section(search: Searched) -> str:
+    """Every bound: what was asked, what test rows say, and for a loss of quality whether they prove it."""
+    title = header("", "Asked", "Test rows", "95% interval", "Verdict")
+    lines = "".join(table_row(bound.key, *bound_words(bound), bad=not bound.met) for bound in search.bounds)
+    rows = search.rows
+    notes = [
+        f"{plural(rows.get('search', 0), 'validation row')} led the search, {rows.get('selection', 0):,} others chose "
+        f"among what it found, and {plural(rows.get('test', 0), 'test row')}, which took part in neither, gave the "
+        "figures above.",
+        f"{plural(len(search.trials), 'trial')} in {search.seconds / 60:.1f} minutes, of {search.spent:.1f} whole "
+        f"trainings, by {plural(search.workers, 'worker')}.",
+    ]
+    notes += undecided(search.bounds)
+    table = scroll(f"{title}<tbody>{lines}</tbody>", "goal")
+    return section("The goal", f'{table}<p class="note">{escape(" ".join(notes))}</p>')
+
+
+def bound_words(bound: Bound) -> tuple[str, str, str, str]:
+    """Limit, value, interval and verdict of one bound."""
+    limit = bound.limit if bound.proof is None else None
+    asked = f"at most {figure(bound.key, bound.limit) if limit is not None else f'{bound.limit:g}'}"
+    value, proof = figure(bound.key, bound.value), bound.proof
+    if proof is None:
+        return asked, value, NONE, "met" if bound.met else "missed"
+    if "outcome" not in proof:
+        return asked, value, NONE, proof.get("reason", "not decided")
+    ends = sorted((proof["low"], proof["high"]))
+    least, most = ends if proof.get("better") == "lower" else (-ends[1], -ends[0])
+    return asked, value, f"{signed(least)} to {signed(most)}", proof["outcome"]
+
+
+def undecided(bounds: Sequence[Bound]) -> list[str]:
+    """How many rows would decide what these do not."""
+    needed = {
+        bound.key: bound.proof["rows_needed"] for bound in bounds if bound.proof and bound.proof.get("rows_needed")
+    }
+    return [
+        f"These rows do not decide {key}: of equally good models about {rows:,} rows like these would."
+        for key, rows in needed.items()
+    ]
+
+
+def trials_section(search: Searched) -> str:
+    """Every trial with its recipe, folded away."""
+    keys = list(dict.fromkeys((search.minimise, search.loss, *(bound.key for bound in search.bounds))))
+    title = header("Trial", "State", *keys, "Recipe, or why it failed", words=(len(keys) + 2,))
+    lines = "".join(_trial(trial, search, keys) for trial in search.trials)
+    table = scroll(f"{title}<tbody>{lines}</tbody>", "trials")
+    return folded(f"All {plural(len(search.trials), 'trial')}", table)
+
+
+def _trial(trial: Tried, search: Searched, keys: Sequence[str]) -> str:
+    """A line of the trials; the front and the one that was chosen are marked."""
+    mark = " ★" if trial.number == search.chosen else " ·" if trial.number in search.front else ""
+    state = STATES.get(trial.state, trial.state)
+    state += f" at {trial.share:.0%}" if trial.state == "stopped" else ""
+    values = [figure(key, trial.figures[key]) if key in trial.figures else NONE for key in keys]
+    words = trial.reason if trial.state == "failed" and trial.reason else recipe_words(trial.changes)
+    cells = "".join(f'<td class="number">{escape(value)}</td>' for value in (state, *values))
+    return f'<tr><th scope="row">{trial.number}{mark}</th>{cells}<td class="words">{escape(words)}</td></tr>'
+
+
+def sensitivity_section(found: Sensitive) -> str:
+    """What AUC the teacher loses by field, by bits of a field's vectors, and by zeros of a layer."""
+    if not found.fields and not found.layers:
+        return ""
+    bits = sorted({one["bits"] for one in found.tables}, reverse=True)
+    losses = {(one["field"], one["bits"]): one["loss"] for one in found.tables}
+    tables = ""
+    if found.fields:
+        title = header("Field", "Ids shuffled", *(f"{each} bit{'s' if each > 1 else ''}" for each in bits))
+        lines = "".join(
+            table_row(name, signed(loss), *(signed(losses[name, b]) if (name, b) in losses else NONE for b in bits))
+            for name, loss in found.fields.items()
+        )
+        tables += scroll(f"{title}<tbody>{lines}</tbody>", "fields", "AUC lost, field by field")
+    if found.layers:
+        zeros = sorted({one["zeros"] for one in found.layers})
+        known = {(one["layer"], one["zeros"]): one["loss"] for one in found.layers}
+        title = header("Layer", *(f"{each:.0%} zeros" for each in zeros))
+        lines = "".join(
+            table_row(name, *(signed(known[name, each]) for each in zeros))
+            for name in dict.fromkeys(one["layer"] for one in found.layers)
+        )
+        tables += scroll(f"{title}<tbody>{lines}</tbody>", "layers", "AUC lost, layer by layer")
+    note = (
+        "Of the teacher after its training, one part at a time, on rows that led the search. It told the search which "
+        "fields and bits are worth trying."
+    )
+    return section("What the first look found", f'{tables}<p class="note">{note}</p>')

@@ -1,0 +1,256 @@
+"""Real searches: from a goal to an artifact, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slimrank
+from slimrank.artifact import open_artifact
+from slimrank.cli import main
+from slimrank.config import InputError
+from slimrank.files import only_here
+from slimrank.pipeline.search import search
+from slimrank.pipeline.trials import Trials
+from slimrank.recipe import Recipe, read_recipe
+from slimrank.searching.search import Search
+
+EASY = "auc_drop <= 0.5, bytes <= 1 MB"
+
+
+def asked(goal: str = EASY, **settings: Any) -> Search:
+    return Search.parse({"goal": goal, "workers": 1, "trainings": 2, **settings})
+
+
+def complete(folder: Path) -> list[int]:
+    """The trials that a study holds as complete, read without our own code."""
+    with sqlite3.connect(folder / "search.db") as database:
+        return [row[0] for row in database.execute("SELECT number FROM trials WHERE state = 'COMPLETE'")]
+
+
+@pytest.fixture(scope="module")
+def found(tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """A search that nothing disturbed, with two workers, its result and its lines."""
+    folder, lines = tmp_path_factory.mktemp("search") / "out", list[str]()
+    recipe = Recipe.parse(tiny())
+    result = search(recipe, asked(workers=2, trainings=6), folder, say=lines.append)
+    return folder, result, lines
+
+
+@pytest.mark.long
+def test_a_search_ends_with_an_artifact_measured_on_test_rows(found, tiny) -> None:
+    folder, result, lines = found
+    said = result["search"]
+    assert said["met"]
+    assert {bound["key"] for bound in said["bounds"]} == {"auc_drop", "bytes"}
+    proof = next(bound["proof"] for bound in said["bounds"] if bound["key"] == "auc_drop")
+    assert proof["outcome"] == "non-inferior"
+    assert len(lines) == sum(1 for trial in said["trials"] if trial["figures"] or trial["reason"])
+    open_artifact(folder / "artifact")
+    dataset = slimrank.load_dataset(read_recipe(folder / "recipe.json").data)
+    again = slimrank.evaluate({"slim": folder / "artifact", "teacher": folder / "baseline" / "artifact"}, dataset)
+    drop = again["teacher"]["quality"]["auc"] - again["slim"]["quality"]["auc"]
+    assert said["figures"]["auc_drop"] == pytest.approx(drop)
+    assert proof["rows"] == len(dataset.test)
+    assert said["rows"]["search"] + said["rows"]["selection"] == len(dataset.valid)
+    assert (folder / "report.html").stat().st_size < 2_000_000
+
+
+@pytest.mark.long
+def test_the_chosen_trial_is_the_one_whose_bytes_ship(found) -> None:
+    folder, result, _ = found
+    said = result["search"]
+    chosen = next(trial for trial in said["trials"] if trial["number"] == said["chosen"])
+    graph = folder / "artifact" / "model.onnx"
+    assert chosen["figures"]["bytes"] == graph.stat().st_size == said["figures"]["bytes"]
+    assert chosen["number"] in {trial["number"] for trial in said["trials"] if trial["state"] == "complete"}
+    smaller = [
+        trial
+        for trial in said["trials"]
+        if trial["state"] == "complete"
+        and trial["figures"]["bytes"] < chosen["figures"]["bytes"]
+        and trial["selection"]["proven"]["auc_drop"]
+    ]
+    assert smaller == []
+
+
+@pytest.mark.long
+def test_it_goes_on_where_it_was(found, tiny) -> None:
+    folder, result, _ = found
+    before, teachers = complete(folder), (folder / "teacher-1" / "model.safetensors").stat().st_mtime_ns
+    again = search(Recipe.parse(tiny()), asked(workers=1, trainings=result["search"]["spent"] + 0.5), folder)
+    assert set(before) <= set(complete(folder))
+    assert (folder / "teacher-1" / "model.safetensors").stat().st_mtime_ns == teachers
+    assert len(again["search"]["trials"]) > len(result["search"]["trials"])
+
+
+@pytest.mark.long
+def test_the_chosen_recipe_runs_by_itself(found, tmp_path: Path) -> None:
+    folder, _, _ = found
+    slimrank.run(read_recipe(folder / "recipe.json"), tmp_path / "again", until="export")
+    open_artifact(tmp_path / "again" / "seed-1" / "artifacts" / "slim")
+
+
+@pytest.mark.long
+def test_without_time_and_without_luck_there_is_an_artifact_still(tiny, tmp_path: Path) -> None:
+    """A goal that nothing meets, and no time for any trial: one is trained whole, and what would give is told."""
+    impossible = asked("auc_drop <= -0.4, bytes <= 100", minutes=0.001)
+    result = search(Recipe.parse(tiny()), impossible, tmp_path / "out")
+    said = result["search"]
+    assert not said["met"]
+    open_artifact(tmp_path / "out" / "artifact")
+    assert [trial["state"] for trial in said["trials"]] == ["complete"]
+    assert all(not bound["met"] for bound in said["bounds"])
+
+
+@pytest.mark.long
+def test_the_command_line_says_that_none_meets_it_and_ends_with_3(tiny, tmp_path, monkeypatch, capsys) -> None:
+    recipe = tmp_path / "tiny.py"
+    recipe.write_text(
+        "import json\nfrom slimrank.recipe import Recipe\nfrom slimrank.searching.search import Search\n"
+        f"recipe = Recipe.parse(json.loads({json.dumps(tiny())!r}))\n"
+        "search = Search(goal='bytes <= 900, auc_drop <= 0.5', workers=1, trainings=1)\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["slimrank", "search", str(recipe), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    words = capsys.readouterr().out
+    assert ended.value.code == 3
+    assert "Asked for bytes <= 900, auc_drop <= 0.5: none meets it; nearest is trial" in words
+    assert "it would be met with bytes <= " in words
+
+
+@pytest.mark.long
+def test_two_searches_do_not_share_a_directory(found, tiny) -> None:
+    folder, _, _ = found
+    with only_here(folder), pytest.raises(InputError, match="another run is working in this directory"):
+        search(Recipe.parse(tiny()), asked(trainings=7), folder)
+
+
+@pytest.mark.long
+def test_another_goal_recipe_or_version_is_not_the_same_study(found, tiny, monkeypatch) -> None:
+    folder, _, _ = found
+    with pytest.raises(InputError, match="was made with another goal; name another with --study"):
+        search(Recipe.parse(tiny()), asked("bytes <= 2 MB"), folder)
+    monkeypatch.setattr("slimrank.searching.study.__version__", "9.9.9")
+    with pytest.raises(InputError, match=r"was made with slimrank .*, this is 9\.9\.9"):
+        search(Recipe.parse(tiny()), asked(trainings=7), folder)
+
+
+KILLED = """
+import sys
+from slimrank.cli import main
+recipe, out = sys.argv[1:]
+asked = ["--goal", "auc_drop <= 0.5", "--workers", "1", "--trainings", "5"]
+sys.argv = ["slimrank", "search", recipe, "--out", out, *asked]
+main()
+"""
+
+
+@pytest.mark.long
+def test_killed_at_any_moment_it_loses_at_most_the_trial_in_flight(tiny, tmp_path: Path) -> None:
+    """SIGKILL of the whole group, again and again, each time when one more trial is complete."""
+    out, recipe = tmp_path / "out", tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(tiny()))
+    kept: set[int] = set()
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(recipe), str(out)],
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.time() + 120
+        while len(known(out)) <= len(kept) and process.poll() is None and time.time() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert kept < set(known(out))
+        kept = set(known(out))
+    result = search(read_recipe(recipe), asked("auc_drop <= 0.5", trainings=5), out)
+    trials = result["search"]["trials"]
+    states = {trial["number"]: trial["state"] for trial in trials}
+    assert kept <= {number for number, state in states.items() if state == "complete"}
+    cut_off = [trial for trial in trials if trial["state"] == "failed" and trial["changes"] and not trial["reason"]]
+    assert len(cut_off) <= 2
+    assert not list(out.glob("trial-*-*"))
+    assert {path.name for path in (out / "trials").iterdir()} == {
+        str(number) for number, state in states.items() if state == "complete"
+    }
+
+
+def known(out: Path) -> list[int]:
+    try:
+        return complete(out)
+    except sqlite3.OperationalError:
+        return []
+
+
+@pytest.mark.long
+def test_two_machines_search_in_one_study(tiny, tmp_path: Path) -> None:
+    """Two directories and one database: what one tried the other knows, and either can ship it."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    first = search(Recipe.parse(tiny()), asked(storage=url, trainings=2), tmp_path / "one")
+    second = search(Recipe.parse(tiny()), asked(storage=url, trainings=2), tmp_path / "two")
+    assert [trial["number"] for trial in second["search"]["trials"]] == [
+        trial["number"] for trial in first["search"]["trials"]
+    ]
+    assert second["search"]["chosen"] == first["search"]["chosen"]
+    one, two = (tmp_path / name / "artifact" / "model.onnx" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.long
+def test_a_full_disk_ends_with_an_error_and_a_study_that_opens(tiny, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the database cannot grow, and says so in one line."""
+    out = tmp_path / "out"
+    recipe = Recipe.parse(tiny())
+    search(recipe, asked(trainings=1), out)
+    before = complete(out)
+    limit = (out / "search.db").stat().st_size
+    program = (
+        "import resource, sys\nfrom slimrank.cli import main\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
+        f"sys.argv = ['slimrank', 'search', {str(tmp_path / 'r.json')!r}, '--out', {str(out)!r}, '--goal', {EASY!r},"
+        " '--workers', '1', '--trainings', '9']\nmain()\n"
+    )
+    (tmp_path / "r.json").write_text(json.dumps(tiny()))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "error: " in ended.stderr
+    assert set(before) <= set(complete(out))
+    again = search(recipe, asked(trainings=2), out)
+    assert len(again["search"]["trials"]) >= len(before)
+
+
+def test_gauc_of_rows_without_groups_is_refused_before_anything_is_trained(tiny, tmp_path: Path) -> None:
+    plain = tiny()
+    plain["data"] = {key: value for key, value in plain["data"].items() if key != "group"}
+    with pytest.raises(InputError, match="gauc_drop needs groups"):
+        search(Recipe.parse(plain), asked("gauc_drop <= 0.1"), tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher-1").exists()
+
+
+def test_a_space_that_is_not_the_recipes_is_refused_before_anything_is_trained(tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no 'bit' there"):
+        search(Recipe.parse(tiny()), asked(space={"steps.3.bit": [2, 4]}), tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher-1").exists()
+
+
+def test_the_three_parts_of_the_rows_share_none(tiny, tmp_path: Path) -> None:
+    trials = Trials(asked(), Recipe.parse(tiny()), tmp_path)
+    sizes = {part: len(rows) for part, rows in trials.rows.items()}
+    whole = slimrank.load_dataset(trials.recipe.data)
+    assert sizes["search"] + sizes["selection"] == len(whole.valid)
+    assert sizes["test"] == len(whole.test)
+    assert trials.run.dataset.valid.equals(trials.rows["search"])
