@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
+from bench.frappe_goal import frappe_goal
 from bench.import_time import import_time
 from bench.ladder.entries import LADDERS
 from bench.ladder.page import write_page
@@ -41,6 +42,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "frappe": (
         lambda options: frappe(options.runs / "frappe"),
         "the same on Frappe, three seeds, beside the lookups alone",
+    ),
+    "frappe-goal": (
+        lambda options: frappe_goal(options.runs / "frappe-goal"),
+        "search for the smallest model within .001 of AUC on Frappe, half an hour",
     ),
     **{
         f"throughput-{case}": (

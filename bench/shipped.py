@@ -66,7 +66,7 @@ def _seed(artifacts: Path, dataset: Dataset, seed: int, repetitions: int) -> dic
         "seed": seed,
         "quality": {name: _quality(models[name], inputs[name], dataset) for name in NAMES},
         "bytes": {name: bytes_of(artifacts / name) for name in NAMES},
-        "latency_ms": _latencies(models, inputs, artifacts / "slim", repetitions),
+        "latency_ms": latencies_of(models, inputs, artifacts / "slim", repetitions),
     }
 
 
@@ -76,8 +76,8 @@ def _quality(model: Model, inputs: Inputs, dataset: Dataset) -> dict[str, float]
     return quality(label, model.score(inputs), None if groups is None else groups["test"])
 
 
-def _latencies(models: Mapping[str, Model], inputs: Mapping[str, Inputs], slim: Path, count: int) -> list[Latency]:
-    """Teacher, slim and the floor of slim in turns, `count` times."""
+def latencies_of(models: Mapping[str, Model], inputs: Mapping[str, Inputs], slim: Path, count: int) -> list[Latency]:
+    """Milliseconds of teacher, slim and the floor of slim in turns, `count` times."""
     rows = {name: each.take(slice(0, LATENCY_ROWS)) for name, each in inputs.items()}
     lookups = floor(rows["slim"], models["slim"].encoding, table_bytes(slim))
     timed: dict[str, Timed] = {**models, "floor": lookups}

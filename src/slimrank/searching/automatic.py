@@ -18,7 +18,8 @@ BITS = (1, 2, 4, 8)
 LEAST_DIM, LEAST_NEURONS = 4, 4
 GRAPH_BYTES = 4000  # of nodes, names and constants: what a budget for packed bytes leaves to the file
 FIELDS_TRIED = 8
-KINDS = ("scaled", "by sensitivity", "mixed", "codebook", "hashed")
+KINDS = ("scaled", "by sensitivity", "mixed", "codebook", "hashed")  # the last three need a budget
+TIMES = (8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192)  # smaller than the teacher, of a budget
 SPARSITIES = (0.3, 0.5, 0.7)
 WORTH_TRYING = 0.02  # of AUC that all layers together may lose by a sparsity, before retraining
 ORDERS = ("ids, dimensions, layers", "dimensions, ids, layers", "layers, ids, dimensions")
@@ -112,7 +113,6 @@ class AutomaticSpace(Space):
 
     def _tables(self, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The steps that make the tables small, as the choice's kind does."""
-        budget = max(int(self.sensitivity.bytes / chosen["times"]) - GRAPH_BYTES, 1)
         kind = chosen["tables"]
         if kind == "scaled":
             levels = {"levels": "midrise"} if chosen["bits"] == 2 else {}
@@ -122,6 +122,7 @@ class AutomaticSpace(Space):
             groups = self.sensitivity.bits(chosen["tolerance"])
             named = {bits: [name for name in names if name in read] for bits, names in groups.items()}
             return [{"name": "quantize-tables", "bits": bits, "only": only} for bits, only in named.items() if only]
+        budget = int(self.sensitivity.bytes / chosen["times"]) - GRAPH_BYTES
         if kind == "codebook":
             return [{"name": "codebook-tables", "budget": budget}, {"name": "quantize-tables"}]
         return [{"name": {"mixed": "mix-bits", "hashed": "hash-tables"}[kind], "budget": budget}]
@@ -173,12 +174,13 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
 
 def _tables(found: Sensitivity) -> dict[str, Setting]:
     """What is done to tables and weights, and in what order."""
+    times = tuple(each for each in TIMES if found.bytes / each >= 2 * GRAPH_BYTES)
     return {
         "min_count": Setting((1, 2, 3, 5, 8, 12, 20)),
-        "tables": Setting(KINDS, ordered=False),
+        "tables": Setting(KINDS if times else KINDS[:2], ordered=False),
         "bits": Setting((2, 4, 8)),
         "tolerance": Setting((1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-        "times": Setting((8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192)),
+        **({"times": Setting(times)} if times else {}),
         "sparsity": Setting((0.0, *found.sparsities())),
         "order": Setting(ORDERS, ordered=False),
     }
@@ -199,7 +201,7 @@ def _distilled(recipe: Recipe) -> dict[str, Setting]:
 def _starts(space: AutomaticSpace, recipe: Recipe) -> tuple[dict[str, Any], ...]:
     """Choices of 4 and 2 bits over shapes from large to small, rare ids dropped on the way: what has done well."""
     plain: dict[str, Any] = {name: setting.values[-1] for name, setting in space.settings.items()}
-    plain |= {"min_count": 1, "tables": "scaled", "bits": 4, "tolerance": 1e-3, "times": 32, "order": ORDERS[0]}
+    plain |= {"min_count": 1, "tables": "scaled", "bits": 4, "tolerance": 1e-3, "order": ORDERS[0]}
     plain |= {"sparsity": 0.0, "soft_weight": 0.9, "temperature": 1.0}
     if recipe.retraining is not None:
         plain["retraining"] = recipe.retraining.epochs
