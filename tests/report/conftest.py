@@ -8,7 +8,8 @@ HOSTILE = """<script>alert("x")</script>&'`${title}"""
 
 
 def model(scale, auc, hostile=""):
-    times = {"p50": 0.5 * scale, "p99": 1.0 * scale, "samples": 300}
+    spread = {str(share): (0.4 + share / 200) * scale for share in (5, 25, 50, 75, 95, 99)}
+    times = {"p50": 0.5 * scale, "p99": 1.0 * scale, "samples": 300, "quantiles": spread}
     return {
         "quality": {"auc": auc, "gauc": 0.9, "logloss": 0.15, "normalized_entropy": 0.24, "pcoc": 1.0 + scale / 10},
         "by_seed": [{"auc": auc - 0.001}, {"auc": auc + 0.001}],
@@ -20,6 +21,48 @@ def model(scale, auc, hostile=""):
         },
         "latency_ms": {"256": times, "1": times, "32": times},
         "tensors": [{"name": f"dense.{number}{hostile}", "bytes": 100 * number} for number in range(12)],
+    }
+
+
+def tried(number, size, loss, state="complete", **others):
+    """A trial of a search."""
+    changes = {
+        "student.model.hidden": [8 * number, 8],
+        "steps": [{"name": "quantize-tables", "bits": 4, "only": [f"item {HOSTILE}"]}, {"name": "quantize-dense"}],
+    }
+    figures = {"bytes": size, "auc_drop": loss} if state != "failed" else {}
+    return {"number": number, "state": state, "changes": changes, "figures": figures, "share": 1.0, **others}
+
+
+@pytest.fixture
+def search():
+    """What a search says of itself, with one bound that is met, one that is not, and trials of every state."""
+    proof = {"low": -0.0005, "high": 0.0011, "better": "higher", "outcome": "undecided", "rows_needed": 123_456}
+    return {
+        "goal": "auc_drop <= 0.001, bytes <= 40 KB",
+        "met": False,
+        "bounds": [
+            {"key": "auc_drop", "limit": 0.001, "value": -0.0003, "met": True, "proof": proof},
+            {"key": "bytes", "limit": 40_000, "value": 50_000, "met": False},
+        ],
+        "concessions": [{"key": "bytes", "limit": 40_000, "value": 50_000, "trial": 3}],
+        "trials": [
+            *(tried(number, 1000 * 2**number, 0.01 / number - 0.002) for number in range(1, 7)),
+            tried(7, 9000, 0.3, "stopped", share=1 / 9, reason="others lead"),
+            tried(8, 0, 0, "failed", reason=f"a budget {HOSTILE}"),
+            tried(9, 500, 0.45),
+        ],
+        "front": [1, 2, 3, 4, 5, 6],
+        "chosen": 3,
+        "rows": {"search": 1000, "selection": 1001, "test": 2000},
+        "sensitivity": {
+            "fields": {f"item {HOSTILE}": 0.2, "hour": -0.001},
+            "tables": [{"field": f"item {HOSTILE}", "bits": bits, "loss": 0.1 / bits} for bits in (1, 2, 4, 8)],
+            "layers": [{"layer": "mlp.0", "zeros": zeros, "loss": zeros / 10} for zeros in (0.3, 0.5)],
+        },
+        "workers": 2,
+        "seconds": 90.0,
+        "spent": 7.1,
     }
 
 
@@ -60,6 +103,7 @@ def content():
             ]
         },
         "seeds": [1, 2],
+        "recipe": {"name": f"frappe {HOSTILE}", "seeds": [1]},
         "data_fingerprint": "0123abcd",
         "processor": f"Processor {HOSTILE}",
         "cores": 2,

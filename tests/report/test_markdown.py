@@ -56,7 +56,7 @@ def test_pictures_stand_by_themselves(content, tmp_path):
     source = tmp_path / "result.json"
     source.write_text(json.dumps(content))
     drawn = write_pictures(source, tmp_path / "pictures", "svg")
-    assert [path.name for path in drawn] == ["bytes.svg", "quality.svg", "calibration.svg"]
+    assert [path.name for path in drawn] == ["bytes.svg", "quality.svg", "calibration.svg", "latency.svg"]
     for path in drawn:
         text = path.read_text()
         assert "var(--" not in text
