@@ -27,6 +27,7 @@ from bench.ladder.points import ladder
 from bench.lookups import lookups
 from bench.movielens import movielens
 from bench.post_training import post_training
+from bench.search_front import search_front
 from bench.throughput import CASES, throughput
 from slimrank.config import InputError, nearest
 from slimrank.evaluation.machine import machine
@@ -46,6 +47,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "frappe-goal": (
         lambda options: frappe_goal(options.runs / "frappe-goal"),
         "search for the smallest model within .001 of AUC on Frappe, half an hour",
+    ),
+    "search-front": (
+        lambda options: search_front(options.runs / "search-front", RESULTS / "ladder-frappe.json"),
+        "the front of a search beside chance over the same space and beside every ladder, five seeds",
     ),
     **{
         f"throughput-{case}": (

@@ -80,7 +80,8 @@ def search(
         study = open_study(url, name, identity, create=True)
         with readable(url):
             _tidy(trials, study)
-            if not study.get_trials(deepcopy=False):
+            guided = asked.sampler != "random" or asked.space
+            if guided and not study.get_trials(deepcopy=False):
                 for start in trials.space.starts:
                     study.enqueue_trial(trials.space.parameters(start))
         seconds = asked.minutes * 60

@@ -39,6 +39,7 @@ class Search(Config):
     Of all models within the goal the one with the least of `minimise` is wanted. The search ends after `minutes`, or
     when as many whole `trainings` are spent (a trial that was stopped early counts as the share that it trained), or
     when all of a user's own `space` of dotted keys and values is tried. `workers` are processes; 0: one a core.
+    The sampler `random` draws from the space and knows no good places to begin at: what a search is compared with.
     `storage` is the URL of the study's database, SQLite in the run's directory if empty, and `study` its name there,
     the recipe's if empty.
     """
