@@ -7,7 +7,7 @@ export SLIMRANK_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 .PHONY: run test lint types bench clean
 
 run: $(VENV)/.run
-	$(BIN)/slimrank run --out runs/movielens
+	$(BIN)/slimrank search recipes/movielens.toml --goal "auc_drop <= 0.005" --minutes 2.5
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -24,6 +24,7 @@ import pytest
 
 from slimrank.cli import app
 from slimrank.report.figures import BYTES, QUALITY, size
+from slimrank.searching.goal import read_goal
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -56,7 +57,7 @@ def commands(document: str) -> list[str]:
 
 def is_checked_apart(command: str) -> bool:
     """Whether a command would take minutes, or change the environment."""
-    return command.startswith(("make ", "pip ", "slimrank run recipes/"))
+    return command.startswith(("make ", "pip ", "slimrank run recipes/", "slimrank search recipes/"))
 
 
 @pytest.fixture
@@ -159,6 +160,19 @@ def test_the_commands_of_contributing_are_those_of_ci() -> None:
     assert sorted(commands("CONTRIBUTING.md")) == sorted(re.findall(r"^make .*$", script, re.MULTILINE))
 
 
+def test_goals_that_are_asked_for_can_be_read() -> None:
+    asked = [shlex.split(command) for command in commands("README.md") if " --goal " in command]
+    assert len(asked) >= 2
+    for words in asked:
+        read_goal(words[words.index("--goal") + 1])
+
+
+def test_make_run_does_what_the_readme_says() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    line = next(each for each in makefile.splitlines() if "slimrank search" in each)
+    assert line.strip().removeprefix("$(BIN)/") in commands("README.md")
+
+
 def test_extras_that_are_installed_exist() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     asked = {name for document in DOCUMENTS for name in re.findall(r"\.\[(\w+)\]", "\n".join(commands(document)))}
@@ -167,8 +181,9 @@ def test_extras_that_are_installed_exist() -> None:
 
 def test_recipes_that_are_run_exist() -> None:
     """That they can be planned is tested with the recipes."""
-    asked = [command.split()[2] for command in commands("README.md") if command.startswith("slimrank run recipes/")]
-    assert asked
+    begun = re.compile(r"slimrank (run|search) (recipes/\S+)")
+    asked = [found[2] for command in commands("README.md") if (found := begun.match(command))]
+    assert len(asked) >= 4
     assert all((ROOT / path).is_file() for path in asked)
 
 

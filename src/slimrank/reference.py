@@ -17,6 +17,7 @@ from slimrank.config import FOLDERS, Config, entries
 from slimrank.data.schema import Field
 from slimrank.data.splits import Split
 from slimrank.recipe import Recipe, Student, Teacher
+from slimrank.searching.search import Search
 from slimrank.training.loop import Training
 from slimrank.training.losses import Distillation
 
@@ -27,6 +28,7 @@ RECIPE: dict[str, type[Config]] = {
     "student": Student,
     "training": Training,
     "distillation": Distillation,
+    "search": Search,
 }
 DATA: dict[str, type[Config]] = {"split": Split, "field": Field}
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"}

@@ -18,7 +18,7 @@ import slimrank
 from slimrank.artifact import open_artifact
 from slimrank.cli import main
 from slimrank.config import InputError
-from slimrank.files import only_here
+from slimrank.files import only_here, read_json
 from slimrank.pipeline.search import search
 from slimrank.pipeline.trials import Trials
 from slimrank.recipe import Recipe, read_recipe
@@ -194,6 +194,26 @@ def known(out: Path) -> list[int]:
         return complete(out)
     except sqlite3.OperationalError:
         return []
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_with_the_best_so_far(tiny, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "out", tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(tiny()))
+    asked_words = ["--goal", "auc_drop <= 0.5, p50_ms@1 <= 50", "--workers", "1", "--trainings", "90"]
+    command = [str(Path(sys.executable).parent / "slimrank"), "search", str(recipe), "--out", str(out), *asked_words]
+    process = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not known(out) and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    words, lines = process.communicate(timeout=120)
+    assert process.returncode == 0, lines
+    assert "stopped; what was found so far is measured now" in lines
+    assert "met by trial" in words
+    assert read_json(out / "result.json")["search"]["figures"]["p50_ms@1"] > 0
+    open_artifact(out / "artifact")
 
 
 @pytest.mark.long

@@ -150,6 +150,31 @@ def test_a_trial_that_fails_is_told_with_its_reason_and_the_search_goes_on(tmp_p
     assert sum(trial.state == "complete" for trial in found) == 4
 
 
+def test_an_error_in_one_recipe_is_that_trials_alone_and_a_full_disk_is_not(tmp_path: Path) -> None:
+    def odd(recipe: Recipe, number: int, share: float) -> Attempt:
+        if recipe.steps[0].bits == 2:
+            raise RuntimeError("shapes do not fit")
+        return size_and_loss(recipe, number, share)
+
+    found = search_with(tmp_path, asked_for(halving=False), SPACE, odd)
+    assert [trial.reason for trial in found if trial.state == "failed"] == ["RuntimeError: shapes do not fit"] * 2
+
+    def full(recipe: Recipe, number: int, share: float) -> Attempt:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "full").mkdir()
+    with pytest.raises(InputError, match="No space left on device"):
+        search_with(tmp_path / "full", asked_for(halving=False), SPACE, full)
+
+
+def test_trials_that_fail_one_after_the_other_end_the_search(tmp_path: Path) -> None:
+    def always(recipe: Recipe, number: int, share: float) -> Attempt:
+        raise InputError("/out: could not be written: No space left on device")
+
+    with pytest.raises(InputError, match="10 trials failed one after the other: /out: could not be written"):
+        search_with(tmp_path, asked_for(), {**SPACE, "distillation.temperature": [1, 2, 3]}, always)
+
+
 def test_nothing_is_begun_that_would_end_after_the_deadline(tmp_path: Path) -> None:
     assert search_with(tmp_path, asked_for(), SPACE, deadline=time.time() - 1) == []
 

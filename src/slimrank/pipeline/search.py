@@ -157,8 +157,17 @@ def _tell(trials: Trials, study: Any, told: set[int], say: Say) -> None:
         told.add(trial.number)
         if trial.figures:
             say(trial_line(trial, trials.search))
+            _warn(trials, trial, first=len(told) == 1, say=say)
         elif trial.reason:
             say(f"trial {trial.number}: failed, {trial.reason.splitlines()[0]}")
+
+
+def _warn(trials: Trials, trial: Trial, *, first: bool, say: Say) -> None:
+    """Say, after the first trial, where the test rows are too few to prove what the goal asks for."""
+    rows = len(trials.rows["test"])
+    for key, needed in trial.selection.get("rows_needed", {}).items() if first else ():
+        if needed > rows:
+            say(f"{rows:,} test rows may not decide {key}: of equally good models about {needed:,} like these would")
 
 
 def trial_line(trial: Trial, asked: Search) -> str:

@@ -146,7 +146,8 @@ class Trials:
         figures, selected = (self._losses(part, model) for part in ("search", "selection"))
         proofs = {bound.key: self.proof(model, bound, "selection") for bound in self.search.goal.quality}
         proven = {key: found.get("outcome") == "non-inferior" for key, found in proofs.items()}
-        return Attempt(figures | self.costs(artifact), {"figures": selected, "proven": proven})
+        needed = {key: found["rows_needed"] for key, found in proofs.items() if found.get("rows_needed")}
+        return Attempt(figures | self.costs(artifact), {"figures": selected, "proven": proven, "rows_needed": needed})
 
     def proof(self, model: runtime.Model, bound: Bound, part: str) -> dict[str, Any]:
         """The paired comparison that a bound on quality is judged by, on a part of the rows, with its verdict.

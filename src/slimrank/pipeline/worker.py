@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def study_of(trials: Trials) -> tuple[str, str, dict[str, Any]]:
 
 def main() -> None:
     """Exit code 2 and one line where the user can mend it, as of the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits, which then ends this one
     try:
         folder, number, deadline, *data = sys.argv[1:]
         work(Path(folder), int(number), float(deadline), Path(data[0]) if data else None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import runpy
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,15 +31,17 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 FAR = 2.0  # times the cost of one within the goal: what costs more is no answer, and the front's end is known by then
+IN_A_ROW = 10  # trials that fail one after the other: it is not their recipes
 PAIRS = 5  # trials that went to the end before their gains say what others may still gain
 
 
 class Search(Config):
     """What is looked for, and what it may cost.
 
-    Of all models within the goal the one with the least of `minimise` is wanted. The search ends after `minutes`, or
-    when as many whole `trainings` are spent (a trial that was stopped early counts as the share that it trained), or
-    when all of a user's own `space` of dotted keys and values is tried. `workers` are processes; 0: one a core.
+    `goal` is text, such as "auc_drop <= 0.001, bytes <= 64 KB". Of all models within it the one with the least of
+    `minimise` is wanted. The search ends after `minutes`, or when as many whole `trainings` are spent (a trial that was
+    stopped early counts as the share that it trained), or when all of a user's own `space` of dotted keys and values is
+    tried. `workers` are processes; 0: one a core.
     The sampler `random` draws from the space and knows no good places to begin at: what a search is compared with.
     `storage` is the URL of the study's database, SQLite in the run's directory if empty, and `study` its name there,
     the recipe's if empty.
@@ -126,9 +129,12 @@ class Worker:
         """Try until time, trainings or combinations are spent.
 
         Raises:
-            InputError: the study's database fails, such as on a full disk.
+            InputError: the study's database fails, such as on a full disk, or one trial after the other.
         """
-        while not self.spent(trials_of(study)):
+        while not self.spent(found := trials_of(study)):
+            own = [trial for trial in found if trial.place == self.place and trial.changes][-IN_A_ROW:]
+            if len(own) == IN_A_ROW and all(trial.state == "failed" and trial.reason for trial in own):
+                raise InputError(f"{IN_A_ROW} trials failed one after the other: {own[-1].reason}")
             self.once(study)
 
     def once(self, study: Study) -> None:
@@ -167,9 +173,13 @@ class Worker:
         for share in steps:
             try:
                 found = self.attempt(at_share(recipe, share), trial.number, share)
-            except InputError as error:
-                trial.set_user_attr("reason", str(error))
+            except OSError:
                 raise
+            except Exception as error:  # whatever one recipe comes to, the others may be fine
+                words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                trial.set_user_attr("reason", words)
+                traceback.print_exc()
+                raise InputError(words) from error
             spent += share
             for name, value in (("share", share), ("spent", spent), (f"at {share:.3f}", found.figures)):
                 trial.set_user_attr(name, value)
