@@ -235,6 +235,15 @@ def test_something_else_may_be_made_small() -> None:
     assert order_of_choice([small, fast], asked)[0] is fast
 
 
+def test_a_goal_of_costs_alone_asks_for_the_best_within_them() -> None:
+    asked = asked_for("bytes <= 25")
+    assert (asked.wanted, asked.cost, asked.loss) == ("auc_drop", "bytes", "auc_drop")
+    trials = [trial(0, 30, 0.0, 0.0, False), trial(1, 20, 0.01, 0.03, False), trial(2, 10, 0.02, 0.02, False)]
+    assert [one.number for one in order_of_choice(trials, asked)] == [2, 1, 0]
+    fast = asked_for("p99_ms@256 <= 2")
+    assert (fast.wanted, fast.cost) == ("auc_drop", "p99_ms@256")
+
+
 # What is asked -------------------------------------------------------------------------------------------------
 
 

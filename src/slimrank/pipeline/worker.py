@@ -48,7 +48,7 @@ def study_of(trials: Trials) -> tuple[str, str, dict[str, Any]]:
     identity = {
         "recipe": trials.recipe.model_dump(mode="json", exclude={"threads"}),
         "goal": str(trials.search.goal),
-        "minimise": trials.search.minimise,
+        "wanted": trials.search.wanted,
         "space": trials.space.description(),
         "data": trials.run.dataset.fingerprint,
     }

@@ -27,9 +27,9 @@ def front(result: Result) -> Picture | None:
     if len(whole) < 2:
         return None
     best = [next(trial for trial in whole if trial.number == number) for number in search.front]
-    words = f"{search.loss} against {search.minimise} of {len(whole)} trials. The front: " + " ".join(
+    words = f"{search.loss} against {search.cost} of {len(whole)} trials. The front: " + " ".join(
         f"trial {trial.number}: {figure(search.loss, trial.figures[search.loss])} "
-        f"at {figure(search.minimise, trial.figures[search.minimise])}."
+        f"at {figure(search.cost, trial.figures[search.cost])}."
         for trial in best
     )
     stopped = sum(trial.state == "stopped" for trial in search.trials)
@@ -47,7 +47,7 @@ def front(result: Result) -> Picture | None:
 
 def trial_words(trial: Tried, search: Searched) -> str:
     """What a trial came to and how it was made, in one line."""
-    keys = dict.fromkeys((search.minimise, search.loss, *(bound.key for bound in search.bounds)))
+    keys = dict.fromkeys((search.cost, search.loss, *(bound.key for bound in search.bounds)))
     figures = ", ".join(f"{key} {figure(key, trial.figures[key])}" for key in keys if key in trial.figures)
     return f"{figures}; {recipe_words(trial.changes)}"
 
@@ -98,7 +98,7 @@ def _with_hints(picture: str, hints: Sequence[str]) -> str:
 
 def _draw(search: Searched, whole: Sequence[Tried], best: Sequence[Tried], width: int) -> Any:
     altair = altair_module()
-    cost, loss = search.minimise, search.loss
+    cost, loss = search.cost, search.loss
     top = _highest(search, best)
     rows: list[dict[str, Any]] = [
         {
@@ -144,7 +144,7 @@ def _rules(search: Searched, x: Any, y: Any, costs: tuple[float, float], losses:
     for bound in search.bounds:
         if bound.key == search.loss and losses[0] <= bound.limit <= losses[1]:
             drawn.append(altair.Chart(altair.Data(values=[{"loss": bound.limit}])).mark_rule(**look).encode(y=y))
-        if bound.key == search.minimise and costs[0] <= bound.limit <= costs[1]:
+        if bound.key == search.cost and costs[0] <= bound.limit <= costs[1]:
             drawn.append(altair.Chart(altair.Data(values=[{"cost": bound.limit}])).mark_rule(**look).encode(x=x))
     return drawn
 

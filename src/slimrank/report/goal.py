@@ -57,7 +57,7 @@ def undecided(bounds: Sequence[Bound]) -> list[str]:
 
 def trials_section(search: Searched) -> str:
     """Every trial with its recipe, folded away."""
-    keys = list(dict.fromkeys((search.minimise, search.loss, *(bound.key for bound in search.bounds))))
+    keys = list(dict.fromkeys((search.cost, search.loss, *(bound.key for bound in search.bounds))))
     title = header("Trial", "State", *keys, "Recipe, or why it failed", words=(len(keys) + 2,))
     lines = "".join(_trial(trial, search, keys) for trial in search.trials)
     table = scroll(f"{title}<tbody>{lines}</tbody>", "trials")

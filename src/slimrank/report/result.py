@@ -185,7 +185,7 @@ class Searched(Record):
     trials: tuple[Tried, ...] = ()
     front: tuple[int, ...] = ()
     chosen: int
-    minimise: str = "bytes"
+    cost: str = "bytes"
     loss: str = "auc_drop"
     baseline: dict[str, float] = {}
     rows: dict[str, int] = {}

@@ -39,16 +39,17 @@ class Search(Config):
     """What is looked for, and what it may cost.
 
     `goal` is text, such as "auc_drop <= 0.001, bytes <= 64 KB". Of all models within it the one with the least of
-    `minimise` is wanted. The search ends after `minutes`, or when as many whole `trainings` are spent (a trial that was
-    stopped early counts as the share that it trained), or when all of a user's own `space` of dotted keys and values is
-    tried. `workers` are processes; 0: one a core.
+    `minimise` is wanted; if that is not said, of bytes, or of the loss of AUC where the goal bounds no loss. The search
+    ends after `minutes`, or when as many whole `trainings` are spent (a trial that was stopped early counts as the
+    share that it trained), or when all of a user's own `space` of dotted keys and values is tried. `workers` are
+    processes; 0: one a core.
     The sampler `random` draws from the space and knows no good places to begin at: what a search is compared with.
     `storage` is the URL of the study's database, SQLite in the run's directory if empty, and `study` its name there,
     the recipe's if empty.
     """
 
     goal: AGoal
-    minimise: Annotated[str, AfterValidator(known_figure)] = "bytes"
+    minimise: Annotated[str | None, AfterValidator(lambda key: key and known_figure(key))] = None
     minutes: float = Field(default=30.0, gt=0)
     trainings: float | None = Field(default=None, gt=0)
     workers: int = Field(default=0, ge=0)
@@ -69,9 +70,22 @@ class Search(Config):
         return next((bound.key for bound in self.goal.bounds if bound.of_quality), QUALITY[0])
 
     @property
+    def wanted(self) -> str:
+        """The figure that is wanted small within the goal."""
+        return self.minimise or ("bytes" if self.goal.quality else self.loss)
+
+    @property
+    def cost(self) -> str:
+        """The cost on the front: what is wanted small, or where that is a loss, what the goal bounds first."""
+        costs = [self.wanted, *(bound.key for bound in self.goal.bounds), "bytes"]
+        return next(key for key in costs if key not in QUALITY)
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """The figures that trials need."""
-        return tuple(dict.fromkeys((*(bound.key for bound in self.goal.bounds), self.minimise, self.loss, "bytes")))
+        return tuple(
+            dict.fromkeys((*(bound.key for bound in self.goal.bounds), self.wanted, self.cost, self.loss, "bytes"))
+        )
 
 
 def read_search(source: Path | str | None, **changes: Any) -> Search:
@@ -196,8 +210,7 @@ class Worker:
 
     def _values(self, figures: Mapping[str, float]) -> Values:
         """What the study makes small: the logarithm of a cost, and the loss of quality."""
-        cost = figures[self.search.minimise]
-        return (math.log(cost) if self.search.minimise not in QUALITY else cost, figures[self.search.loss])
+        return (math.log(figures[self.search.cost]), figures[self.search.loss])
 
     def _may_lead(self, trial: Any, share: float) -> bool:
         """Whether a trial may still meet the goal, and is among the best of those that were trained for that share."""
@@ -210,8 +223,9 @@ class Worker:
             most = max(early[bound.key] - late[bound.key] for early, late in ended)
             if own[bound.key] - most > bound.limit:
                 return False
-        least = min((late[self.search.minimise] for _, late in ended if self.search.goal.met(late)), default=math.inf)
-        if self.search.minimise not in QUALITY and own[self.search.minimise] > FAR * least:
+        wanted = self.search.wanted
+        least = min((late[wanted] for _, late in ended if self.search.goal.met(late)), default=math.inf)
+        if wanted not in QUALITY and own[wanted] > FAR * least:
             return False
         ranked = [(self.search.goal.costs.excess(figures), *self._values(figures)) for figures in (*others, own)]
         return promoted(ranked[-1], ranked[:-1])
@@ -231,7 +245,7 @@ def sampler_of(search: Search, worker: int) -> BaseSampler:
 def front_of(trials: Sequence[Trial], search: Search) -> list[Trial]:
     """The complete trials that no other beats in both cost and quality, on search rows, from small to large."""
     complete = [trial for trial in trials if trial.state == "complete"]
-    places = front([(trial.figures[search.minimise], trial.figures[search.loss]) for trial in complete])
+    places = front([(trial.figures[search.cost], trial.figures[search.loss]) for trial in complete])
     return [complete[place] for place in places]
 
 
@@ -248,9 +262,9 @@ def order_of_choice(trials: Sequence[Trial], search: Search) -> list[Trial]:
         selected = {**trial.figures, **trial.selection["figures"]}
         off = search.goal.excess(trial.figures) + search.goal.excess(selected)
         if off > 0:
-            return (2, off, trial.figures[search.minimise])
+            return (2, off, selected[search.wanted])
         proven = all(trial.selection["proven"].get(bound.key, False) for bound in search.goal.quality)
-        return (0 if proven else 1, trial.figures[search.minimise], trial.figures[search.loss])
+        return (0 if proven else 1, selected[search.wanted], selected[search.loss])
 
     return sorted(complete, key=key)
 
