@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -31,24 +31,16 @@ import onnxruntime
 import torch
 from bench.ladder.points import graph_bytes
 from bench.peers.compressors import saved_bytes, teacher_of
-from bench.shipped import SIZES, Latency, ratios
+from bench.shipped import SIZES, ratios
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime import quantization as ort
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from slimrank import runtime
 from slimrank.config import InputError
 from slimrank.data.encoding import Inputs
-from slimrank.evaluation.cost import Timed, latency
-from slimrank.evaluation.measure import LATENCY_ROWS
+from slimrank.evaluation.cost import latency
 from slimrank.metrics import auc
 from slimrank.models.layers import MLP, Ranker
 from slimrank.pipeline.search import margin_of
@@ -60,10 +52,9 @@ from slimrank.searching.search import read_search
 CALIBRATION_ROWS = 2048
 BATCH = 4096  # rows at a time that Olive scores
 REPETITIONS = 3  # of the turns of the latency
-OPERATORS = (None, ("Gather",), ("Gemm", "MatMul"))  # None: all that a quantiser knows
+OPERATORS = (None, ["Gather"], ["Gemm", "MatMul"])  # None: all that a quantiser knows
 
-Make = Callable[[], tuple[Any, int]]
-"""Compresses the teacher: a session, or what is asked like one, and the bytes of its file."""
+Make = Callable[[], tuple[Any, int]]  # compresses the teacher: a session, or what is asked like one, and file bytes
 
 
 @dataclass(frozen=True)
@@ -120,9 +111,6 @@ class Candidate:
     failed: str = ""
 
 
-Peer = Callable[[Task], Iterator[Candidate]]
-
-
 def feeds(session: Any, inputs: Inputs) -> dict[str, NDArray[Any]]:
     """Those of the rows' arrays that a session takes."""
     return {each.name: getattr(inputs, each.name) for each in session.get_inputs()}
@@ -155,67 +143,41 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
-class OneBatch(CalibrationDataReader):  # type: ignore[misc]
-    """The calibration rows at once."""
+class OneBatch(ort.CalibrationDataReader):  # type: ignore[misc]
+    """All calibration rows at once."""
 
     def __init__(self, batch: dict[str, NDArray[Any]]):
-        self.batches = iter([batch])
+        self.batches = iter((batch, None))
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         """The rows, then None."""
-        return next(self.batches, None)
+        return next(self.batches)
 
 
 def onnxruntime_quantisers(task: Task) -> Iterator[Candidate]:
     """`quantize_static` (QDQ, U8S8, a scale a channel) and `quantize_dynamic`, of all operators or of some."""
-    prepared = task.folder / "prepared.onnx"
-    quant_pre_process(str(task.graph), str(prepared))
-    methods = ("MinMax", "Entropy", "Percentile")
-    static = [{"calibrate_method": method, "operators": names} for names, method in product(OPERATORS, methods)]
-    dynamic = [
-        {"weight_type": kind, "per_channel": by_channel, "operators": names}
-        for names, kind, by_channel in product(OPERATORS, ("QInt8", "QUInt8"), (True, False))
+    source, batch = str(task.folder / "prepared.onnx"), feeds(task.teacher.session, task.calibration)
+    quant_pre_process(str(task.graph), source)
+    signed, unsigned = ort.QuantType.QInt8, ort.QuantType.QUInt8
+    u8s8 = {"quant_format": ort.QuantFormat.QDQ, "activation_type": unsigned, "weight_type": signed}
+
+    def quantize_static(*files: str, **settings: Any) -> None:
+        ort.quantize_static(*files, OneBatch(batch), **settings)
+
+    def make(work: Callable[..., None], settings: dict[str, Any]) -> tuple[Any, int]:
+        target = Path(tempfile.mkdtemp(dir=task.folder)) / "model.onnx"
+        work(source, str(target), **settings)
+        return open_graph(target)
+
+    choices = [
+        (quantize_static, {"op_types_to_quantize": names, "calibrate_method": method, "per_channel": True, **u8s8})
+        for names, method in product(OPERATORS, list(ort.CalibrationMethod)[:3])
+    ] + [
+        (ort.quantize_dynamic, {"op_types_to_quantize": names, "weight_type": kind, "per_channel": by_channel})
+        for names, kind, by_channel in product(OPERATORS, (signed, unsigned), (True, False))
     ]
-    attempts = [
-        ({"quantiser": name, **settings}, partial(_quantised_graph, task, prepared, work, settings))
-        for name, work, those in (("quantize_static", _static, static), ("quantize_dynamic", _dynamic, dynamic))
-        for settings in those
-    ]
+    attempts = (({"by": work.__name__, **asked}, partial(make, work, asked)) for work, asked in choices)
     return measured(task, attempts)
-
-
-def _quantised_graph(task: Task, source: Path, work: Callable[..., None], settings: dict[str, Any]) -> tuple[Any, int]:
-    """What a quantiser of ONNX Runtime makes of a graph."""
-    target = Path(tempfile.mkdtemp(dir=task.folder)) / "model.onnx"
-    work(task, source, target, **settings)
-    return open_graph(target)
-
-
-def _static(task: Task, source: Path, target: Path, calibrate_method: str, operators: tuple[str, ...] | None) -> None:
-    reader = OneBatch(feeds(task.teacher.session, task.calibration))
-    quantize_static(
-        str(source),
-        str(target),
-        reader,
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        calibrate_method=CalibrationMethod[calibrate_method],
-        op_types_to_quantize=list(operators) if operators else None,
-    )
-
-
-def _dynamic(
-    task: Task, source: Path, target: Path, weight_type: str, per_channel: bool, operators: tuple[str, ...] | None
-) -> None:
-    quantize_dynamic(
-        str(source),
-        str(target),
-        weight_type=QuantType[weight_type],
-        per_channel=per_channel,
-        op_types_to_quantize=list(operators) if operators else None,
-    )
 
 
 @dataclass(frozen=True)
@@ -244,70 +206,32 @@ def torch_teacher(task: Task) -> Ranker:
     return model
 
 
-def torchao_settings() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """What torchao documents for layers on a CPU, and for tables, by name."""
-    from torchao.prototype.quantization.int4 import inference_workflow as prototype
-    from torchao.quantization import (
-        Int4WeightOnlyConfig,
-        Int8DynamicActivationInt8WeightConfig,
-        Int8DynamicActivationIntxWeightConfig,
-        Int8WeightOnlyConfig,
-        IntxWeightOnlyConfig,
-    )
+def torchao(task: Task) -> Iterator[Candidate]:
+    """The integers that torchao documents for tables and for linear layers on a CPU; it has 4 bits in whole bytes."""
+    from torchao import quantization as ao
+    from torchao.prototype.quantization.int4.inference_workflow import PrototypeInt4WeightOnlyConfig
     from torchao.quantization.granularity import PerAxis
 
-    row, half = PerAxis(0), torch.float16
-    weights = {
-        "int8 weights": IntxWeightOnlyConfig(torch.int8, row),
-        "int8 weights, fp16 scales": IntxWeightOnlyConfig(torch.int8, row, scale_dtype=half),
-        "int4 weights": IntxWeightOnlyConfig(torch.int4, row),
-        "int4 weights, fp16 scales": IntxWeightOnlyConfig(torch.int4, row, scale_dtype=half),
-    }
-    layers = weights | {
-        "Int8WeightOnly": Int8WeightOnlyConfig(),
-        "Int8DynamicActivationInt8Weight": Int8DynamicActivationInt8WeightConfig(),
-        "Int8DynamicActivationIntxWeight int4": Int8DynamicActivationIntxWeightConfig(torch.int4, row),
-        "Int4WeightOnly": Int4WeightOnlyConfig(group_size=32),
-        "Int4WeightOnly, prototype for CPUs": prototype.PrototypeInt4WeightOnlyConfig(group_size=32),
-    }
-    return {"layers": layers, "tables": weights}
+    def make(layers: Any, tables: Any) -> tuple[Any, int]:
+        model = torch_teacher(task)
+        ao.quantize_(model, layers, filter_fn=lambda module, _: isinstance(module, nn.Linear))
+        ao.quantize_(model, tables, filter_fn=lambda module, _: isinstance(module, nn.Embedding))
+        return TorchSession(model), saved_bytes(model)
 
-
-def torchao(task: Task) -> Iterator[Candidate]:
-    """torchao's integers for linear layers and for tables, a scale a row."""
-    known = torchao_settings()
-    attempts = (
-        (
-            {"layers": layers, "tables": tables, "timed": "the eager torch module, which does not export"},
-            partial(_quantised_module, task, known["layers"][layers], known["tables"][tables]),
-        )
-        for tables, layers in product(known["tables"], known["layers"])
-    )
+    kinds = product((torch.int8, torch.int4), (torch.float16, torch.float32))
+    tables = [ao.IntxWeightOnlyConfig(weight, PerAxis(0), scale_dtype=scale) for weight, scale in kinds]
+    layers = [
+        *tables,
+        ao.Int8WeightOnlyConfig(),
+        ao.Int8DynamicActivationInt8WeightConfig(),
+        ao.Int8DynamicActivationIntxWeightConfig(torch.int4, PerAxis(0)),
+        ao.Int4WeightOnlyConfig(group_size=32),
+        PrototypeInt4WeightOnlyConfig(group_size=32),
+    ]
+    timed = "the eager torch module; the ONNX file that torch makes of it has its weights in floats again"
+    pairs = product(tables, layers)
+    attempts = (({"layers": one, "tables": other, "timed": timed}, partial(make, one, other)) for other, one in pairs)
     return measured(task, attempts)
-
-
-def _quantised_module(task: Task, layers: Any, tables: Any) -> tuple[Any, int]:
-    """What torchao makes of the teacher, and the bytes of the file that `torch.save` makes of that."""
-    from torchao.quantization import quantize_
-
-    model = torch_teacher(task)
-    quantize_(model, layers, filter_fn=lambda module, _: isinstance(module, nn.Linear))
-    quantize_(model, tables, filter_fn=lambda module, _: isinstance(module, nn.Embedding))
-    return TorchSession(model), saved_bytes(model)
-
-
-# Olive 0.13 searches over one pass alone: its Optuna samplers forget which of several passes a point is of, and a
-# second candidate that shares its first pass with another fails. So each quantiser gets a search of its own, and what
-# knows only MatMul starts from a graph whose Gemm was taken apart before. Custom metrics and an evaluator without a
-# type cannot be written as JSON, which every run does, so AUC is Olive's own and the evaluator is named.
-MATMUL = {"type": "GraphSurgeries", "surgeries": [{"surgeon": "GemmToMatMulAdd"}]}
-SETTINGS = "precision op_types_to_quantize per_channel reduce_range quant_preprocess calibrate_method quant_format"
-BLOCKS = "activation_type bits block_size is_symmetric"
-
-
-def any_of(*values: Any) -> dict[str, Any]:
-    """A parameter that Olive searches over."""
-    return {"olive_parameter_type": "SearchParameter", "type": "Categorical", "support": list(values)}
 
 
 def olive_passes() -> list[dict[str, Any]]:
@@ -315,7 +239,11 @@ def olive_passes() -> list[dict[str, Any]]:
 
     Of `OnnxBlockWiseRtnQuantization` 2 bits end the process, and of its accuracy levels 4 is the one for CPUs.
     """
-    operators = any_of(*(list(names) if names else None for names in OPERATORS), ["Gather", "Gemm", "MatMul"])
+
+    def any_of(*values: Any) -> dict[str, Any]:
+        return {"olive_parameter_type": "SearchParameter", "type": "Categorical", "support": list(values)}
+
+    operators = any_of(*OPERATORS, ["Gather", "Gemm", "MatMul"])
     blocks = {"bits": any_of(4, 8), "block_size": any_of(16, 32, 64, 128), "accuracy_level": 4}
     return [
         {"type": "OnnxBlockWiseRtnQuantization", "is_symmetric": any_of(True, False), **blocks},
@@ -325,6 +253,10 @@ def olive_passes() -> list[dict[str, Any]]:
     ]
 
 
+# Olive 0.13 searches over one pass alone: its Optuna samplers forget which of several passes a point is of, and a
+# second candidate that shares its first pass with another fails. So each quantiser gets a search of its own, and what
+# knows only MatMul starts from a graph whose Gemm was taken apart before. Custom metrics and an evaluator without a
+# type cannot be written as JSON, which every run does, so AUC is Olive's own and the evaluator is named.
 def olive(task: Task) -> Iterator[Candidate]:
     """Olive's search over each of its quantisers, each with its share of the time that is left."""
     os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
@@ -334,17 +266,17 @@ def olive(task: Task) -> Iterator[Candidate]:
     unlabelled = np.zeros(len(task.calibration.ids))
     Registry.register_dataset("calibration_rows")(lambda **_: _batches(task.calibration, unlabelled))
     Registry.register_dataset("search_rows")(lambda **_: _batches(*task.rows["search"]))
-    until = time.monotonic() + task.seconds
-    products = run(_workflow(task, task.graph, MATMUL)).get_best_candidate().model_path
-    passes = olive_passes()
+    until, passes = time.monotonic() + task.seconds, olive_passes()
+    apart = {"type": "GraphSurgeries", "surgeries": [{"surgeon": "GemmToMatMulAdd"}]}
     for place, quantiser in enumerate(passes):
-        source = Path(products) if "bits" in quantiser else task.graph
         seconds = (until - time.monotonic()) / (len(passes) - place)
+        source = task.graph
         try:
-            found = run({**_workflow(task, source, quantiser), **_search(task, seconds)})
-            yield from _candidates(found.footprint)
+            if "bits" in quantiser:
+                source = Path(run(_workflow(task, source, apart)).get_best_candidate().model_path)
+            yield from _candidates(run({**_workflow(task, source, quantiser), **_search(task, seconds)}).footprint)
         except Exception as error:  # one search that fails leaves the others
-            yield Candidate({"pass": quantiser["type"]}, partial(open_graph, source), failed=reason(error))
+            yield Candidate({"by": quantiser["type"]}, partial(open_graph, source), failed=reason(error))
 
 
 def _batches(inputs: Inputs, label: NDArray[Any]) -> list[tuple[dict[str, NDArray[Any]], NDArray[np.int32]]]:
@@ -356,19 +288,14 @@ def _batches(inputs: Inputs, label: NDArray[Any]) -> list[tuple[dict[str, NDArra
 
 def _workflow(task: Task, source: Path, step: Mapping[str, Any]) -> dict[str, Any]:
     """Olive's configuration for one pass over a graph on this machine."""
-    folder = tempfile.mkdtemp(dir=task.folder)
-    cpu = {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}
-    loader = {"type": "no_auto_batch_dataloader"}
+    folder, loader = tempfile.mkdtemp(dir=task.folder), {"type": "no_auto_batch_dataloader"}
     return {
         "input_model": {"type": "OnnxModel", "model_path": str(source)},
-        "systems": {"local": {"type": "LocalSystem", "accelerators": [cpu]}},
         "data_configs": [
             {"name": name, "load_dataset_config": {"type": f"{name}_rows"}, "dataloader_config": loader}
             for name in ("calibration", "search")
         ],
         "passes": {"quantise": dict(step)},
-        "host": "local",
-        "target": "local",
         "cache_dir": f"{folder}/cache",
         "output_dir": f"{folder}/output",
         "log_severity_level": 3,
@@ -379,10 +306,10 @@ def _search(task: Task, seconds: float) -> dict[str, Any]:
     """The part of Olive's configuration that makes it search: small files, and a goal for AUC."""
     goal = {"type": "max-degradation", "value": task.limit}
     auroc = {"name": "auroc", "priority": 2, "metric_config": {"task": "binary"}, "goal": goal}
-    one_thread = {"onnx": {"session_options": {"intra_op_num_threads": 1}}}
     quality = {"name": "quality", "type": "accuracy", "data_config": "search", "sub_types": [auroc]}
+    threads = {"inference_settings": {"onnx": {"session_options": {"intra_op_num_threads": 1}}}}
     size = {"name": "size", "type": "size_on_disk", "sub_types": [{"name": "bytes", "priority": 1}]}
-    metrics = [size, {**quality, "user_config": {"inference_settings": one_thread}}]
+    metrics = [size, {**quality, "user_config": threads}]
     return {
         "evaluators": {"both": {"type": "OnnxEvaluator", "metrics": metrics}},
         "evaluator": "both",
@@ -392,30 +319,22 @@ def _search(task: Task, seconds: float) -> dict[str, Any]:
 
 def _candidates(footprint: Any) -> Iterator[Candidate]:
     """What Olive tried, from its record; losses are as Olive measured them."""
-    before = footprint.get_input_node().metrics.value["quality-auroc"].value
+    auroc = {key: one.metrics.value["quality-auroc"].value for key, one in footprint.nodes.items() if one.metrics}
     for key, node in footprint.nodes.items():
-        if node.parent_model_id is None:
-            continue
-        tried = {name: node.pass_run_config.get(name) for name in f"{SETTINGS} {BLOCKS}".split()}
-        settings = {"pass": node.from_pass, **{name: value for name, value in tried.items() if value is not None}}
-        path = Path(footprint.get_model_path(key) or "")
-        make = partial(open_graph, path)
-        if node.metrics is None:
-            yield Candidate(settings, make, failed="Olive pruned it")
-        else:
-            yield Candidate(
-                settings, make, graph_bytes(path.parent), before - node.metrics.value["quality-auroc"].value
-            )
+        if key != footprint.input_model_id:
+            said = {name: value for name, value in node.pass_run_config.items() if isinstance(value, int | str | list)}
+            path = Path(footprint.get_model_path(key) or "")
+            one = Candidate({"by": node.from_pass, **said}, partial(open_graph, path), failed="Olive pruned it")
+            drop = auroc[footprint.input_model_id] - auroc.get(key, math.nan)
+            yield replace(one, bytes=graph_bytes(path.parent), drop=drop, failed="") if key in auroc else one
 
 
 # Olive comes last: it changes how ONNX Runtime calibrates in the whole process.
-PEERS: dict[str, Peer] = {"onnxruntime": onnxruntime_quantisers, "torchao": torchao, "olive": olive}
+PEERS = {"onnxruntime": onnxruntime_quantisers, "torchao": torchao, "olive": olive}
 
 
-def tuned(task: Task, peer: Peer) -> tuple[dict[str, Any], Any]:
-    """A peer's record but for its times, and the session of what it chose.
-
-    That is the smallest file within the limit, and where none is, the one that is nearest to it.
+def tuned(task: Task, peer: Callable[[Task], Iterator[Candidate]]) -> tuple[dict[str, Any], Any]:
+    """A peer's record but for its p50s, and the session of the smallest file within the limit, or the nearest to it.
 
     Raises:
         InputError: nothing that the peer tried worked.
@@ -428,8 +347,7 @@ def tuned(task: Task, peer: Peer) -> tuple[dict[str, Any], Any]:
         raise InputError(f"nothing worked: {tried[0].failed if tried else 'nothing was tried'}")
     best = min(able, key=lambda one: (max(one.drop, task.limit), one.bytes, one.drop))
     session, size = best.make()
-    failures = {", ".join(map(str, one.settings.values())): one.failed for one in tried if one.failed}
-    record = {
+    return {
         "bytes": size,
         "auc": task.auc(session, "test"),
         "auc_drop": task.drop(session, "test"),
@@ -437,16 +355,14 @@ def tuned(task: Task, peer: Peer) -> tuple[dict[str, Any], Any]:
         "tried": len(tried),
         "goal_met": task.drop(session, "search") <= task.limit,
         "settings": best.settings,
-        "failures": failures,
-    }
-    return record, session
+        "failures": {", ".join(map(str, one.settings.values())): one.failed for one in tried if one.failed},
+    }, session
 
 
 def times(task: Task, sessions: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds of each, and the teacher's over them, by rows a call: all in turns, one thread, medians of all."""
-    timed: dict[str, Timed] = {name: SimpleNamespace(session=session) for name, session in sessions.items()}
-    rows = task.rows["test"][0].take(slice(0, LATENCY_ROWS))
-    turns: list[Latency] = [latency({"teacher": task.teacher, **timed}, rows) for _ in range(REPETITIONS)]
+    timed = {name: SimpleNamespace(session=session) for name, session in sessions.items()}
+    turns = [latency({"teacher": task.teacher, **timed}, task.rows["test"][0]) for _ in range(REPETITIONS)]
     return {
         name: {
             "p50_ms": {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES},
@@ -480,4 +396,4 @@ def main(folder: Path, minutes: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print("\n" + json.dumps(main(Path(sys.argv[1]), float(sys.argv[2]))))
+    print("\n" + json.dumps(main(Path(sys.argv[1]), float(sys.argv[2])), default=str))

@@ -38,7 +38,7 @@ from slimrank.searching.goal import Goal, amount
 from slimrank.searching.search import Search, Worker, concessions, front_of, order_of_choice, recipe_of, sampler_of
 from slimrank.searching.study import Trial, fail_running, open_study, readable, trials_of
 
-WATCH = 0.5  # seconds between two looks at the study
+WATCH = 2.0  # seconds between two looks at the study; a look reads all of it
 END = 0.1  # share of the minutes, and the most seconds, that are kept for the choice and the test
 LONGEST_END = 30.0
 TIMED_AGAIN = 8  # candidates that are timed once more when the workers have ended
@@ -127,7 +127,7 @@ def _work(trials: Trials, study: Any, deadline: float, say: Say) -> None:
                 order = [*command, str(number), repr(deadline), *([str(trials.data)] if trials.data else [])]
                 processes.append(subprocess.Popen(order, stdout=output, stderr=subprocess.STDOUT))
         while any(process.poll() is None for process in processes):
-            time.sleep(WATCH)
+            _wait(processes)
             _tell(trials, study, told, say)
     except KeyboardInterrupt:
         say("stopped; what was found so far is measured now")
@@ -146,6 +146,13 @@ def _work(trials: Trials, study: Any, deadline: float, say: Say) -> None:
         if len(failed) == count:
             raise InputError(f"every worker failed: {message} ({log})")
         say(f"{len(failed)} of {count} workers failed: {message} ({log})")
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until the next look, or until the last process ends."""
+    until = time.time() + WATCH
+    while time.time() < until and any(process.poll() is None for process in processes):
+        time.sleep(0.1)
 
 
 def _tell(trials: Trials, study: Any, told: set[int], say: Say) -> None:

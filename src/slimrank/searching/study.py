@@ -118,15 +118,15 @@ def fail_running(study: Study, place: str) -> None:
 
 
 def trials_of(study: Study) -> list[Trial]:
-    """All trials that were begun, in their order."""
+    """All trials that were begun, in their order; without those that were suggested twice, which never were."""
     from optuna.trial import TrialState
 
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
     found = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.WAITING:
-            continue
         known = trial.user_attrs
+        if trial.state == TrialState.WAITING or (trial.state == TrialState.FAIL and "changes" not in known):
+            continue
         found.append(
             Trial(
                 number=trial.number,
