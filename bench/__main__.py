@@ -26,6 +26,7 @@ from bench.ladder.page import write_page
 from bench.ladder.points import ladder
 from bench.lookups import lookups
 from bench.movielens import movielens
+from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.search_front import search_front
 from bench.throughput import CASES, throughput
@@ -47,6 +48,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "frappe-goal": (
         lambda options: frappe_goal(options.runs / "frappe-goal"),
         "search for the smallest model within .001 of AUC on Frappe, half an hour",
+    ),
+    "peer-tuning": (
+        lambda options: peer_tuning(options.runs / "frappe-goal"),
+        "that search beside Olive, ONNX Runtime's quantisers and torchao on the same teacher",
     ),
     "search-front": (
         lambda options: search_front(options.runs / "search-front", RESULTS / "ladder-frappe.json"),

@@ -254,9 +254,9 @@ def olive_passes() -> list[dict[str, Any]]:
 
 
 # Olive 0.13 searches over one pass alone: its Optuna samplers forget which of several passes a point is of, and a
-# second candidate that shares its first pass with another fails. So each quantiser gets a search of its own, and what
-# knows only MatMul starts from a graph whose Gemm was taken apart before. Custom metrics and an evaluator without a
-# type cannot be written as JSON, which every run does, so AUC is Olive's own and the evaluator is named.
+# candidate that shares its first pass with an earlier one fails. So each quantiser gets a search of its own, and what
+# knows only MatMul starts from a graph whose Gemm was taken apart before. A custom metric ends every run, since its
+# configuration cannot be written, and so does an evaluator without a type: AUC is Olive's own, the evaluator named.
 def olive(task: Task) -> Iterator[Candidate]:
     """Olive's search over each of its quantisers, each with its share of the time that is left."""
     os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
