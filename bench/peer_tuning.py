@@ -1,4 +1,4 @@
-"""The search of `frappe_goal.py` beside general tuners, on the same teacher, for the same loss of AUC and in as much time.
+"""The search of `frappe_goal.py` beside general tuners: the same teacher, the same loss of AUC, at most as much time.
 
 Peers compress the trained teacher, as they do; none of them trains a student. The search's own time has the training of
 its teachers in it, which the peers are given.
@@ -42,8 +42,8 @@ def peer_tuning(folder: Path, minutes: float = ASKED.minutes) -> dict[str, Any]:
         "p50_ratio": ours["p50_ratio"],
     }
     return {
-        "what": f"{said['goal']} on Frappe: slimrank's search beside general tuners of the trained teacher, {minutes:g} "
-        "minutes each at most; bytes of graph and weights, test AUC, p50 in turns with the teacher, one thread",
+        "what": f"{said['goal']} on Frappe: slimrank's search beside general tuners of the trained teacher, "
+        f"{minutes:g} minutes each at most; bytes of graph and weights, test AUC, p50 in turns with the teacher, one thread",
         "teacher": {"bytes": ours["bytes_on_disk"]["teacher"], "auc": ours["auc"]["teacher"]},
         "tuners": [
             {"name": name, **one, "times_smaller": ours["bytes_on_disk"]["teacher"] / one["bytes"]}
