@@ -43,7 +43,7 @@ def peer_tuning(folder: Path, minutes: float = ASKED.minutes) -> dict[str, Any]:
     }
     return {
         "what": f"{said['goal']} on Frappe: slimrank's search beside general tuners of the trained teacher, "
-        f"{minutes:g} minutes each at most; bytes of graph and weights, test AUC, p50 in turns with the teacher, one thread",
+        f"{minutes:g} minutes each at most; bytes of graph and weights, test AUC, p50 in turns, one thread",
         "teacher": {"bytes": ours["bytes_on_disk"]["teacher"], "auc": ours["auc"]["teacher"]},
         "tuners": [
             {"name": name, **one, "times_smaller": ours["bytes_on_disk"]["teacher"] / one["bytes"]}

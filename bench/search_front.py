@@ -84,10 +84,11 @@ def _front(out: Path, dataset: Dataset) -> dict[str, Any]:
 
     teacher, said = score(out / "baseline" / "artifact"), result["search"]
     trials = {trial["number"]: trial for trial in said["trials"]}
+    (artifacts,) = (out / "trials").iterdir()  # of the one study that is there
     points = [
         {
-            "times_smaller": said["baseline"]["bytes"] / trials[number]["figures"]["bytes"],
-            "auc_drop": teacher - score(out / "trials" / str(number) / "artifact"),
+            "times_smaller": result["teacher"]["bytes"]["disk"] / trials[number]["figures"]["bytes"],
+            "auc_drop": teacher - score(artifacts / str(number) / "artifact"),
         }
         for number in said["front"]
     ]

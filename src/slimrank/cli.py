@@ -108,7 +108,7 @@ def search(
     ] = None,
     study: Annotated[str | None, typer.Option(help="The study's name there; the recipe's if not given.")] = None,
 ) -> None:
-    """Find the smallest model within a goal and prove it on test rows; exit code 3 where none is within it."""
+    """Find the smallest model within a goal and test it on rows of its own; exit code 3 where those miss the goal."""
     chosen, folder = _recipe(recipe, data, None)
     from slimrank.pipeline.search import search as find
     from slimrank.report import print_result

@@ -24,6 +24,12 @@ def model(scale, auc, hostile=""):
     }
 
 
+@pytest.fixture(name="tried")
+def maker_of_trials():
+    """Makes what a search says of one trial."""
+    return tried
+
+
 def tried(number, size, loss, state="complete", **others):
     """A trial of a search."""
     changes = {

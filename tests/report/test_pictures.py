@@ -2,7 +2,7 @@
 
 import re
 
-from slimrank.report.pictures import PLACEHOLDERS, bytes_by_tensor, largest_first, quality_against_bytes, round_bytes
+from slimrank.report.pictures import PLACEHOLDERS, bytes_by_tensor, largest_first, quality_against_bytes, round_numbers
 from slimrank.report.result import Result, Tensor, read
 
 
@@ -49,6 +49,6 @@ def test_bars_beyond_the_most_are_summed():
 
 def test_ticks_are_round_and_few():
     for low, high in ((1, 2), (900, 1100), (3e3, 4e8), (1e3, 1e15)):
-        ticks = round_bytes(low, high, 4)
+        ticks = round_numbers(low, high, 4)
         assert 0 <= len(ticks) <= 4
         assert all(low <= tick <= high for tick in ticks)

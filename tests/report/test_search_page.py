@@ -24,14 +24,20 @@ def test_the_answer_says_what_was_asked_and_what_would_have_to_give(result) -> N
     words = asked(result.search)
     assert words.startswith("Asked for auc_drop <= 0.001, bytes <= 40 KB: none meets it; nearest is trial 3 of 9 (7 ")
     assert "auc_drop −0.0003, bytes 50.0 KB on test rows" in words
-    assert words.endswith("On the rows of the search it would be met with bytes <= 50.0 KB (trial 3).")
+    assert words.endswith("On validation rows it would be met with bytes <= 50.0 KB (trial 3).")
     for text in (render(result), markdown(result), "\n".join(plain_lines(result))):
         assert "none meets it; nearest is trial 3" in text
 
 
 def test_a_goal_that_is_met_is_said_to_be(content, search) -> None:
     search["met"] = True
-    assert ": met by trial 3 of 9 (7 trained whole), with" in asked(read({**content, "search": search}, Result).search)
+    words = asked(read({**content, "search": search}, Result).search)
+    assert ": met by trial 3 of 9 (7 trained whole), with" in words
+    assert words.endswith("on test rows, which do not prove it: auc_drop undecided.")
+    search["bounds"][0]["proof"]["outcome"] = "non-inferior"
+    assert asked(read({**content, "search": search}, Result).search).endswith("on test rows, which prove it.")
+    del search["bounds"][0]["proof"]
+    assert asked(read({**content, "search": search}, Result).search).endswith("50.0 KB on test rows.")
 
 
 def test_every_bound_has_its_value_interval_and_verdict(result) -> None:
@@ -63,7 +69,29 @@ def test_every_trial_of_the_picture_has_its_recipe_where_a_pointer_rests(result)
         whole = [trial for trial in result.search.trials if trial.state == "complete"]
         assert hints == [f"trial {trial.number}: {trial_words(trial, result.search)}" for trial in whole]
         assert "<script" not in drawn
-    assert "7 trials were trained whole, 1 were stopped early" in picture.caption
+    assert "7 trials were trained whole, 1 were stopped early." in picture.caption
+
+
+def test_losers_are_not_drawn_on_the_front(content, search, tried) -> None:
+    """A front of one trial: the others lose more, and lie above it and above the goal."""
+    search["trials"] = [tried(1, 1000, -0.0002), *(tried(number, 2000, 0.003 * number) for number in range(2, 6))]
+    search["front"], search["chosen"] = [1], 1
+    drawn = front(read({**content, "search": search}, Result)).wide
+    marks = drawn[drawn.index("trials_marks") :]
+    heights = [float(y) for y in re.findall(r"translate\([\d.]+,([\d.]+)\)", marks[: marks.index("</g>")])]
+    assert len(heights) == 5
+    assert max(heights) == heights[0] > max(heights[1:]) + 10
+    assert "stroke-dasharray" in drawn
+
+
+def test_a_page_of_very_many_trials_stays_small(content, search, tried) -> None:
+    search["trials"] = [tried(number, 1000 + number, 0.5 / number) for number in range(1, 5001)]
+    search["front"], search["chosen"] = [1, 7, 5000], 7
+    text = render(read({**content, "search": search}, Result))
+    assert len(text) < 2_000_000
+    assert "All 5,000 trials, 400 of them here and all in result.json" in text
+    assert "4600 of them, far from the front, are not drawn" in text
+    assert all(f">{number} " in text for number in (1, 7, 5000))
 
 
 def test_every_trial_is_in_the_table_with_why_it_failed(result) -> None:

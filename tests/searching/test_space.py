@@ -2,6 +2,7 @@
 
 import random
 
+import optuna
 import pytest
 
 from slimrank.config import InputError
@@ -47,6 +48,8 @@ def test_many_are_left_to_the_study() -> None:
         ({"steps.0.bits": [3]}, "bits: Input should be 1, 2, 4, 8 or 32, got 3"),
         ({"studen.model": [2]}, "no 'studen' there. Did you mean 'student'?"),
         ({"steps.0.bits": []}, "'steps.0.bits' has no values"),
+        ({"teacher.training.epochs": [1, 2]}, "'teacher.training.epochs' is shared by all trials"),
+        ({"seeds": [[1], [2]]}, "Allowed: distillation, retraining, steps, student"),
     ],
 )
 def test_keys_and_values_that_are_not_the_recipes_are_refused(space: dict[str, list[object]], words: str) -> None:
@@ -68,6 +71,22 @@ def test_every_choice_is_a_recipe(student: bool) -> None:
     names = {part.split("name='")[1].split("'")[0] for text in made for part in text.split("), ") if "name='" in part}
     assert {"threshold-rows", "reduce-dimensions", "quantize-tables", "mix-bits", "codebook-tables"} <= names
     assert {"hash-tables", "prune-weights", "quantize-dense"} <= names
+
+
+def test_what_a_kind_has_no_use_for_is_not_asked_about() -> None:
+    space = automatic_space(Recipe(), FOUND)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    asked = set()
+    for _ in range(60):
+        trial = study.ask()
+        space.suggest(trial)
+        kind = trial.params["tables"]
+        asked.add((kind, *sorted({"bits", "tolerance", "times"} & set(trial.params))))
+    assert asked == {
+        ('"scaled"', "bits"),
+        ('"by sensitivity"', "tolerance"),
+        *((f'"{kind}"', "times") for kind in ("mixed", "codebook", "hashed")),
+    }
 
 
 def test_starts_are_different_recipes_from_large_to_small() -> None:

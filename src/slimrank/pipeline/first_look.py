@@ -7,7 +7,6 @@ and it decides nothing but what is worth trying. Left out: what retraining wins 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,8 +21,8 @@ from slimrank.models.size import packed_bytes
 from slimrank.pipeline.models import baseline
 from slimrank.pipeline.workspace import Run
 from slimrank.searching.automatic import BITS, SPARSITIES, Sensitivity
+from slimrank.tables.dense import DenseTable
 from slimrank.tables.scaled import Grid, scaled
-from slimrank.tables.table import Table
 from slimrank.training.examples import Examples, score
 
 ROWS = 1 << 16  # search rows that are looked at
@@ -45,7 +44,8 @@ def first_look(run: Run, seed: int) -> Sensitivity:
     tables = {}
     for part in find_parts(model, Selection(), context, per_field=True):
         name = part.fields[0] if part.fields else part.name
-        tables[name] = {bits: _with(_rows_of(model, part), _in_bits(part, bits), loss) for bits in BITS}
+        read = _rows_read(model, part, rows)
+        tables[name] = {bits: _with_rows(model, part, read, bits, loss) for bits in BITS}
     layers = {
         name: {share: _with(module.weight.data, _pruned(module.weight.data, share), loss) for share in SPARSITIES}
         for name, module in _layers(model)
@@ -63,33 +63,45 @@ def _head(rows: Examples, seed: int) -> Examples:
 
 def _with(values: Tensor, others: Tensor, measured: Callable[[], float]) -> float:
     """What is measured while `others` stand in the place of `values`."""
-    with _in_place(values, others):
-        return measured()
-
-
-@contextmanager
-def _in_place(values: Tensor, others: Tensor) -> Iterator[None]:
     kept = values.clone()
     values.copy_(others)
     try:
-        yield
+        return measured()
     finally:
         values.copy_(kept)
 
 
-def _rows_of(model: Ranker, part: Part) -> Tensor:
-    """The rows of a part as they stand in the model's own table."""
+def _rows_read(model: Ranker, part: Part, rows: Examples) -> Tensor:
+    """The numbers of the rows of a part's table that `rows` look up: no other is touched, however many there are."""
+    seen: list[Tensor] = []
     table = model.get_submodule(part.owner)
-    assert isinstance(table, Table)
+    assert isinstance(table, DenseTable)
+    hook = table.register_forward_pre_hook(lambda _, given: seen.append(given[0].unique()))
+    try:
+        score(model, rows)
+    finally:
+        hook.remove()
     bounds = table.bounds()[part.places[0] : part.places[1]]
-    weight: Tensor = table.get_parameter("weight").data
-    return weight[bounds[0][0] : bounds[-1][1]]
+    read = torch.cat(seen).unique()
+    return read[(read >= bounds[0][0]) & (read < bounds[-1][1])]
 
 
-def _in_bits(part: Part, bits: int) -> Tensor:
-    """A part's rows rounded to that many bits; zeros beside them fill whole bytes, and change no scale."""
-    rows = part.table.weight.detach().cpu()
-    padded = nn.functional.pad(rows, (0, -rows.shape[1] % WHOLE_BYTES))
+def _with_rows(model: Ranker, part: Part, read: Tensor, bits: int, measured: Callable[[], float]) -> float:
+    """What is measured while the rows `read` of a part's table are rounded to so many bits."""
+    weight = model.get_submodule(part.owner).get_parameter("weight").data
+    kept = weight[read]
+    if not len(read):
+        return measured()
+    weight[read] = _in_bits(kept, bits).to(weight.device)
+    try:
+        return measured()
+    finally:
+        weight[read] = kept
+
+
+def _in_bits(rows: Tensor, bits: int) -> Tensor:
+    """Rows rounded to that many bits, with one scale; zeros beside them fill whole bytes, and change no scale."""
+    padded = nn.functional.pad(rows.cpu(), (0, -rows.shape[1] % WHOLE_BYTES))
     found = scaled(Grid.parse({"bits": bits, "levels": "midtread" if bits > 1 else None}), padded)
     return found.rows(0, len(rows))[:, : rows.shape[1]].detach()
 

@@ -7,14 +7,16 @@ trials/NUMBER/          the artifact of a trial that was trained whole, and the 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import platform
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import polars
@@ -29,7 +31,7 @@ from slimrank.evaluation.cost import LEAST_SAMPLES, disk_bytes, latency, residen
 from slimrank.evaluation.measure import LATENCY_ROWS
 from slimrank.evaluation.paired import Comparison, compare, judge
 from slimrank.exporting.artifact import export
-from slimrank.files import read_json, write_json
+from slimrank.files import read_json, replace_file, write_json
 from slimrank.metrics import quality
 from slimrank.pipeline.first_look import first_look
 from slimrank.pipeline.models import STEPS, baseline, compressed, train_student, train_teacher
@@ -42,8 +44,11 @@ from slimrank.searching.goal import QUALITY, ROWS, Bound
 from slimrank.searching.search import Attempt, Search
 from slimrank.searching.space import Space, named_space
 
+if TYPE_CHECKING:
+    from optuna import Study
+
 METRIC = {"auc_drop": "auc", "gauc_drop": "gauc", "logloss_rise": "logloss"}
-ARTIFACT, QUIET, SENSITIVITY = "artifact", "latency.json", "sensitivity.json"
+ARTIFACT, QUIET, SENSITIVITY = "artifact", "latency.json", "sensitivity"
 
 
 @dataclass
@@ -54,6 +59,7 @@ class Trials:
     recipe: Recipe
     folder: Path
     data: Path | None = None
+    warned: set[str] = field(default_factory=set)
 
     @cached_property
     def halves(self) -> tuple[Dataset, polars.DataFrame]:
@@ -80,13 +86,33 @@ class Trials:
         """The artifact that trials are compared with."""
         return self.folder / "baseline"
 
-    @property
+    @cached_property
     def place(self) -> str:
-        """Which machine and directory holds the artifacts of the trials that are made here."""
-        return f"{platform.node()}:{self.folder.resolve()}"
+        """A name of this directory that no other has, on this machine or another; it says whose artifacts are here."""
+        path = self.folder / "place"
+        if not path.exists():
+            replace_file(path, uuid4().hex.encode())
+        return path.read_text()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for two searches to share a study."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json", exclude={"threads"}),
+            "goal": str(self.search.goal),
+            "wanted": self.search.wanted,
+            "space": self.search.space,
+            "data": self.run.dataset.fingerprint,
+        }
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of this study's artifacts: another study in the same directory has numbers of its own."""
+        known = json.dumps([self.search.storage, self.search.study, self.identity], sort_keys=True)
+        return self.folder / "trials" / hashlib.sha256(known.encode()).hexdigest()[:12]
 
     def prepare(self) -> None:
-        """Train the teachers, export the one that is compared with, time it alone, and take the first look."""
+        """Train the teachers, export the one that is compared with, and time it alone."""
         seeds = self.recipe.teacher_seeds(self.seed)
         keys = [train_teacher(self.run, one) for one in seeds]
         facts = provenance(self.recipe, self.run.dataset, self.seed)
@@ -100,15 +126,16 @@ class Trials:
             rows = loaded.encoding.encode(self.rows["search"].head(LATENCY_ROWS))
             sizes = [int(rows) for rows in ROWS]
             write_json(folder / QUIET, latency({"teacher": loaded}, rows, sizes, LEAST_SAMPLES)["teacher"])
-            found = first_look(self.run, self.seed)
-            write_json(folder / SENSITIVITY, found.record())
 
         stage(self.teacher, {"teachers": keys, "facts": facts}, work)
 
-    @cached_property
-    def sensitivity(self) -> Sensitivity:
-        """What the first look found."""
-        return Sensitivity.of(read_json(self.teacher / SENSITIVITY))
+    def look(self, study: Study) -> None:
+        """Take the first look, or the one that the study has: whoever shares it has the same space."""
+        known = study.user_attrs.get(SENSITIVITY)
+        if known is None:
+            known = first_look(self.run, self.seed).record()
+            study.set_user_attr(SENSITIVITY, known)
+        self.sensitivity = Sensitivity.of(known)
 
     @cached_property
     def space(self) -> Space:
@@ -123,7 +150,7 @@ class Trials:
         Raises:
             InputError: its steps cannot be applied, or training diverged.
         """
-        kept = self.folder / "trials" / str(number)
+        kept = self.artifacts / str(number)
         with tempfile.TemporaryDirectory(prefix=f"trial-{number}-", dir=self.folder) as folder:
             run = self.run.with_recipe(recipe, Path(folder))
             train_student(run, self.seed, [train_teacher(run, one) for one in recipe.teacher_seeds(self.seed)])
@@ -155,7 +182,7 @@ class Trials:
         Nothing but a `reason` where these rows allow no interval.
         """
         label, group = self._label(part), self._group(part)
-        logits = self._teacher_logits[part], self._score(model, part)
+        logits = self._teacher_logits(part), self._score(model, part)
         try:
             found = compare(label, *logits, METRIC[bound.figure], group=group)
         except InputError as error:
@@ -166,7 +193,8 @@ class Trials:
         """What the goal needs to know of an artifact's bytes and latency.
 
         Latency is timed in turns with the teacher's and told as if the machine were as quiet as when that was timed
-        alone, since trials run side by side.
+        alone, since trials run side by side: by the ratio of their medians, as a 99th percentile among other processes
+        is what those take.
         """
         wanted = self.search.measured
         found: dict[str, float] = {"bytes": disk_bytes(artifact)}
@@ -182,21 +210,41 @@ class Trials:
             times, quiet = latency(models, rows, sizes, LEAST_SAMPLES), read_json(self.teacher / QUIET)
             for key in (key for key in wanted if "@" in key):
                 figure, _, size = key.partition("@")
-                quantile = figure.removesuffix("_ms")
-                ratio = times["slim"][size][quantile] / times["teacher"][size][quantile]
-                found[key] = ratio * quiet[size][quantile]
+                ratio = times["slim"][size]["p50"] / times["teacher"][size]["p50"]
+                found[key] = ratio * quiet[size][figure.removesuffix("_ms")]
         return found
+
+    def timed_alone(self, artifact: Path) -> dict[str, float]:
+        """Milliseconds of an artifact, of the figures that the goal needs, with nothing else at work."""
+        model = runtime.load(artifact, threads=1)
+        sizes = sorted({int(key.partition("@")[2]) for key in self.search.measured if "@" in key})
+        rows = model.encoding.encode(self.rows["search"].head(LATENCY_ROWS))
+        times = latency({"slim": model}, rows, sizes, LEAST_SAMPLES)["slim"]
+        keys = [key.partition("@") for key in self.search.measured if "@" in key]
+        return {f"{figure}@{size}": times[size][figure.removesuffix("_ms")] for figure, _, size in keys}
 
     @cached_property
     def _baseline(self) -> runtime.Model:
         return runtime.load(self.teacher / ARTIFACT, threads=1)
 
     @cached_property
-    def _teacher_logits(self) -> dict[str, NDArray[np.float32]]:
-        return {part: self._score(self._baseline, part) for part in self.rows}
+    def _scores_of_teacher(self) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    def _teacher_logits(self, part: str) -> NDArray[np.float32]:
+        """The teacher's scores of a part of the rows, which are made once."""
+        if part not in self._scores_of_teacher:
+            self._scores_of_teacher[part] = self._score(self._baseline, part)
+        return self._scores_of_teacher[part]
 
     def _score(self, model: runtime.Model, part: str) -> NDArray[np.float32]:
         return model.score(model.encoding.encode(self.rows[part]))
+
+    def defined(self, part: str) -> set[str]:
+        """The losses that the rows of a part have, whatever the model: GAUC needs groups of both classes."""
+        label, chance = self._label(part), np.random.default_rng(0).random(len(self.rows[part]))
+        found = quality(label, chance, self._group(part))
+        return set(losses(found, found))
 
     def _label(self, part: str) -> NDArray[Any]:
         return self.rows[part][self.halves[0].schema.label].to_numpy()
@@ -211,7 +259,7 @@ class Trials:
 
     def _losses(self, part: str, model: runtime.Model) -> dict[str, float]:
         label, group = self._label(part), self._group(part)
-        logits = self._teacher_logits[part], self._score(model, part)
+        logits = self._teacher_logits(part), self._score(model, part)
         return losses(*(quality(label, logit, group) for logit in logits))
 
 

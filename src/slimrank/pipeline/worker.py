@@ -1,7 +1,13 @@
-"""One worker of a search, a process of its own: python -m slimrank.pipeline.worker FOLDER NUMBER DEADLINE [DATA]"""
+"""One worker of a search, a process of its own.
+
+    python -m slimrank.pipeline.worker FOLDER NUMBER DEADLINE PARENT [DATA]
+
+It ends when what started it is gone.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -15,15 +21,17 @@ from slimrank.evaluation.machine import cores
 from slimrank.pipeline.trials import Trials
 from slimrank.recipe import Recipe, read_recipe
 from slimrank.searching.search import Attempt, Search, Worker, read_search, sampler_of
-from slimrank.searching.study import open_study
+from slimrank.searching.study import open_study, sqlite
 
 ASKED = "search.json"
+STORAGE = "SLIMRANK_STORAGE"  # the variable that holds the database's URL
+PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def work(folder: Path, number: int, deadline: float, data: Path | None) -> None:
+def work(folder: Path, number: int, deadline: float, parent: int, data: Path | None) -> None:
     """Try recipes until the search in `folder` is spent, or whoever started it has gone."""
-    parent = os.getppid()
-    trials = Trials(read_search(folder / ASKED), read_recipe(folder / ASKED), folder, data)
+    search = read_search(folder / ASKED, storage=os.environ.get(STORAGE, ""))
+    trials = Trials(search, read_recipe(folder / ASKED), folder, data)
     torch.set_num_threads(trials.recipe.threads or max(1, cores() // workers_of(trials.search)))
 
     def attempt(recipe: Recipe, trial: int, share: float) -> Attempt:
@@ -32,9 +40,11 @@ def work(folder: Path, number: int, deadline: float, data: Path | None) -> None:
         return trials.attempt(recipe, trial, share)
 
     url, name, identity = study_of(trials)
-    study = open_study(url, name, identity, create=False, sampler=sampler_of(trials.search, number))
-    worker = Worker(trials.search, trials.recipe, trials.space, attempt, trials.place, url, deadline)
-    worker.run(study)
+    study = open_study(url, name, identity, create=False)
+    trials.look(study)
+    salt = f"{trials.place if search.storage else ''} {len(study.get_trials(deepcopy=False))}"
+    study.sampler = sampler_of(search, number, salt)
+    Worker(search, trials.recipe, trials.space, attempt, trials.place, url, deadline).run(study)
 
 
 def workers_of(search: Search) -> int:
@@ -42,25 +52,26 @@ def workers_of(search: Search) -> int:
     return search.workers or cores()
 
 
+def url_of(trials: Trials) -> str:
+    """The URL of a search's study."""
+    return trials.search.storage or sqlite(trials.folder / "search.db")
+
+
 def study_of(trials: Trials) -> tuple[str, str, dict[str, Any]]:
     """The URL of a search's study, its name there, and what makes it the study of that search."""
-    url = trials.search.storage or f"sqlite:///{(trials.folder / 'search.db').resolve()}"
-    identity = {
-        "recipe": trials.recipe.model_dump(mode="json", exclude={"threads"}),
-        "goal": str(trials.search.goal),
-        "wanted": trials.search.wanted,
-        "space": trials.space.description(),
-        "data": trials.run.dataset.fingerprint,
-    }
-    return url, trials.search.study or trials.recipe.name, identity
+    return url_of(trials), trials.search.study or trials.recipe.name, trials.identity
 
 
 def main() -> None:
     """Exit code 2 and one line where the user can mend it, as of the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits, which then ends this one
+    folder, number, deadline, parent, *data = sys.argv[1:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(0)
     try:
-        folder, number, deadline, *data = sys.argv[1:]
-        work(Path(folder), int(number), float(deadline), Path(data[0]) if data else None)
+        work(Path(folder), int(number), float(deadline), int(parent), Path(data[0]) if data else None)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

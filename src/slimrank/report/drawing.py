@@ -34,14 +34,14 @@ class Picture:
     caption: str = ""
 
 
-def round_bytes(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round numbers between two counts, evenly apart on a logarithmic axis.
+def round_numbers(low: float, high: float, most: int, powers: range = range(16)) -> list[float]:
+    """At most `most` round numbers between two others, evenly apart on a logarithmic axis.
 
-    >>> round_bytes(30_000, 3_000_000, 8), round_bytes(30_000, 3_000_000, 4)
+    >>> round_numbers(30_000, 3_000_000, 8), round_numbers(30_000, 3_000_000, 4)
     ([50000.0, 100000.0, 200000.0, 500000.0, 1000000.0, 2000000.0], [100000.0, 1000000.0])
     """
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [digit * 10.0**power for power in range(16) for digit in digits]
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) <= most:
             return inside

@@ -195,10 +195,19 @@ def asked(search: Searched) -> str:
     found = f"trial {search.chosen} of {len(search.trials)} ({whole} trained whole)"
     values = ", ".join(f"{bound.key} {figure(bound.key, bound.value)}" for bound in search.bounds)
     if search.met:
-        return f"Asked for {search.goal}: met by {found}, with {values} on test rows."
+        return f"Asked for {search.goal}: met by {found}, with {values} on test rows{_proven(search)}."
     words = f"Asked for {search.goal}: none meets it; nearest is {found}, with {values} on test rows."
     given = [f"{one.key} <= {figure(one.key, one.value)} (trial {one.trial})" for one in search.concessions]
-    return words + (f" On the rows of the search it would be met with {' or '.join(given)}." if given else "")
+    return words + (f" On validation rows it would be met with {' or '.join(given)}." if given else "")
+
+
+def _proven(search: Searched) -> str:
+    """Whether test rows prove what they show of losses of quality."""
+    outcomes = {bound.key: bound.proof.get("outcome", "not decided") for bound in search.bounds if bound.proof}
+    if not outcomes:
+        return ""
+    unsure = [f"{key} {outcome}" for key, outcome in outcomes.items() if outcome != "non-inferior"]
+    return f", which do not prove it: {', '.join(unsure)}" if unsure else ", which prove it"
 
 
 def answer(result: Result) -> str:

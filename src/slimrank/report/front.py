@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_bytes, svg
+from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_numbers, svg
 from slimrank.report.figures import figure
 from slimrank.report.result import Result, Searched, Tried
 
 LAYER = "trials"
 WORST = 6.0  # losses are drawn up to so many times the spread of the front's
+MOST = 400  # trials that are drawn: each brings its recipe twice, and a page has to stay small
 
 
 def front(result: Result) -> Picture | None:
@@ -23,9 +24,10 @@ def front(result: Result) -> Picture | None:
     search = result.search
     if search is None:
         return None
-    whole = [trial for trial in search.trials if trial.state == "complete"]
-    if len(whole) < 2:
+    complete = [trial for trial in search.trials if trial.state == "complete"]
+    if len(complete) < 2:
         return None
+    whole = most_telling(complete, search)
     best = [next(trial for trial in whole if trial.number == number) for number in search.front]
     words = f"{search.loss} against {search.cost} of {len(whole)} trials. The front: " + " ".join(
         f"trial {trial.number}: {figure(search.loss, trial.figures[search.loss])} "
@@ -33,8 +35,9 @@ def front(result: Result) -> Picture | None:
         for trial in best
     )
     stopped = sum(trial.state == "stopped" for trial in search.trials)
+    left_out = f" {len(complete) - len(whole)} of them, far from the front, are not drawn." if whole != complete else ""
     caption = (
-        f"{len(whole)} trials were trained whole, {stopped} were stopped early as others led. Figures of this picture "
+        f"{len(complete)} trials were trained whole, {stopped} were stopped early.{left_out} Figures of this picture "
         "are of the rows that led the search, so the best of them flatter; the table above is of test rows. The large "
         f"point is trial {search.chosen}, which the other validation rows chose. Dashed: the goal."
     )
@@ -43,6 +46,18 @@ def front(result: Result) -> Picture | None:
         _with_hints(svg(_draw(search, whole, best, width), f"front-{width}", words), hints) for width in (WIDE, NARROW)
     )
     return Picture(wide, narrow, words, caption)
+
+
+def most_telling(trials: Sequence[Tried], search: Searched, most: int = MOST) -> list[Tried]:
+    """At most so many trials, in their order: the front, what was chosen, and those that lose least."""
+    if len(trials) <= most:
+        return list(trials)
+    first = {search.chosen, *search.front}
+
+    def rank(trial: Tried) -> tuple[bool, float]:
+        return trial.number not in first, trial.figures.get(search.loss, float("inf"))
+
+    return sorted(sorted(trials, key=rank)[:most], key=lambda trial: trial.number)
 
 
 def trial_words(trial: Tried, search: Searched) -> str:
@@ -99,7 +114,7 @@ def _with_hints(picture: str, hints: Sequence[str]) -> str:
 def _draw(search: Searched, whole: Sequence[Tried], best: Sequence[Tried], width: int) -> Any:
     altair = altair_module()
     cost, loss = search.cost, search.loss
-    top = _highest(search, best)
+    top = _highest(search, best, whole)
     rows: list[dict[str, Any]] = [
         {
             "cost": trial.figures[cost],
@@ -114,7 +129,7 @@ def _draw(search: Searched, whole: Sequence[Tried], best: Sequence[Tried], width
     of_bytes = cost.endswith("bytes")
     axis = altair.Axis(
         grid=False,
-        **({"labelExpr": UNITS, "values": round_bytes(low, high, 8 if width == WIDE else 4)} if of_bytes else {}),
+        **({"labelExpr": UNITS, "values": round_numbers(low, high, 8 if width == WIDE else 4)} if of_bytes else {}),
     )
     scale = altair.Scale(type="log", domain=[low, high], nice=False)
     x = altair.X("cost:Q", title=f"{cost}, logarithmic", scale=scale, axis=axis)
@@ -149,10 +164,11 @@ def _rules(search: Searched, x: Any, y: Any, costs: tuple[float, float], losses:
     return drawn
 
 
-def _highest(search: Searched, best: Sequence[Tried]) -> float:
-    """The loss at the upper edge: the goal's and the front's with room, so that failures do not flatten the rest."""
+def _highest(search: Searched, best: Sequence[Tried], whole: Sequence[Tried]) -> float:
+    """The loss at the upper edge: above the goal's and most of the front's, so that failures flatten nothing."""
     losses = [trial.figures[search.loss] for trial in best]
     limits = [bound.limit for bound in search.bounds if bound.key == search.loss]
-    near = sorted(losses)[len(losses) // 2]
-    spread = max([abs(limit) for limit in limits] + [near - min(losses), 0.001])
-    return min(max(losses), near + WORST * spread) if losses else 1.0
+    middle = sorted(losses)[len(losses) // 2]
+    spread = max([abs(limit) for limit in limits] + [middle - min(losses), 0.001])
+    most = max(trial.figures[search.loss] for trial in whole)
+    return max(min(most, middle + WORST * spread), *limits, min(losses) + 0.001)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from html import escape
 
 from slimrank.report.figures import NONE, figure, plural, signed
-from slimrank.report.front import recipe_words
+from slimrank.report.front import most_telling, recipe_words
 from slimrank.report.html import folded, header, scroll, section, table_row
 from slimrank.report.result import Bound, Searched, Sensitive, Tried
 
-STATES = {"complete": "whole", "stopped": "stopped early", "failed": "failed", "running": "cut off"}
+STATES = {"complete": "whole", "stopped": "stopped early", "running": "elsewhere"}
 
 
 def goal_section(search: Searched) -> str:
@@ -32,9 +32,8 @@ def goal_section(search: Searched) -> str:
 
 def bound_words(bound: Bound) -> tuple[str, str, str, str]:
     """Limit, value, interval and verdict of one bound."""
-    limit = bound.limit if bound.proof is None else None
-    asked = f"at most {figure(bound.key, bound.limit) if limit is not None else f'{bound.limit:g}'}"
     value, proof = figure(bound.key, bound.value), bound.proof
+    asked = f"at most {figure(bound.key, bound.limit) if proof is None else f'{bound.limit:g}'}"
     if proof is None:
         return asked, value, NONE, "met" if bound.met else "missed"
     if "outcome" not in proof:
@@ -56,12 +55,14 @@ def undecided(bounds: Sequence[Bound]) -> list[str]:
 
 
 def trials_section(search: Searched) -> str:
-    """Every trial with its recipe, folded away."""
+    """Every trial with its recipe, folded away; of very many those that say most."""
+    shown = most_telling(search.trials, search)
+    left_out = f", {len(shown)} of them here and all in result.json" if len(shown) < len(search.trials) else ""
     keys = list(dict.fromkeys((search.cost, search.loss, *(bound.key for bound in search.bounds))))
     title = header("Trial", "State", *keys, "Recipe, or why it failed", words=(len(keys) + 2,))
-    lines = "".join(_trial(trial, search, keys) for trial in search.trials)
+    lines = "".join(_trial(trial, search, keys) for trial in shown)
     table = scroll(f"{title}<tbody>{lines}</tbody>", "trials")
-    return folded(f"All {plural(len(search.trials), 'trial')}", table)
+    return folded(f"All {plural(len(search.trials), 'trial')}{left_out}", table)
 
 
 def _trial(trial: Tried, search: Searched, keys: Sequence[str]) -> str:

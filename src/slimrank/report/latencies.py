@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimrank.report.drawing import NARROW, PLACEHOLDERS, WIDE, Picture, altair_module, svg
+from slimrank.report.drawing import NARROW, PLACEHOLDERS, WIDE, Picture, altair_module, round_numbers, svg
 from slimrank.report.figures import milliseconds, plural
 from slimrank.report.result import Latency, Result
 
@@ -49,7 +49,7 @@ def _draw(rows: list[dict[str, Any]], width: int) -> Any:
     altair = altair_module()
     least, most = min(row["least"] for row in rows) / 1.3, max(row["p99"] for row in rows) * 1.3
     scale = altair.Scale(type="log", domain=[least, most], nice=False)
-    ticks = [power for power in (10.0**exponent for exponent in range(-6, 7)) if least <= power <= most]
+    ticks = round_numbers(least, most, 5 if width == NARROW else 8, range(-6, 7))
     sizes = sorted({row["rows"] for row in rows})
     order = list(dict.fromkeys(row["name"] for row in rows))
     label = 110 if width == WIDE else 90

@@ -238,12 +238,13 @@ def _again_section(result: Result) -> str:
         return ""
     lines = [f"{result.command}   # what was asked, beside this page"] if result.command else []
     lines.append("slimrank run recipe.json   # the recipe below, beside this page")
-    notes = [
-        "A search tries as much as its time allows, so another one may end elsewhere; what it ended with is below. "
-        "Trained by itself, that recipe has all validation rows, of which a search keeps half for its choice."
-        if result.search
-        else "The same recipe and data give the same model on the same machine."
-    ]
+    note = "The same recipe and data give the same model on the same machine."
+    if result.search:
+        note = (
+            "In this directory the search goes on; in another it begins again, and may end elsewhere, as it tries what "
+            "its time allows. The recipe it ended with is below. Trained by itself, that has all validation rows, of "
+            "which a search keeps half for its choice."
+        )
     recipe = folded("The recipe", f"<pre>{escape(json.dumps(result.recipe, indent=1, ensure_ascii=False))}</pre>")
     commands = f"<pre>{escape(chr(10).join(lines))}</pre>"
-    return section("How to make it again", f'{commands}<p class="note">{escape(notes[0])}</p>{recipe}')
+    return section("How to make it again", f'{commands}<p class="note">{escape(note)}</p>{recipe}')

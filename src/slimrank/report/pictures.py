@@ -16,7 +16,7 @@ from typing import Any
 
 from slimrank.config import InputError
 from slimrank.files import replace_file
-from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_bytes, svg
+from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_numbers, svg
 from slimrank.report.figures import QUALITY, size
 from slimrank.report.front import front
 from slimrank.report.latencies import latencies
@@ -180,7 +180,7 @@ def _scatter(points: list[dict[str, Any]], width: int) -> Any:
         "bytes:Q",
         title="bytes on disk, logarithmic",
         scale=altair.Scale(type="log", domain=[low, high], nice=False),
-        axis=altair.Axis(labelExpr=UNITS, values=round_bytes(low, high, 8 if width == WIDE else 4), grid=False),
+        axis=altair.Axis(labelExpr=UNITS, values=round_numbers(low, high, 8 if width == WIDE else 4), grid=False),
     )
     y_scale = altair.Scale(domain=[least - room, min(most + room, 1.0)], zero=False, nice=False)
     y = altair.Y("auc:Q", title="AUC", scale=y_scale, axis=altair.Axis(format=".4f", tickCount=5, domain=False))

@@ -161,9 +161,7 @@ class Tried(Record):
     state: str
     changes: dict[str, Any] = {}
     figures: dict[str, float] = {}
-    selection: dict[str, Any] = {}
     share: float = 0.0
-    seconds: float = 0.0
     reason: str = ""
 
 
@@ -187,7 +185,6 @@ class Searched(Record):
     chosen: int
     cost: str = "bytes"
     loss: str = "auc_drop"
-    baseline: dict[str, float] = {}
     rows: dict[str, int] = {}
     sensitivity: Sensitive = Sensitive()
     workers: int = 1

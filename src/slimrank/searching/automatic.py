@@ -7,12 +7,15 @@ vectors and removed neurons instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimrank.recipe import Recipe
-from slimrank.searching.space import Changes, Setting, Space
+from slimrank.searching.space import Changes, Setting, Space, distinct
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 BITS = (1, 2, 4, 8)
 LEAST_DIM, LEAST_NEURONS = 4, 4
@@ -22,6 +25,7 @@ KINDS = ("scaled", "by sensitivity", "mixed", "codebook", "hashed")  # the last 
 TIMES = (8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192)  # smaller than the teacher, of a budget
 SPARSITIES = (0.3, 0.5, 0.7)
 WORTH_TRYING = 0.02  # of AUC that all layers together may lose by a sparsity, before retraining
+OF_KIND = {"bits": ("scaled",), "tolerance": ("by sensitivity",), "times": ("mixed", "codebook", "hashed")}
 ORDERS = ("ids, dimensions, layers", "dimensions, ids, layers", "layers, ids, dimensions")
 
 
@@ -82,6 +86,13 @@ class AutomaticSpace(Space):
 
     recipe: Recipe = field(kw_only=True)
     sensitivity: Sensitivity = field(kw_only=True)
+
+    def suggest(self, trial: Trial) -> Changes:
+        """The changes that the study suggests; what the chosen kind of table has no use for is not asked about."""
+        kind = self.settings["tables"].suggest(trial, "tables")
+        active = {name: each for name, each in self.settings.items() if kind in OF_KIND.get(name, (kind,))}
+        chosen = {name: each.suggest(trial, name) for name, each in active.items() if name != "tables"}
+        return self.changes({**chosen, "tables": kind})
 
     def changes(self, chosen: Mapping[str, Any]) -> Changes:
         """The student, steps, distillation and retraining of one choice."""
@@ -155,7 +166,7 @@ def _shape(recipe: Recipe, found: Sensitivity) -> dict[str, Setting]:
     hidden = list(getattr(recipe.student.model, "hidden", ()))
     if hidden:
         narrower = [[max(LEAST_NEURONS, width * share // 8 // 4 * 4) for width in hidden] for share in (2, 4, 6)]
-        shape["hidden"] = Setting(tuple(_distinct([*narrower, hidden])))
+        shape["hidden"] = Setting(tuple(distinct([*narrower, hidden])))
     kept = [list(recipe.student.fields)] if recipe.student.fields else _nested(found.fields)
     return shape | ({"fields": Setting(tuple(kept))} if kept else {})
 
@@ -166,10 +177,6 @@ def _nested(importance: Mapping[str, float]) -> list[list[str]]:
     useful = max(sum(importance[name] > 0 for name in ordered), 1)
     counts = range(max(1, min(2, useful)), useful + 1)
     return [[name for name in importance if name in ordered[:count]] for count in list(counts)[:FIELDS_TRIED]]
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _tables(found: Sensitivity) -> dict[str, Setting]:

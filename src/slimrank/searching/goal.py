@@ -16,7 +16,7 @@ from slimrank.config import Config, InputError, nearest
 UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 FIGURES = ("auc_drop", "gauc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
 ROWS = ("1", "32", "256")  # of a request, as latency is measured
-NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?"
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 QUALITY = ("auc_drop", "gauc_drop", "logloss_rise")  # judged by a paired test; the others are costs
 UNIT_OF_QUALITY = 1e-3
 BOUND = re.compile(rf"\s*(\w+)(?:@(\d+))?\s*<=\s*({NUMBER})\s*([A-Za-z]*)\s*")
@@ -47,11 +47,18 @@ class Bound(Config):
         return (value - self.limit) / (abs(self.limit) or UNIT_OF_QUALITY)
 
     def __str__(self) -> str:
-        return f"{self.key} <= {amount(self.figure, self.limit)}"
+        """As `read_goal` reads it, to the last digit."""
+        number = repr(self.limit).removesuffix(".0")
+        for unit in ("GB", "MB", "KB") if self.figure.endswith("bytes") else ():
+            whole, rest = divmod(self.limit, UNITS[unit])
+            if whole and not rest:
+                number = f"{whole:.0f} {unit}"
+                break
+        return f"{self.key} <= {number}"
 
 
 def amount(figure: str, value: float) -> str:
-    """A figure's value as it is written in a goal.
+    """A figure's value for people, to four digits.
 
     >>> amount("bytes", 64_000), amount("auc_drop", 0.001), amount("p50_ms@256", 0.0213), amount("bytes", 512)
     ('64 KB', '0.001', '0.0213', '512')

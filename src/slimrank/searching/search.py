@@ -7,11 +7,13 @@ which `attempt` does, and on which rows.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import runpy
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,8 +22,8 @@ from pydantic import AfterValidator, Field, field_serializer
 
 from slimrank.config import Config, InputError, read_table
 from slimrank.recipe import Recipe, Seed
-from slimrank.searching.front import Values, front
-from slimrank.searching.goal import QUALITY, AGoal, Bound, Goal, known_figure
+from slimrank.searching.front import Values
+from slimrank.searching.goal import QUALITY, AGoal, Goal, known_figure
 from slimrank.searching.halving import at_share, promoted, shares
 from slimrank.searching.space import Changes, Space, changed
 from slimrank.searching.study import Trial, readable, trials_of
@@ -29,8 +31,10 @@ from slimrank.searching.study import Trial, readable, trials_of
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 FAR = 2.0  # times the cost of one within the goal: what costs more is no answer, and the front's end is known by then
+RECENT = 10  # trials that tell how long one takes
 IN_A_ROW = 10  # trials that fail one after the other: it is not their recipes
 PAIRS = 5  # trials that went to the end before their gains say what others may still gain
 
@@ -129,14 +133,16 @@ class Repeated(InputError):
 
 @dataclass(frozen=True)
 class Worker:
-    """One process's part: `attempt(recipe, number, share)` trains and measures until `deadline` (of `time.time`)."""
+    """One process's part: `attempt(recipe, number, share)` trains and measures; nothing is begun that would end after
+    `deadline` (of `time.time`), as far as trials at this `place` tell how long one takes.
+    """
 
     search: Search
     recipe: Recipe
     space: Space
     attempt: Callable[[Recipe, int, float], Attempt]
     place: str = ""
-    url: str = "memory"
+    url: str = "sqlite://"
     deadline: float = math.inf
 
     def run(self, study: Study) -> None:
@@ -145,30 +151,50 @@ class Worker:
         Raises:
             InputError: the study's database fails, such as on a full disk, or one trial after the other.
         """
-        while not self.spent(found := trials_of(study)):
-            own = [trial for trial in found if trial.place == self.place and trial.changes][-IN_A_ROW:]
-            if len(own) == IN_A_ROW and all(trial.state == "failed" and trial.reason for trial in own):
-                raise InputError(f"{IN_A_ROW} trials failed one after the other: {own[-1].reason}")
-            self.once(study)
+        reasons: list[str] = []
+        while True:
+            with readable(self.url):
+                if self.spent(trials_of(study)):
+                    return
+            ended = self.once(study)
+            if ended is not None and "changes" in ended.user_attrs:
+                failed = ended.user_attrs.get("reason", "") if ended.state.name == "FAIL" else ""
+                reasons = [*reasons, failed] if failed else []
+            if len(reasons) == IN_A_ROW:
+                raise InputError(f"{IN_A_ROW} trials failed one after the other: {reasons[-1]}")
 
-    def once(self, study: Study) -> None:
-        """One trial.
+    def once(self, study: Study) -> FrozenTrial | None:
+        """One trial, as it ended; None where another process has ended it meanwhile.
 
         Raises:
-            InputError: the study's database fails, such as on a full disk.
+            InputError: the study's database fails, or a file cannot be written.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        ended: list[FrozenTrial] = []
         with readable(self.url):
-            study.optimize(self._objective, n_trials=1, catch=(InputError,))
+            try:
+                told = [lambda _, trial: ended.append(trial)]
+                study.optimize(self._objective, n_trials=1, catch=(InputError,), callbacks=told)
+            except UpdateFinishedTrialError:  # taken for dead by another machine, as after a suspended hour
+                return None
+            except ValueError as error:
+                if "Cannot tell" in str(error):
+                    return None
+                raise
+            except OSError as error:
+                raise InputError(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+        return ended[0] if ended else None
 
     def spent(self, trials: Sequence[Trial]) -> bool:
         """Whether nothing more is to be begun."""
-        longest = max((trial.seconds for trial in trials if trial.state == "complete"), default=0.0)
-        if time.time() + longest > self.deadline:
+        own = [trial.seconds for trial in trials if trial.state == "complete" and trial.place == self.place]
+        if time.time() + max(own[-RECENT:], default=0.0) > self.deadline:
             return True
         allowed = self.search.trainings
         if allowed is not None and sum(trial.spent or float(trial.state == "running") for trial in trials) >= allowed:
             return True
-        tried = {repr(trial.changes) for trial in trials if trial.changes}
+        tried = {repr(trial.changes) for trial in trials if trial.changes and trial.state != "cut off"}
         return len(tried) >= self.space.combinations
 
     def _objective(self, trial: Any) -> Values:
@@ -177,110 +203,85 @@ class Worker:
 
         trial.set_user_attr("place", self.place)
         changes = self.space.suggest(trial)
-        before = trials_of(trial.study)
-        if any(other.changes == changes for other in before if other.number != trial.number):
+        before = [other for other in trials_of(trial.study) if other.number != trial.number]
+        if any(other.changes == changes for other in before if other.state != "cut off"):
             raise Repeated("tried before")
         trial.set_user_attr("changes", changes)
-        recipe = changed(self.recipe, changes)
-        steps = shares(recipe) if self.search.halving else (1.0,)
-        spent = 0.0
-        for share in steps:
-            try:
-                found = self.attempt(at_share(recipe, share), trial.number, share)
-            except OSError:
-                raise
-            except Exception as error:  # whatever one recipe comes to, the others may be fine
-                words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                trial.set_user_attr("reason", words)
-                traceback.print_exc()
-                raise InputError(words) from error
+        spent, why = 0.0, ""
+        for share in self._shares(trial, changes):
+            found = self._measured(trial, changes, share)
             spent += share
-            for name, value in (("share", share), ("spent", spent), (f"at {share:.3f}", found.figures)):
+            known = {"share": share, "spent": spent, f"at {share:.3f}": found.figures, "figures": found.figures}
+            for name, value in known.items():
                 trial.set_user_attr(name, value)
-            trial.set_user_attr("figures", found.figures)
-            if share < 1.0 and not self._may_lead(trial, share):
-                trial.set_user_attr("reason", "others lead")
+            why = self._why_not_on(trial, share) if share < 1.0 else ""
+            if why:
+                trial.set_user_attr("reason", why)
                 break
         for bound in self.search.goal.bounds:  # once, of the last share: a second value would be ignored
             trial.set_constraint(bound.key, bound.excess(found.figures[bound.key]))
-        if share < 1.0:
+        if why:
             raise TrialPruned
         trial.set_user_attr("selection", found.selection)
         return self._values(found.figures)
+
+    def _shares(self, trial: Any, changes: Changes) -> tuple[float, ...]:
+        """The shares of its epochs that a trial is trained for, one after the other."""
+        if not self.search.halving:
+            return (1.0,)
+        with _told(trial):
+            return shares(changed(self.recipe, changes))
+
+    def _measured(self, trial: Any, changes: Changes, share: float) -> Attempt:
+        """What a trial comes to at a share of its epochs."""
+        with _told(trial):
+            return self.attempt(at_share(changed(self.recipe, changes), share), trial.number, share)
 
     def _values(self, figures: Mapping[str, float]) -> Values:
         """What the study makes small: the logarithm of a cost, and the loss of quality."""
         return (math.log(figures[self.search.cost]), figures[self.search.loss])
 
-    def _may_lead(self, trial: Any, share: float) -> bool:
-        """Whether a trial may still meet the goal, and is among the best of those that were trained for that share."""
-        own, key = trial.user_attrs[f"at {share:.3f}"], f"at {share:.3f}"
+    def _why_not_on(self, trial: Any, share: float) -> str:
+        """Why a trial is not trained any further, or nothing if it is."""
+        own, key, search = trial.user_attrs[f"at {share:.3f}"], f"at {share:.3f}", self.search
         known = [other.user_attrs for other in trial.study.get_trials(deepcopy=False) if other.number != trial.number]
         others = [attrs[key] for attrs in known if key in attrs]
         ended = [(attrs[key], attrs["figures"]) for attrs in known if key in attrs and attrs.get("share") == 1.0]
-        met = any(self.search.goal.met(late) for _, late in ended)  # else the nearest is what is looked for
-        for bound in self.search.goal.quality if met and len(ended) >= PAIRS else ():
+        within = [late for _, late in ended if search.goal.met(late)]  # without any, the nearest is what is looked for
+        for bound in search.goal.quality if within and len(ended) >= PAIRS else ():
             most = max(early[bound.key] - late[bound.key] for early, late in ended)
             if own[bound.key] - most > bound.limit:
-                return False
-        wanted = self.search.wanted
-        least = min((late[wanted] for _, late in ended if self.search.goal.met(late)), default=math.inf)
-        if wanted not in QUALITY and own[wanted] > FAR * least:
-            return False
-        ranked = [(self.search.goal.costs.excess(figures), *self._values(figures)) for figures in (*others, own)]
-        return promoted(ranked[-1], ranked[:-1])
+                return f"no trial has gained the {bound.key} that it lacks"
+        least = min((late[search.wanted] for late in within), default=math.inf)
+        if search.wanted not in QUALITY and own[search.wanted] > FAR * least:
+            return f"one within the goal has less than half of its {search.wanted}"
+        ranked = [(search.goal.costs.excess(figures), *self._values(figures)) for figures in (*others, own)]
+        return "" if promoted(ranked[-1], ranked[:-1]) else "others lead"
 
 
-def sampler_of(search: Search, worker: int) -> BaseSampler:
-    """What suggests trials: TPE over all settings at once, which knows what goes on elsewhere; or chance."""
+@contextmanager
+def _told(trial: Any) -> Iterator[None]:
+    """Writes down why a trial failed: whatever one recipe comes to, the others may be fine."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        trial.set_user_attr("reason", words)
+        traceback.print_exc()
+        raise InputError(words) from error
+
+
+def sampler_of(search: Search, worker: int, salt: str = "") -> BaseSampler:
+    """What suggests trials: TPE over all settings at once, which knows what goes on elsewhere; or chance.
+
+    `salt` tells apart what would otherwise draw the same: another machine, or a search that goes on.
+    """
     from optuna.samplers import RandomSampler, TPESampler
 
-    seed = (search.seed * 1000 + worker) % 2**32
+    digest = hashlib.sha256(f"{search.seed} {worker} {salt}".encode()).hexdigest()
+    seed = int(digest[:8], 16)
     if search.sampler == "random":
         return RandomSampler(seed=seed)
-
     return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-def front_of(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """The complete trials that no other beats in both cost and quality, on search rows, from small to large."""
-    complete = [trial for trial in trials if trial.state == "complete"]
-    places = front([(trial.figures[search.cost], trial.figures[search.loss]) for trial in complete])
-    return [complete[place] for place in places]
-
-
-def order_of_choice(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """Complete trials, the one to be shipped first.
-
-    First those whose quality selection rows prove to be within the goal, then those whose quality is within it on
-    search and on selection rows, both from the least of what is made small; then the others by how far they are off.
-    Costs are those of search rows: they are the same on others.
-    """
-    complete = [trial for trial in trials if trial.state == "complete"]
-
-    def key(trial: Trial) -> tuple[float, ...]:
-        selected = {**trial.figures, **trial.selection["figures"]}
-        off = search.goal.excess(trial.figures) + search.goal.excess(selected)
-        if off > 0:
-            return (2, off, selected[search.wanted])
-        proven = all(trial.selection["proven"].get(bound.key, False) for bound in search.goal.quality)
-        return (0 if proven else 1, selected[search.wanted], selected[search.loss])
-
-    return sorted(complete, key=key)
-
-
-def concessions(trials: Sequence[Trial], search: Search) -> list[tuple[Bound, Trial]]:
-    """For each bound the trial that meets all others and is nearest to it: what would have to give, one at a time."""
-    found = []
-    for bound in search.goal.bounds:
-        others = Goal(bounds=tuple(other for other in search.goal.bounds if other != bound))
-        able = [trial for trial in trials if trial.state == "complete" and others.met(trial.figures)]
-        if able:
-            found.append((bound, min(able, key=lambda trial: trial.figures[bound.key])))
-    return found
-
-
-def recipe_of(trial: Trial, recipe: Recipe) -> Recipe:
-    """The recipe that a trial tried, whole."""
-    changes: Changes = trial.changes
-    return changed(recipe, changes)

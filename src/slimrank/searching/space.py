@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 Changes = dict[str, Any]
+CHANGEABLE = ("student", "distillation", "steps", "retraining")  # the rest is shared by all trials
 LISTED = 64  # combinations up to which all of a user's own space are tried
 
 
@@ -67,10 +68,6 @@ class Space:
         """How many choices there are."""
         return prod(len(each.values) for each in self.settings.values())
 
-    def description(self) -> dict[str, Any]:
-        """What makes it the same space as another, as plain data."""
-        return {name: list(each.values) for name, each in self.settings.items()}
-
 
 def named_space(recipe: Recipe, values: Mapping[str, Sequence[Any]]) -> Space:
     """The space of a user's own dotted keys and values; every combination is tried where they are few.
@@ -79,7 +76,11 @@ def named_space(recipe: Recipe, values: Mapping[str, Sequence[Any]]) -> Space:
         InputError: a key is not one of the recipe's, or a value is not allowed there.
     """
     plain: dict[str, list[Any]] = json.loads(json.dumps({key: list(each) for key, each in values.items()}))
+    plain = {key: distinct(each) for key, each in plain.items()}
     for key, each in plain.items():
+        part = key.split(".")[0]
+        if part in Recipe.model_fields and part not in CHANGEABLE:
+            raise InputError(f"space: {key!r} is shared by all trials. {nearest(part, CHANGEABLE)}")
         if not each:
             raise InputError(f"space: {key!r} has no values")
         for value in each:
@@ -88,6 +89,15 @@ def named_space(recipe: Recipe, values: Mapping[str, Sequence[Any]]) -> Space:
     few = prod(map(len, plain.values())) <= LISTED
     starts = [dict(zip(plain, each, strict=True)) for each in product(*plain.values())] if few else []
     return Space(settings, tuple(starts))
+
+
+def distinct(values: Sequence[Any]) -> list[Any]:
+    """Each value once, where it stands first.
+
+    >>> distinct([[4], 8, [4]])
+    [[4], 8]
+    """
+    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _rising(values: Sequence[Any]) -> bool:

@@ -1,7 +1,7 @@
 """The Optuna study behind a search: opened, checked to be of the same search, and read as plain trials.
 
 SQLite by default, another database by its URL. Nothing of a trial is lost but the one in flight when a process is
-killed: each figure is written when it is known, and a trial that a dead process left is marked as failed.
+killed: each figure is written when it is known, and a trial that a dead process left waits to be tried again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimrank import __version__
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
 HEARTBEAT, GRACE = 20, 90  # seconds: a process that has not been heard of for so long is dead
 WAIT = 60  # seconds that a writer waits for another one's lock on SQLite
 IDENTITY = "identity"
-OBJECTIVES = 2  # what is made small, and the loss of quality
+OBJECTIVES = 2  # a cost, and the loss of quality
 
 
 @dataclass(frozen=True)
 class Trial:
     """One recipe that was tried.
 
-    `changes`: dotted keys and values. `state`: complete, stopped (not worth a whole training), failed, running.
-    `figures`: of search rows, at the last share of the epochs that it was trained for, `share`. `selection`: of
-    selection rows, of complete ones. `spent`: trainings, a part of one as its share. `steps`: what its steps did.
+    `changes`: dotted keys and values. `state`: complete, stopped (not worth a whole training), failed, cut off (by the
+    end of its process), running. `figures`: of search rows, at the last share of the epochs that it was trained for,
+    `share`. `selection`: of selection rows, of complete ones. `spent`: trainings, a part of one as its share. `reason`:
+    why it was stopped or failed. `place`: whose directory holds its artifact.
     """
 
     number: int
@@ -44,6 +46,24 @@ class Trial:
     seconds: float = 0.0
     reason: str = ""
     place: str = ""
+
+
+def sqlite(path: Path) -> str:
+    """The URL of an SQLite file, whatever letters its path has."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path.resolve())).render_as_string()
+
+
+def shown(url: str) -> str:
+    """A database's URL without its password."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
 
 
 def open_study(url: str, name: str, identity: Mapping[str, Any], *, create: bool, sampler: Any = None) -> Study:
@@ -62,33 +82,46 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], *, create: bool
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    described = json.loads(json.dumps({"slimrank": __version__, **identity}))
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    described = json.loads(json.dumps({"slimrank": __version__, **identity}))
     with readable(url):
-        storage = optuna.storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else None,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-        )
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            directions=["minimize"] * OBJECTIVES,
-            load_if_exists=True,
-        )
+        try:
+            storage = optuna.storages.RDBStorage(
+                url.replace("{", "{{").replace("}", "}}"),  # optuna takes braces for a place to fill in
+                engine_kwargs={"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else None,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+            )
+        except RuntimeError as error:  # tables of another optuna
+            raise InputError(f"study in {shown(url)}: {str(error).splitlines()[0]}") from error
+        if create:
+            optuna.create_study(
+                study_name=name, storage=storage, directions=["minimize"] * OBJECTIVES, load_if_exists=True
+            )
+        try:
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        except KeyError:
+            raise InputError(f"study in {shown(url)}: there is none called {name!r}") from None
         known = study.user_attrs.get(IDENTITY)
-        if known is None and create:
+        empty = not study.get_trials(deepcopy=False) and len(study.directions) == OBJECTIVES
+        if known is None and create and empty:
             study.set_user_attr(IDENTITY, described)
-    if known is not None and known != described:
-        different = sorted(key for key in {*known, *described} if known.get(key) != described.get(key))
-        words = ", ".join(
-            f"slimrank {known['slimrank']}, this is {__version__}" if key == "slimrank" else f"another {key}"
-            for key in different
-        )
-        raise InputError(f"study {name!r} in {url} was made with {words}; name another with --study")
+            known = described
+    if known is None:
+        raise InputError(f"study {name!r} in {shown(url)} was not made by slimrank; name another with --study")
+    _compare(known, described, f"study {name!r} in {shown(url)}")
     return study
+
+
+def _compare(known: Mapping[str, Any], described: Mapping[str, Any], where: str) -> None:
+    """Raises `InputError` where a study is not of the search that is described."""
+    different = sorted(key for key in {*known, *described} if known.get(key) != described.get(key))
+    words = [
+        f"slimrank {known.get(key)}, this is {__version__}" if key == "slimrank" else f"another {key}"
+        for key in different
+    ]
+    if words:
+        raise InputError(f"{where} was made with {', '.join(words)}; name another with --study")
 
 
 @contextmanager
@@ -98,30 +131,32 @@ def readable(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+    except (SQLAlchemyError, ImportError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise InputError(f"study in {url}: {reason}") from error
+        raise InputError(f"study in {shown(url)}: {reason}") from error
     except Exception as error:  # optuna wraps some of them, and has exceptions of its own
         if type(error).__module__.startswith("optuna"):
             reason = str(getattr(error.__cause__, "orig", None) or error.__cause__ or error).splitlines()[0]
-            raise InputError(f"study in {url}: {reason}") from error
+            raise InputError(f"study in {shown(url)}: {reason}") from error
         raise
 
 
-def fail_running(study: Study, place: str) -> None:
-    """Mark trials as failed that an earlier process at `place`, which is gone, had begun."""
+def cut_off(study: Study, place: str) -> None:
+    """Mark the trials that a process at `place` had begun and that has ended as failed, to be tried again."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if trial.user_attrs.get("place") == place:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            if trial.params:
+                study.enqueue_trial(trial.params)
 
 
 def trials_of(study: Study) -> list[Trial]:
     """All trials that were begun, in their order; without those that were suggested twice, which never were."""
     from optuna.trial import TrialState
 
-    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
+    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
     found = []
     for trial in study.get_trials(deepcopy=False):
         known = trial.user_attrs
@@ -130,7 +165,7 @@ def trials_of(study: Study) -> list[Trial]:
         found.append(
             Trial(
                 number=trial.number,
-                state=states.get(trial.state, "running"),
+                state=states.get(trial.state, "failed" if "reason" in known else "cut off"),
                 changes=known.get("changes", {}),
                 figures=known.get("figures", {}),
                 selection=known.get("selection", {}),
