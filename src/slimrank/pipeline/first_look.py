@@ -76,13 +76,13 @@ def _rows_read(model: Ranker, part: Part, rows: Examples) -> Tensor:
     seen: list[Tensor] = []
     table = model.get_submodule(part.owner)
     assert isinstance(table, DenseTable)
-    hook = table.register_forward_pre_hook(lambda _, given: seen.append(given[0].unique()))
+    hook = table.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten()))
     try:
         score(model, rows)
     finally:
         hook.remove()
     bounds = table.bounds()[part.places[0] : part.places[1]]
-    read = torch.cat(seen).unique()
+    read: Tensor = torch.unique(torch.cat(seen))
     return read[(read >= bounds[0][0]) & (read < bounds[-1][1])]
 
 

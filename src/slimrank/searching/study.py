@@ -7,6 +7,7 @@ killed: each figure is written when it is known, and a trial that a dead process
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from slimrank.config import InputError
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import RDBStorage
 
 HEARTBEAT, GRACE = 20, 90  # seconds: a process that has not been heard of for so long is dead
 WAIT = 60  # seconds that a writer waits for another one's lock on SQLite
@@ -85,15 +87,7 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], *, create: bool
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     described = json.loads(json.dumps({"slimrank": __version__, **identity}))
     with readable(url):
-        try:
-            storage = optuna.storages.RDBStorage(
-                url.replace("{", "{{").replace("}", "}}"),  # optuna takes braces for a place to fill in
-                engine_kwargs={"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else None,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-            )
-        except RuntimeError as error:  # tables of another optuna
-            raise InputError(f"study in {shown(url)}: {str(error).splitlines()[0]}") from error
+        storage = _storage(url)
         if create:
             optuna.create_study(
                 study_name=name, storage=storage, directions=["minimize"] * OBJECTIVES, load_if_exists=True
@@ -111,6 +105,32 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], *, create: bool
         raise InputError(f"study {name!r} in {shown(url)} was not made by slimrank; name another with --study")
     _compare(known, described, f"study {name!r} in {shown(url)}")
     return study
+
+
+def _storage(url: str) -> RDBStorage:
+    """The database, its tables made where there are none; tried once more, as another machine may make them just now.
+
+    Raises:
+        InputError: its tables are of another optuna.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for last in (False, True):
+        try:
+            return RDBStorage(
+                url.replace("{", "{{").replace("}", "}}"),  # optuna takes braces for a place to fill in
+                engine_kwargs={"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else None,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+            )
+        except RuntimeError as error:
+            raise InputError(f"study in {shown(url)}: {str(error).splitlines()[0]}") from error
+        except SQLAlchemyError:
+            if last:
+                raise
+            time.sleep(1.0)
+    raise AssertionError
 
 
 def _compare(known: Mapping[str, Any], described: Mapping[str, Any], where: str) -> None:
@@ -131,7 +151,9 @@ def readable(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, ImportError, OSError) as error:
+    except ImportError as error:
+        raise InputError(f"study in {shown(url)}: {error.__cause__ or error}; install its driver") from error
+    except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise InputError(f"study in {shown(url)}: {reason}") from error
     except Exception as error:  # optuna wraps some of them, and has exceptions of its own
