@@ -222,7 +222,7 @@ def value_at(result: Any, path: str) -> float:
 
 def shown_like(value: float, goal: str, path: str) -> str:
     """A figure in words: quality with four decimals, bytes, copies, seconds, and ratios with one decimal."""
-    if path.endswith("auc_drop"):
+    if path.endswith(("auc_drop", "proof.low")):
         return f"{value:+.4f}"
     if path.endswith("auc_kept"):
         return f"{100 * value:.1f}%"
