@@ -25,6 +25,7 @@ from bench.ladder.entries import LADDERS
 from bench.ladder.page import write_page
 from bench.ladder.points import ladder
 from bench.lookups import lookups
+from bench.metrics import metrics
 from bench.movielens import movielens
 from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
@@ -80,6 +81,7 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",
     ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
+    "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }
 
