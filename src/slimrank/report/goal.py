@@ -100,7 +100,7 @@ def sensitivity_section(found: Sensitive) -> str:
         )
         tables += scroll(f"{title}<tbody>{lines}</tbody>", "layers", "AUC lost, layer by layer")
     note = (
-        "Of the teacher after its training, one part at a time, on rows that led the search. It told the search which "
-        "fields and bits are worth trying."
+        "Of the teacher's module after its training, one part at a time, on rows that led the search. It says what is "
+        "worth trying, and nothing of what ships."
     )
     return section("What the first look found", f'{tables}<p class="note">{note}</p>')
