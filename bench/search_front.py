@@ -3,7 +3,8 @@
 Each side has as many trainings as a ladder has points: seven rungs of three seeds. A search is asked for the smallest
 model within .001, not for a front: the front is what it leaves by the way. Which models are on a front is decided by
 the rows that led the search; what they are worth, by the test rows. A ladder's points are means of three seeds, and the
-best of them are seen on the test rows, which is in its favour.
+best of them are seen on the test rows, which is in its favour. Losses of all sides are counted from one AUC, the mean
+of the ladder's teachers: a side whose own teacher came out lower would gain by it otherwise.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def search_front(folder: Path, ladder: Path) -> dict[str, Any]:
     """Hypervolumes of both sides by seed, and of every kind of the ladder in the result file `ladder`."""
     recipe = read_recipe(Path(__file__).parents[1] / "recipes" / "frappe.py")
     dataset = load_dataset(recipe.data)
+    level = float(json.loads(ladder.read_text())["teacher"]["auc"])
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for seed in SEEDS:
         for side, settings in SIDES.items():
@@ -46,7 +48,7 @@ def search_front(folder: Path, ladder: Path) -> dict[str, Any]:
                 _share_teachers(folder, out)
                 asked = {"goal": "auc_drop <= 0.001", "minutes": 600, "workers": 2, "trainings": TRAININGS}
                 search(recipe, Search.parse({**asked, "seed": seed, **settings}), out, say=print)
-            found[side].append({"seed": seed, **_front(out, dataset)})
+            found[side].append({"seed": seed, **_front(out, dataset, level)})
     volumes = {side: [one["hypervolume"] for one in runs] for side, runs in found.items()}
     margins = [mine - other for mine, other in zip(volumes["search"], volumes["chance"], strict=True)]
     kinds = _ladder(ladder)
@@ -61,7 +63,7 @@ def search_front(folder: Path, ladder: Path) -> dict[str, Any]:
         "over_best_ladder": fmean(volumes["search"]) / kinds[best],
         "over_chance": fmean(volumes["search"]) / fmean(volumes["chance"]),
         "fronts": found,
-        "reference": REFERENCE,
+        "reference": {"times_smaller": REFERENCE[0], "auc_drop": REFERENCE[1], "below_auc": level},
     }
 
 
@@ -73,8 +75,8 @@ def _share_teachers(folder: Path, out: Path) -> None:
             shutil.copytree(part, out / part.name, dirs_exist_ok=True)
 
 
-def _front(out: Path, dataset: Dataset) -> dict[str, Any]:
-    """Times smaller and AUC lost on test rows of the models on a search's front."""
+def _front(out: Path, dataset: Dataset, level: float) -> dict[str, Any]:
+    """Times smaller, and AUC below `level` on test rows, of the models on a search's front."""
     result = read_json(out / "result.json")
     label = dataset.test[dataset.schema.label].to_numpy()
 
@@ -82,19 +84,20 @@ def _front(out: Path, dataset: Dataset) -> dict[str, Any]:
         model = runtime.load(artifact)
         return auc(label, model.score(model.encoding.encode(dataset.test)))
 
-    teacher, said = score(out / "baseline" / "artifact"), result["search"]
+    said = result["search"]
     trials = {trial["number"]: trial for trial in said["trials"]}
     (artifacts,) = (out / "trials").iterdir()  # of the one study that is there
     points = [
         {
             "times_smaller": result["teacher"]["bytes"]["disk"] / trials[number]["figures"]["bytes"],
-            "auc_drop": teacher - score(artifacts / str(number) / "artifact"),
+            "auc_drop": level - score(artifacts / str(number) / "artifact"),
         }
         for number in said["front"]
     ]
     return {
         "hypervolume": _volume([(point["times_smaller"], point["auc_drop"]) for point in points]),
         "points": points,
+        "teacher_auc": score(out / "baseline" / "artifact"),
         "trials": len(trials),
         "trainings": said["spent"],
         "seconds": said["seconds"],
