@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,8 +23,10 @@ from slimrank.config import InputError
 from slimrank.files import only_here, read_json
 from slimrank.pipeline.search import search
 from slimrank.pipeline.trials import Trials
+from slimrank.pipeline.worker import url_of
 from slimrank.recipe import Recipe, read_recipe
 from slimrank.searching.search import Search
+from slimrank.searching.study import open_study, trials_of
 
 EASY = "auc_drop <= 0.5, bytes <= 1 MB"
 
@@ -43,7 +46,7 @@ def found(tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     """A search that nothing disturbed, with two workers, its result and its lines."""
     folder, lines = tmp_path_factory.mktemp("search") / "out", list[str]()
     recipe = Recipe.parse(tiny())
-    result = search(recipe, asked(workers=2, trainings=6), folder, say=lines.append)
+    result = search(recipe, asked(workers=2, trainings=2), folder, say=lines.append)
     return folder, result, lines
 
 
@@ -104,13 +107,13 @@ def test_the_chosen_recipe_runs_by_itself(found, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_without_time_and_without_luck_there_is_an_artifact_still(tiny, tmp_path: Path) -> None:
-    """A goal that nothing meets, and no time for any trial: one is trained whole, and what would give is told."""
-    impossible = asked("auc_drop <= -0.4, bytes <= 100", minutes=0.001)
-    result = search(Recipe.parse(tiny()), impossible, tmp_path / "out")
-    said = result["search"]
+    """A goal that nothing meets, no time for any trial, and a first recipe that is unfit: one is trained whole."""
+    space = {"steps.3.budget": [10, None]}
+    impossible = asked("auc_drop <= -0.4, bytes <= 100", minutes=0.001, space=space)
+    said = search(Recipe.parse(tiny()), impossible, tmp_path / "out")["search"]
     assert not said["met"]
     open_artifact(tmp_path / "out" / "artifact")
-    assert [trial["state"] for trial in said["trials"]] == ["complete"]
+    assert [trial["state"] for trial in said["trials"]] == ["failed", "complete"]
     assert all(not bound["met"] for bound in said["bounds"])
 
 
@@ -158,18 +161,12 @@ main()
 """
 
 
-@pytest.mark.long
 def test_two_studies_in_one_directory_keep_their_artifacts_apart(tiny, tmp_path: Path) -> None:
-    out, recipe = tmp_path / "out", Recipe.parse(tiny())
-    spaces = {"a": {"steps.3.bits": [8]}, "b": {"steps.3.bits": [2]}}
-    shipped = {}
-    for name in ("a", "b", "a"):
-        found = search(recipe, asked(space=spaces[name], study=name, halving=False, trainings=1), out)
-        shipped[name] = (found["recipe"]["steps"][3]["bits"], (out / "artifact" / "model.onnx").stat().st_size)
-        assert found["search"]["figures"]["bytes"] == shipped[name][1]
-        assert open_artifact(out / "artifact").manifest["recipe"]["steps"][3]["bits"] == shipped[name][0]
-    assert shipped["a"][0] == 8
-    assert shipped["b"][0] == 2
+    """Their trials have the same numbers."""
+    searches = (asked(), asked(study="b"), asked("auc_drop <= 0.2"), asked(space={"steps.3.bits": [8]}))
+    folders = {Trials(one, Recipe.parse(tiny()), tmp_path).artifacts for one in searches}
+    assert len(folders) == len(searches)
+    assert Trials(asked(workers=2, minutes=5), Recipe.parse(tiny()), tmp_path).artifacts in folders
 
 
 @pytest.mark.long
@@ -185,13 +182,6 @@ def test_a_search_that_is_refused_has_changed_nothing(found, tiny) -> None:
 
 
 @pytest.mark.long
-def test_the_first_recipe_may_be_unfit_and_time_short(tiny, tmp_path: Path) -> None:
-    space = {"steps.3.budget": [10, None]}
-    result = search(Recipe.parse(tiny()), asked(minutes=0.001, space=space), tmp_path / "out")
-    assert [trial["state"] for trial in result["search"]["trials"]] == ["failed", "complete"]
-
-
-@pytest.mark.long
 def test_a_worker_whose_parent_is_gone_ends(tiny, tmp_path: Path) -> None:
     """SIGKILL of the process that waits, alone: its worker tries nothing more."""
     out, recipe = tmp_path / "out", tmp_path / "recipe.json"
@@ -203,35 +193,34 @@ def test_a_worker_whose_parent_is_gone_ends(tiny, tmp_path: Path) -> None:
         time.sleep(0.02)
     process.kill()
     process.wait()
-    time.sleep(10)
+    time.sleep(6)
     assert known(out) == []
 
 
 @pytest.mark.long
 def test_killed_at_any_moment_it_loses_at_most_the_trial_in_flight(tiny, tmp_path: Path) -> None:
-    """SIGKILL of the whole group, again and again, each time when one more trial is complete."""
+    """SIGKILL of the whole group, when a trial is complete and the next one in flight."""
     out, recipe = tmp_path / "out", tmp_path / "recipe.json"
     recipe.write_text(json.dumps(tiny()))
     kept: set[int] = set()
-    for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(recipe), str(out)],
-            start_new_session=True,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        deadline = time.time() + 120
-        while len(known(out)) <= len(kept) and process.poll() is None and time.time() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert kept < set(known(out))
-        kept = set(known(out))
-    result = search(read_recipe(recipe), asked("auc_drop <= 0.5", trainings=5), out)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(recipe), str(out)],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 120
+    while len(known(out)) <= len(kept) and process.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert kept < set(known(out))
+    kept = set(known(out))
+    result = search(read_recipe(recipe), asked("auc_drop <= 0.5", trainings=3), out)
     trials = result["search"]["trials"]
     states = {trial["number"]: trial["state"] for trial in trials}
     assert kept <= {number for number, state in states.items() if state == "complete"}
-    assert [trial["state"] for trial in trials].count("cut off") <= 2
+    assert [trial["state"] for trial in trials].count("cut off") <= 1
     assert not list(out.glob("trial-*-*"))
     assert {path.name for path in (out / "trials").glob("*/*")} == {
         str(number) for number, state in states.items() if state == "complete"
@@ -280,18 +269,16 @@ def test_two_machines_search_in_one_study(tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_full_disk_ends_with_an_error_and_a_study_that_opens(tiny, tmp_path: Path) -> None:
+def test_a_full_disk_ends_with_an_error_and_a_study_that_opens(found, tiny, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the database cannot grow, and says so in one line."""
     out = tmp_path / "out"
-    recipe = Recipe.parse(tiny())
-    search(recipe, asked(trainings=1), out)
-    before = complete(out)
-    limit = (out / "search.db").stat().st_size
+    shutil.copytree(found[0], out)
+    before, limit = complete(out), (out / "search.db").stat().st_size
     program = (
         "import resource, sys\nfrom slimrank.cli import main\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
         f"sys.argv = ['slimrank', 'search', {str(tmp_path / 'r.json')!r}, '--out', {str(out)!r}, '--goal', {EASY!r},"
-        " '--workers', '1', '--trainings', '9']\nmain()\n"
+        " '--workers', '1', '--trainings', '90']\nmain()\n"
     )
     (tmp_path / "r.json").write_text(json.dumps(tiny()))
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -299,8 +286,9 @@ def test_a_full_disk_ends_with_an_error_and_a_study_that_opens(tiny, tmp_path: P
     assert "Traceback" not in ended.stderr
     assert "error: " in ended.stderr
     assert set(before) <= set(complete(out))
-    again = search(recipe, asked(trainings=2), out)
-    assert len(again["search"]["trials"]) >= len(before)
+    trials = Trials(asked(), Recipe.parse(tiny()), out)
+    study = open_study(url_of(trials), "tiny", trials.identity, create=False)
+    assert set(before) <= {trial.number for trial in trials_of(study) if trial.state == "complete"}
 
 
 def test_gauc_of_rows_without_groups_is_refused_before_anything_is_trained(tiny, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_without_halving_every_trial_is_whole(tmp_path: Path) -> None:
     assert [trial.spent for trial in found] == [1.0] * 5
 
 
+@pytest.mark.long
 def test_tpe_finds_more_than_chance(tmp_path: Path) -> None:
     losses = {}
     for sampler in ("tpe", "random"):
