@@ -10,7 +10,7 @@ run: $(VENV)/.run
 	$(BIN)/slimrank search recipes/movielens.toml --goal "auc_drop <= 0.005" --minutes 2.5
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -15,7 +15,6 @@ from slimrank.searching.space import named_space
 from slimrank.searching.study import Trial, cut_off, open_study, shown, sqlite, trials_of
 
 SPACE = {"steps.0.bits": [2, 4, 8], "student.model.hidden": [[8], [16]]}
-WIDE = {"student.training.batch_size": list(range(64, 1088, 16)), "retraining.batch_size": list(range(64, 1088, 16))}
 
 
 def size_and_loss(recipe: Recipe, number: int = 0, share: float = 1.0) -> Attempt:
@@ -24,13 +23,6 @@ def size_and_loss(recipe: Recipe, number: int = 0, share: float = 1.0) -> Attemp
     loss = 0.01 / bits - width * 1e-5 + (1 - share) * 0.01 + (recipe.distillation.temperature - 1) * 0.1
     figures = {"bytes": bits * 100.0 + width, "auc_drop": loss}
     return Attempt(figures, {"figures": {"auc_drop": figures["auc_drop"]}, "proven": {"auc_drop": True}})
-
-
-def bowl(recipe: Recipe, number: int = 0, share: float = 1.0) -> Attempt:
-    """Bytes rise with the student's batch; the loss is least at one value of the other."""
-    x, y = recipe.student.training.batch_size / 1024, recipe.retraining.batch_size / 1024
-    figures = {"bytes": 1e4 * x, "auc_drop": (y - 0.3) ** 2 + 0.02 * (1 - x) ** 2 + (1 - share) * 0.1}
-    return Attempt(figures, {"figures": {}, "proven": {}})
 
 
 def search_with(folder: Path, asked: Search, space, attempt=size_and_loss, **settings):
@@ -88,21 +80,6 @@ def test_trials_that_others_lead_are_stopped_and_count_for_their_share(tmp_path:
 def test_without_halving_every_trial_is_whole(tmp_path: Path) -> None:
     found = search_with(tmp_path, asked_for(halving=False, trainings=5), SPACE)
     assert [trial.spent for trial in found] == [1.0] * 5
-
-
-@pytest.mark.long
-def test_tpe_finds_more_than_chance(tmp_path: Path) -> None:
-    losses = {}
-    for sampler in ("tpe", "random"):
-        total = 0.0
-        for seed in range(3):
-            folder = tmp_path / f"{sampler}-{seed}"
-            folder.mkdir()
-            asked = asked_for("auc_drop <= 0.02", sampler=sampler, seed=seed, trainings=40, halving=False)
-            best = order_of_choice(search_with(folder, asked, WIDE, bowl), asked)
-            total += best[0].figures["bytes"]
-        losses[sampler] = total
-    assert losses["tpe"] < losses["random"]
 
 
 def test_a_killed_search_goes_on_with_the_trials_it_had(tmp_path: Path) -> None:
