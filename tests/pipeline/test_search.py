@@ -23,10 +23,9 @@ from slimrank.config import InputError
 from slimrank.files import only_here, read_json
 from slimrank.pipeline.search import search
 from slimrank.pipeline.trials import Trials
-from slimrank.pipeline.worker import url_of
 from slimrank.recipe import Recipe, read_recipe
 from slimrank.searching.search import Search
-from slimrank.searching.study import open_study, trials_of
+from slimrank.searching.study import trials_of
 
 EASY = "auc_drop <= 0.5, bytes <= 1 MB"
 
@@ -282,7 +281,7 @@ def test_a_full_disk_ends_with_an_error_and_a_study_that_opens(found, tiny, tmp_
     assert "error: " in ended.stderr
     assert set(before) <= set(complete(out))
     trials = Trials(asked(), Recipe.parse(tiny()), out)
-    study = open_study(url_of(trials), "tiny", trials.identity, create=False)
+    study = trials.open_study(create=False)
     assert set(before) <= {trial.number for trial in trials_of(study) if trial.state == "complete"}
 
 

@@ -181,8 +181,8 @@ def judge(found: Comparison, margin: float) -> Verdict:
     """
     if not 0 < margin < math.inf:
         raise InputError(f"margin: got {margin}, allowed more than 0 and finite")
-    least, loss, most = found.loss
-    outcome: Outcome = "non-inferior" if most < margin else "inferior" if least >= margin else "undecided"
+    _, loss, most = found.loss
+    outcome = outcome_at(found, margin)
     if outcome != "undecided":
         return Verdict(margin, outcome, None)
     times = (most - loss) / margin  # of an interval that is as wide as it is because no group differs
@@ -190,6 +190,16 @@ def judge(found: Comparison, margin: float) -> Verdict:
         points = (most - loss) / found.standard_error + NORMAL.inv_cdf(POWER)
         times = (points * found.standard_error / margin) ** 2
     return Verdict(margin, outcome, math.ceil(found.rows * times))
+
+
+def outcome_at(found: Comparison, limit: float) -> Outcome:
+    """Whether the 95% interval of the loss lies below `limit`, from it on, or around it; one below 0 asks for a gain.
+
+    Raises:
+        InputError: the metric is not one to be judged.
+    """
+    least, _, most = found.loss
+    return "non-inferior" if most < limit else "inferior" if least >= limit else "undecided"
 
 
 def _of_auc(

@@ -42,10 +42,12 @@ def first_look(run: Run, seed: int) -> Sensitivity:
 
     fields = field_importance([model], rows, seed) if run.layout.names else {}
     tables = {}
-    for part in find_parts(model, Selection(), context, per_field=True):
+    parts = find_parts(model, Selection(), context, per_field=True)
+    read = {owner: _rows_read(model, owner, rows) for owner in {part.owner for part in parts}}
+    for part in parts:
         name = part.fields[0] if part.fields else part.name
-        read = _rows_read(model, part, rows)
-        tables[name] = {bits: _with_rows(model, part, read, bits, loss) for bits in BITS}
+        own = _rows_of(model, part, read[part.owner])
+        tables[name] = {bits: _with_rows(model, part, own, bits, loss) for bits in BITS}
     layers = {
         name: {share: _with(module.weight.data, _pruned(module.weight.data, share), loss) for share in SPARSITIES}
         for name, module in _layers(model)
@@ -71,18 +73,23 @@ def _with(values: Tensor, others: Tensor, measured: Callable[[], float]) -> floa
         values.copy_(kept)
 
 
-def _rows_read(model: Ranker, part: Part, rows: Examples) -> Tensor:
-    """The numbers of the rows of a part's table that `rows` look up: no other is touched, however many there are."""
+def _rows_read(model: Ranker, owner: str, rows: Examples) -> Tensor:
+    """The numbers of the rows of a table that `rows` look up: no other is touched, however many there are."""
     seen: list[Tensor] = []
-    table = model.get_submodule(part.owner)
-    assert isinstance(table, DenseTable)
-    hook = table.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten()))
+    hook = model.get_submodule(owner).register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten()))
     try:
         score(model, rows)
     finally:
         hook.remove()
-    bounds = table.bounds()[part.places[0] : part.places[1]]
     read: Tensor = torch.unique(torch.cat(seen))
+    return read
+
+
+def _rows_of(model: Ranker, part: Part, read: Tensor) -> Tensor:
+    """Those of the numbers that are a part's."""
+    table = model.get_submodule(part.owner)
+    assert isinstance(table, DenseTable)
+    bounds = table.bounds()[part.places[0] : part.places[1]]
     return read[(read >= bounds[0][0]) & (read < bounds[-1][1])]
 
 

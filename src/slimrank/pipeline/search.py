@@ -29,7 +29,7 @@ from slimrank.pipeline.models import STEPS
 from slimrank.pipeline.result import combined, measured_record
 from slimrank.pipeline.stages import clear_partial
 from slimrank.pipeline.trials import ARTIFACT, METRIC, Trials, losses
-from slimrank.pipeline.worker import ASKED, study_of, workers_of
+from slimrank.pipeline.worker import ASKED
 from slimrank.pipeline.workers import Say, work
 from slimrank.recipe import Recipe
 from slimrank.report import write_report
@@ -37,7 +37,7 @@ from slimrank.searching.choice import concessions, front_of, order_of_choice, re
 from slimrank.searching.goal import Goal
 from slimrank.searching.search import IN_A_ROW, Search, Worker, sampler_of
 from slimrank.searching.space import named_space
-from slimrank.searching.study import Trial, cut_off, open_study, readable, trials_of
+from slimrank.searching.study import Trial, cut_off, readable, trials_of
 
 END = 0.1  # share of the minutes, and the most seconds, that are kept for the choice and the test
 LONGEST_END = 30.0
@@ -70,20 +70,20 @@ def search(
         named_space(recipe, asked.space)  # a key that is not the recipe's is told before anything is trained
     with only_here(out):
         clear_partial(out)
-        url, name, identity = study_of(trials)
-        study = open_study(url, name, identity, create=True)
+        study = trials.open_study(create=True)
         public = asked.model_dump(mode="json", exclude={"storage"})  # its URL may hold a password
         write_json(out / ASKED, {**recipe.model_dump(mode="json"), "search": public})
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         trials.prepare()
-        with readable(url):
+        with readable(trials.url):
             trials.look(study)
-        _begun(trials, study, url)
+            _line_up(trials, study)
+        _tidy(trials, study)
         seconds = asked.minutes * 60
         deadline = begun + seconds - min(LONGEST_END, END * seconds)
         failure = work(trials, study, deadline, say)
-        found = _enough(trials, study, url, failure)
+        found = _enough(trials, study, failure)
         result = _finish(trials, found, time.time() - begun)
         if failure:
             raise InputError(f"{failure}; what was found before is in {out}")
@@ -103,38 +103,45 @@ def _check_goal(trials: Trials) -> None:
             )
 
 
-def _begun(trials: Trials, study: Any, url: str) -> None:
-    """Tidy up what an earlier process left half done, and line up what is tried first."""
-    with readable(url):
-        cut_off(study, trials.place)
-        found = trials_of(study)
-        guided = trials.search.sampler != "random" or trials.search.space
-        if guided and not study.get_trials(deepcopy=False):
-            for start in trials.space.starts:
-                study.enqueue_trial(trials.space.parameters(start))
+def _line_up(trials: Trials, study: Any) -> None:
+    """What an earlier process left half done is tried again; a new study begins with what has done well."""
+    cut_off(study, trials.place)
+    guided = trials.search.sampler != "random" or trials.search.space
+    if guided and not study.get_trials(deepcopy=False):
+        for start in trials.space.starts:
+            study.enqueue_trial(trials.space.parameters(start))
+
+
+def _tidy(trials: Trials, study: Any) -> None:
+    """Remove the files of trials that never ended."""
     for left in trials.folder.glob("trial-*-*"):
         shutil.rmtree(left)
-    complete = {str(trial.number) for trial in found if trial.state == "complete"}
+    whole = {str(trial.number) for trial in _complete(trials, study)}
     for left in trials.artifacts.iterdir() if trials.artifacts.is_dir() else ():
-        if left.name not in complete:
+        if left.name not in whole:
             shutil.rmtree(left)
 
 
-def _enough(trials: Trials, study: Any, url: str, failure: str) -> list[Trial]:
+def _complete(trials: Trials, study: Any) -> list[Trial]:
+    """The trials that were trained whole."""
+    with readable(trials.url):
+        return [trial for trial in trials_of(study) if trial.state == "complete"]
+
+
+def _enough(trials: Trials, study: Any, failure: str) -> list[Trial]:
     """All trials, one of them trained whole: where time was too short for that, more of them whatever it takes.
 
     Raises:
         InputError: no trial could be trained.
     """
-    with readable(url):
-        found = trials_of(study)
     whole = trials.search.model_copy(update={"halving": False})
-    worker = Worker(whole, trials.recipe, trials.space, trials.attempt, trials.place, url)
+    worker = Worker(whole, trials.recipe, trials.space, trials.attempt, trials.place, trials.url)
     study.sampler = sampler_of(trials.search, 0)
     for _ in range(0 if failure else IN_A_ROW):
-        if any(trial.state == "complete" for trial in found):
+        if _complete(trials, study):
             break
         worker.once(study)
+    with readable(trials.url):
         found = trials_of(study)
     if not any(trial.state == "complete" for trial in found):
         reasons = list(dict.fromkeys(trial.reason.splitlines()[0] for trial in found if trial.reason))[:3]
@@ -164,7 +171,7 @@ def _finish(trials: Trials, found: Sequence[Trial], seconds: float) -> dict[str,
         "loss": asked.loss,
         "rows": {part: len(rows) for part, rows in trials.rows.items()},
         "sensitivity": trials.sensitivity.record(),
-        "workers": workers_of(asked),
+        "workers": trials.workers,
         "seconds": round(seconds, 1),
         "spent": round(sum(trial.spent for trial in found), 2),
     }
@@ -185,7 +192,7 @@ def margin_of(goal: Goal) -> float:
 def _chosen(trials: Trials, found: Sequence[Trial]) -> Trial:
     """The first in the order of choice; where the goal is of time, the first that is within it when timed alone."""
     order = order_of_choice(found, trials.search)
-    if not any("@" in key for key in trials.search.measured):
+    if not trials.search.timed:
         return order[0]
     timed = []
     for trial in order[:TIMED_AGAIN]:
@@ -218,7 +225,8 @@ def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str,
 
 def _outcome(trials: Trials, found: Sequence[Trial], figures: Mapping[str, float], artifact: Path) -> dict[str, Any]:
     """Whether the goal is met on test rows, whether they prove it, and what would have to give."""
-    goal, model = trials.search.goal, runtime.load(artifact, threads=1)
+    goal = trials.search.goal
+    logit = trials.score(runtime.load(artifact, threads=1), "test")
     missed = goal.missed(figures)
     bounds = [
         {
@@ -226,7 +234,7 @@ def _outcome(trials: Trials, found: Sequence[Trial], figures: Mapping[str, float
             "limit": bound.limit,
             "value": figures[bound.key],
             "met": bound not in missed,
-            **({"proof": trials.proof(model, bound, "test")} if bound.of_quality else {}),
+            **({"proof": trials.proof(logit, bound, "test")} if bound.of_quality else {}),
         }
         for bound in goal.bounds
     ]

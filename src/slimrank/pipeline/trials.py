@@ -1,8 +1,6 @@
 """The trials of a search: a recipe trained beside shared teachers, exported, and measured on two halves of validation.
 
-teacher-SEED/           teachers, trained once
-baseline/               the teacher's artifact
-trials/NUMBER/          the artifact of a trial that was trained whole, and the record of its steps
+Where their files are is said in `pipeline/search.py`. Left out: what to try, and the processes that do.
 """
 
 from __future__ import annotations
@@ -12,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +25,11 @@ from slimrank import runtime
 from slimrank.config import InputError
 from slimrank.data import load_dataset
 from slimrank.data.halves import halve
-from slimrank.data.rows import Dataset
+from slimrank.data.rows import Dataset, group_codes
 from slimrank.evaluation.cost import LEAST_SAMPLES, disk_bytes, latency, resident_bytes, sent_bytes
+from slimrank.evaluation.machine import cores
 from slimrank.evaluation.measure import LATENCY_ROWS
-from slimrank.evaluation.paired import Comparison, compare, judge
+from slimrank.evaluation.paired import compare, judge, outcome_at
 from slimrank.exporting.artifact import export
 from slimrank.files import read_json, replace_file, write_json
 from slimrank.metrics import quality
@@ -43,6 +43,7 @@ from slimrank.searching.automatic import Sensitivity, automatic_space
 from slimrank.searching.goal import QUALITY, ROWS, Bound
 from slimrank.searching.search import Attempt, Search
 from slimrank.searching.space import Space, named_space
+from slimrank.searching.study import open_study, sqlite
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -59,7 +60,6 @@ class Trials:
     recipe: Recipe
     folder: Path
     data: Path | None = None
-    warned: set[str] = field(default_factory=set)
 
     @cached_property
     def halves(self) -> tuple[Dataset, polars.DataFrame]:
@@ -106,6 +106,24 @@ class Trials:
         }
 
     @property
+    def url(self) -> str:
+        """Of the study's database."""
+        return self.search.storage or sqlite(self.folder / "search.db")
+
+    @property
+    def workers(self) -> int:
+        """How many processes try."""
+        return self.search.workers or cores()
+
+    def open_study(self, *, create: bool) -> Study:
+        """The study of this search.
+
+        Raises:
+            InputError: it is of another search, or its database cannot be used.
+        """
+        return open_study(self.url, self.search.study or self.recipe.name, self.identity, create=create)
+
+    @property
     def artifacts(self) -> Path:
         """The folder of this study's artifacts: another study in the same directory has numbers of its own."""
         known = json.dumps([self.search.storage, self.search.study, self.identity], sort_keys=True)
@@ -122,10 +140,8 @@ class Trials:
             facts_of_teacher = {**facts, "name": f"{self.recipe.name}-teacher"}
             encoding = self.run.encoded.encoding
             export(model.cpu().eval(), encoding, folder / ARTIFACT, self.recipe.target, facts_of_teacher)
-            loaded = runtime.load(folder / ARTIFACT, threads=1)
-            rows = loaded.encoding.encode(self.rows["search"].head(LATENCY_ROWS))
-            sizes = [int(rows) for rows in ROWS]
-            write_json(folder / QUIET, latency({"teacher": loaded}, rows, sizes, LEAST_SAMPLES)["teacher"])
+            alone = self._times({"teacher": runtime.load(folder / ARTIFACT, threads=1)}, ROWS)
+            write_json(folder / QUIET, alone["teacher"])
 
         stage(self.teacher, {"teachers": keys, "facts": facts}, work)
 
@@ -170,26 +186,33 @@ class Trials:
     def measure(self, artifact: Path) -> Attempt:
         """Figures of an artifact on search rows, and its losses on selection rows with whether they are proven."""
         model = runtime.load(artifact, threads=1)
-        figures, selected = (self._losses(part, model) for part in ("search", "selection"))
-        proofs = {bound.key: self.proof(model, bound, "selection") for bound in self.search.goal.quality}
-        proven = {key: found.get("outcome") == "non-inferior" for key, found in proofs.items()}
-        needed = {key: found["rows_needed"] for key, found in proofs.items() if found.get("rows_needed")}
-        return Attempt(figures | self.costs(artifact), {"figures": selected, "proven": proven, "rows_needed": needed})
+        searched, selected = (self.score(model, part) for part in ("search", "selection"))
+        proofs = {bound.key: self.proof(selected, bound, "selection") for bound in self.search.goal.quality}
+        selection = {
+            "figures": self._losses(selected, "selection"),
+            "proven": {key: found.get("outcome") == "non-inferior" for key, found in proofs.items()},
+            "rows_needed": {key: found["rows_needed"] for key, found in proofs.items() if found.get("rows_needed")},
+        }
+        return Attempt(self._losses(searched, "search") | self._costs(artifact, model), selection)
 
-    def proof(self, model: runtime.Model, bound: Bound, part: str) -> dict[str, Any]:
-        """The paired comparison that a bound on quality is judged by, on a part of the rows, with its verdict.
+    def score(self, model: runtime.Model, part: str) -> NDArray[np.float32]:
+        """A model's scores of a part of the rows."""
+        return model.score(model.encoding.encode(self.rows[part]))
+
+    def proof(self, logit: NDArray[Any], bound: Bound, part: str) -> dict[str, Any]:
+        """The paired comparison of scores of a part of the rows that a bound on quality is judged by, with its verdict.
 
         Nothing but a `reason` where these rows allow no interval.
         """
-        label, group = self._label(part), self._group(part)
-        logits = self._teacher_logits(part), self._score(model, part)
+        teacher, group = self._teacher_logits(part), self._groups.get(part)
         try:
-            found = compare(label, *logits, METRIC[bound.figure], group=group)
+            found = compare(self._label(part), teacher, logit, METRIC[bound.figure], group=group)
         except InputError as error:
             return {"reason": str(error)}
-        return {**asdict(found), **_verdict(found, bound.limit)}
+        needed = judge(found, bound.limit).rows_needed if bound.limit > 0 else None  # a gain is no margin
+        return {**asdict(found), "outcome": outcome_at(found, bound.limit), "rows_needed": needed}
 
-    def costs(self, artifact: Path) -> dict[str, float]:
+    def _costs(self, artifact: Path, model: runtime.Model) -> dict[str, float]:
         """What the goal needs to know of an artifact's bytes and latency.
 
         Latency is timed in turns with the teacher's and told as if the machine were as quiet as when that was timed
@@ -202,74 +225,60 @@ class Trials:
             found["wire_bytes"] = sent_bytes(artifact)
         if "resident_bytes" in wanted:
             found["resident_bytes"] = resident_bytes(artifact)
-        sizes = sorted({int(key.partition("@")[2]) for key in wanted if "@" in key})
-        if sizes:
-            models = {"teacher": self._baseline, "slim": runtime.load(artifact, threads=1)}
-            frame = self.rows["search"].head(LATENCY_ROWS)
-            rows = {name: model.encoding.encode(frame) for name, model in models.items()}
-            times, quiet = latency(models, rows, sizes, LEAST_SAMPLES), read_json(self.teacher / QUIET)
-            for key in (key for key in wanted if "@" in key):
-                figure, _, size = key.partition("@")
+        if self.search.timed:
+            times, quiet = self._times({"teacher": self._baseline, "slim": model}), read_json(self.teacher / QUIET)
+            for key, (quantile, size) in self.search.timed.items():
                 ratio = times["slim"][size]["p50"] / times["teacher"][size]["p50"]
-                found[key] = ratio * quiet[size][figure.removesuffix("_ms")]
+                found[key] = ratio * quiet[size][quantile]
         return found
 
     def timed_alone(self, artifact: Path) -> dict[str, float]:
         """Milliseconds of an artifact, of the figures that the goal needs, with nothing else at work."""
-        model = runtime.load(artifact, threads=1)
-        sizes = sorted({int(key.partition("@")[2]) for key in self.search.measured if "@" in key})
-        rows = model.encoding.encode(self.rows["search"].head(LATENCY_ROWS))
-        times = latency({"slim": model}, rows, sizes, LEAST_SAMPLES)["slim"]
-        keys = [key.partition("@") for key in self.search.measured if "@" in key]
-        return {f"{figure}@{size}": times[size][figure.removesuffix("_ms")] for figure, _, size in keys}
+        times = self._times({"slim": runtime.load(artifact, threads=1)})["slim"]
+        return {key: times[size][quantile] for key, (quantile, size) in self.search.timed.items()}
+
+    def _times(self, models: Mapping[str, runtime.Model], sizes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Latency of models in turns, at the numbers of rows that are named or that the goal needs."""
+        frame = self.rows["search"].head(LATENCY_ROWS)
+        rows = {name: model.encoding.encode(frame) for name, model in models.items()}
+        chosen = sizes or dict.fromkeys(size for _, size in self.search.timed.values())
+        return latency(models, rows, [int(size) for size in chosen], LEAST_SAMPLES)
 
     @cached_property
     def _baseline(self) -> runtime.Model:
         return runtime.load(self.teacher / ARTIFACT, threads=1)
 
+    def _teacher_logits(self, part: str) -> NDArray[np.float32]:
+        """The teacher's scores of a part of the rows, which are made once."""
+        if part not in self._scores_of_teacher:
+            self._scores_of_teacher[part] = self.score(self._baseline, part)
+        return self._scores_of_teacher[part]
+
     @cached_property
     def _scores_of_teacher(self) -> dict[str, NDArray[np.float32]]:
         return {}
 
-    def _teacher_logits(self, part: str) -> NDArray[np.float32]:
-        """The teacher's scores of a part of the rows, which are made once."""
-        if part not in self._scores_of_teacher:
-            self._scores_of_teacher[part] = self._score(self._baseline, part)
-        return self._scores_of_teacher[part]
-
-    def _score(self, model: runtime.Model, part: str) -> NDArray[np.float32]:
-        return model.score(model.encoding.encode(self.rows[part]))
+    @cached_property
+    def _groups(self) -> dict[str, NDArray[np.int64]]:
+        """Groups of every part of the rows; nothing where rows have none."""
+        searched, selection = self.halves
+        codes, others = group_codes(searched), group_codes(replace(searched, valid=selection))
+        if codes is None or others is None:
+            return {}
+        return {"search": codes["valid"], "selection": others["valid"], "test": codes["test"]}
 
     def defined(self, part: str) -> set[str]:
         """The losses that the rows of a part have, whatever the model: GAUC needs groups of both classes."""
-        label, chance = self._label(part), np.random.default_rng(0).random(len(self.rows[part]))
-        found = quality(label, chance, self._group(part))
+        chance = np.random.default_rng(0).random(len(self.rows[part]))
+        found = quality(self._label(part), chance, self._groups.get(part))
         return set(losses(found, found))
 
     def _label(self, part: str) -> NDArray[Any]:
         return self.rows[part][self.halves[0].schema.label].to_numpy()
 
-    def _group(self, part: str) -> NDArray[np.int64] | None:
-        """Groups as numbers; -1 where missing."""
-        name = self.halves[0].schema.group
-        if name is None:
-            return None
-        ranks = self.rows[part][name].cast(polars.String).rank("dense")
-        return ranks.cast(polars.Int64).fill_null(-1).to_numpy()
-
-    def _losses(self, part: str, model: runtime.Model) -> dict[str, float]:
-        label, group = self._label(part), self._group(part)
-        logits = self._teacher_logits(part), self._score(model, part)
-        return losses(*(quality(label, logit, group) for logit in logits))
-
-
-def _verdict(found: Comparison, limit: float) -> dict[str, Any]:
-    """Whether the whole interval of a loss is within a limit; one of 0 or less asks for a gain."""
-    if limit > 0:
-        return asdict(judge(found, limit))
-    least, _, most = found.loss
-    outcome = "non-inferior" if most < limit else "inferior" if least >= limit else "undecided"
-    return {"margin": limit, "outcome": outcome, "rows_needed": None}
+    def _losses(self, logit: NDArray[Any], part: str) -> dict[str, float]:
+        label, group = self._label(part), self._groups.get(part)
+        return losses(*(quality(label, each, group) for each in (self._teacher_logits(part), logit)))
 
 
 def losses(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,8 +19,7 @@ from slimrank.config import InputError
 from slimrank.evaluation.machine import cores
 from slimrank.pipeline.trials import Trials
 from slimrank.recipe import Recipe, read_recipe
-from slimrank.searching.search import Attempt, Search, Worker, read_search, sampler_of
-from slimrank.searching.study import open_study, sqlite
+from slimrank.searching.search import Attempt, Worker, read_search, sampler_of
 
 ASKED = "search.json"
 STORAGE = "SLIMRANK_STORAGE"  # the variable that holds the database's URL
@@ -32,34 +30,18 @@ def work(folder: Path, number: int, deadline: float, parent: int, data: Path | N
     """Try recipes until the search in `folder` is spent, or whoever started it has gone."""
     search = read_search(folder / ASKED, storage=os.environ.get(STORAGE, ""))
     trials = Trials(search, read_recipe(folder / ASKED), folder, data)
-    torch.set_num_threads(trials.recipe.threads or max(1, cores() // workers_of(trials.search)))
+    torch.set_num_threads(trials.recipe.threads or max(1, cores() // trials.workers))
 
     def attempt(recipe: Recipe, trial: int, share: float) -> Attempt:
         if os.getppid() != parent:
             sys.exit(0)
         return trials.attempt(recipe, trial, share)
 
-    url, name, identity = study_of(trials)
-    study = open_study(url, name, identity, create=False)
+    study = trials.open_study(create=False)
     trials.look(study)
     salt = f"{trials.place if search.storage else ''} {len(study.get_trials(deepcopy=False))}"
     study.sampler = sampler_of(search, number, salt)
-    Worker(search, trials.recipe, trials.space, attempt, trials.place, url, deadline).run(study)
-
-
-def workers_of(search: Search) -> int:
-    """How many processes a search has."""
-    return search.workers or cores()
-
-
-def url_of(trials: Trials) -> str:
-    """The URL of a search's study."""
-    return trials.search.storage or sqlite(trials.folder / "search.db")
-
-
-def study_of(trials: Trials) -> tuple[str, str, dict[str, Any]]:
-    """The URL of a search's study, its name there, and what makes it the study of that search."""
-    return url_of(trials), trials.search.study or trials.recipe.name, trials.identity
+    Worker(search, trials.recipe, trials.space, attempt, trials.place, trials.url, deadline).run(study)
 
 
 def main() -> None:

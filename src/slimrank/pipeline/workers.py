@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slimrank.config import InputError
 from slimrank.pipeline.trials import Trials
-from slimrank.pipeline.worker import STORAGE, url_of, workers_of
-from slimrank.searching.goal import amount
+from slimrank.pipeline.worker import STORAGE
+from slimrank.report.figures import figure
 from slimrank.searching.search import Search
 from slimrank.searching.study import Trial, cut_off, readable, trials_of
 
@@ -33,17 +34,17 @@ def work(trials: Trials, study: Any, deadline: float, say: Say) -> str:
     Returns:
         Why all workers failed, or nothing if one of them did not.
     """
-    count = workers_of(trials.search)
-    logs = [trials.folder / f"worker-{number}.log" for number in range(1, count + 1)]
+    logs = [trials.folder / f"worker-{number}.log" for number in range(1, trials.workers + 1)]
     processes: list[Process] = []
-    told = {trial.number for trial in _known(trials, study) if trial.state != "running"}
+    watch = _Watch(trials, study, say)
+    watch.look(silent=True)
     try:
         for number, log in enumerate(logs, 1):
             processes.append(_started(trials, number, deadline, log))
         while any(process.poll() is None for process in processes):
             _wait(processes)
-            _tell(trials, study, told, say)
-            if time.time() > deadline and any(trial.state == "complete" for trial in _known(trials, study)):
+            watch.look()
+            if watch.complete and time.time() > deadline:
                 break
     except KeyboardInterrupt:
         say("stopped; what was found so far is measured now")
@@ -53,10 +54,43 @@ def work(trials: Trials, study: Any, deadline: float, say: Say) -> str:
             process.terminate()
         for process in processes:
             process.wait()
-    _tell(trials, study, told, say)
-    with readable(url_of(trials)):
+    watch.look()
+    with readable(trials.url):
         cut_off(study, trials.place)
     return _failures(codes, logs, say)
+
+
+@dataclass
+class _Watch:
+    """Looks at the study, and says what is new: `told` trials, and the `warned` of figures that rows may not decide."""
+
+    trials: Trials
+    study: Any
+    say: Say
+    told: set[int] = field(default_factory=set)
+    warned: set[str] = field(default_factory=set)
+    complete: bool = False
+
+    def look(self, *, silent: bool = False) -> None:
+        """Say a line for every trial that has ended since the last look; nothing where the database does not answer."""
+        with suppress(InputError), readable(self.trials.url):
+            for trial in trials_of(self.study):
+                self.complete |= trial.state == "complete"
+                if trial.state in ("running", "cut off") or trial.number in self.told:
+                    continue
+                self.told.add(trial.number)
+                if not silent:
+                    self.say(trial_line(trial, self.trials.search))
+                    self._warn(trial)
+
+    def _warn(self, trial: Trial) -> None:
+        """Say once where the test rows are too few to prove what the goal asks for."""
+        rows = len(self.trials.rows["test"])
+        for key, needed in trial.selection.get("rows_needed", {}).items():
+            if needed > rows and key not in self.warned:
+                self.warned.add(key)
+                few = f"{rows:,} test rows may not decide {key}"
+                self.say(f"{few}: of equally good models about {needed:,} like these would")
 
 
 def _started(trials: Trials, number: int, deadline: float, log: Path) -> Process:
@@ -92,39 +126,12 @@ def _wait(processes: Sequence[Process]) -> None:
         time.sleep(0.1)
 
 
-def _known(trials: Trials, study: Any) -> list[Trial]:
-    """The trials, or none where the database does not answer just now."""
-    with suppress(InputError), readable(url_of(trials)):
-        return trials_of(study)
-    return []
-
-
-def _tell(trials: Trials, study: Any, told: set[int], say: Say) -> None:
-    """A line for every trial that has ended since the last look."""
-    for trial in _known(trials, study):
-        if trial.state in ("running", "cut off") or trial.number in told:
-            continue
-        told.add(trial.number)
-        say(trial_line(trial, trials.search))
-        if trial.state == "complete":
-            _warn(trials, trial, say)
-
-
-def _warn(trials: Trials, trial: Trial, say: Say) -> None:
-    """Say once where the test rows are too few to prove what the goal asks for."""
-    rows = len(trials.rows["test"])
-    for key, needed in trial.selection.get("rows_needed", {}).items():
-        if needed > rows and key not in trials.warned:
-            trials.warned.add(key)
-            say(f"{rows:,} test rows may not decide {key}: of equally good models about {needed:,} like these would")
-
-
 def trial_line(trial: Trial, asked: Search) -> str:
     """A trial in one line: what it came to on the rows that lead the search, or why it failed."""
     if trial.state == "failed":
         return f"trial {trial.number}: failed, {trial.reason.splitlines()[0]}"
     known = {key: trial.figures[key] for key in asked.measured if key in trial.figures}
-    figures = ", ".join(f"{key} {amount(key.partition('@')[0], value)}" for key, value in known.items())
+    figures = ", ".join(f"{key} {figure(key, value)}" for key, value in known.items())
     how = f" (stopped after {trial.share:.0%} of its epochs)" if trial.state == "stopped" else ""
     within = " within the goal" if trial.state == "complete" and asked.goal.met(trial.figures) else ""
     return f"trial {trial.number}: {figures}{how}{within}"

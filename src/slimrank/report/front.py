@@ -28,7 +28,8 @@ def front(result: Result) -> Picture | None:
     if len(complete) < 2:
         return None
     whole = most_telling(complete, search)
-    best = [next(trial for trial in whole if trial.number == number) for number in search.front]
+    by_number = {trial.number: trial for trial in complete}
+    best = [by_number[number] for number in search.front]
     words = f"{search.loss} against {search.cost} of {len(whole)} trials. The front: " + " ".join(
         f"trial {trial.number}: {figure(search.loss, trial.figures[search.loss])} "
         f"at {figure(search.cost, trial.figures[search.cost])}."
@@ -62,8 +63,7 @@ def most_telling(trials: Sequence[Tried], search: Searched, most: int = MOST) ->
 
 def trial_words(trial: Tried, search: Searched) -> str:
     """What a trial came to and how it was made, in one line."""
-    keys = dict.fromkeys((search.cost, search.loss, *(bound.key for bound in search.bounds)))
-    figures = ", ".join(f"{key} {figure(key, trial.figures[key])}" for key in keys if key in trial.figures)
+    figures = ", ".join(f"{key} {figure(key, trial.figures[key])}" for key in search.keys if key in trial.figures)
     return f"{figures}; {recipe_words(trial.changes)}"
 
 
@@ -81,7 +81,7 @@ def recipe_words(changes: Mapping[str, Any]) -> str:
 def _last(key: str) -> str:
     """The part of a dotted key that tells it apart."""
     *path, last = key.split(".")
-    return f"{path[0]} {last}" if last in ("epochs",) or (path and path[-1].isdigit()) else last
+    return f"{path[0]} {last}" if last == "epochs" or (path and path[-1].isdigit()) else last
 
 
 def _value(value: Any) -> str:

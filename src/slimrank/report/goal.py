@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from slimrank.report.figures import NONE, figure, plural, signed
 from slimrank.report.front import most_telling, recipe_words
@@ -58,19 +59,18 @@ def trials_section(search: Searched) -> str:
     """Every trial with its recipe, folded away; of very many those that say most."""
     shown = most_telling(search.trials, search)
     left_out = f", {len(shown)} of them here and all in result.json" if len(shown) < len(search.trials) else ""
-    keys = list(dict.fromkeys((search.cost, search.loss, *(bound.key for bound in search.bounds))))
-    title = header("Trial", "State", *keys, "Recipe, or why it failed", words=(len(keys) + 2,))
-    lines = "".join(_trial(trial, search, keys) for trial in shown)
+    title = header("Trial", "State", *search.keys, "Recipe, or why it failed", words=(len(search.keys) + 2,))
+    lines = "".join(_trial(trial, search) for trial in shown)
     table = scroll(f"{title}<tbody>{lines}</tbody>", "trials")
     return folded(f"All {plural(len(search.trials), 'trial')}{left_out}", table)
 
 
-def _trial(trial: Tried, search: Searched, keys: Sequence[str]) -> str:
+def _trial(trial: Tried, search: Searched) -> str:
     """A line of the trials; the front and the one that was chosen are marked."""
     mark = " ★" if trial.number == search.chosen else " ·" if trial.number in search.front else ""
     state = STATES.get(trial.state, trial.state)
     state += f" at {trial.share:.0%}" if trial.state == "stopped" else ""
-    values = [figure(key, trial.figures[key]) if key in trial.figures else NONE for key in keys]
+    values = [figure(key, trial.figures[key]) if key in trial.figures else NONE for key in search.keys]
     words = trial.reason if trial.state == "failed" and trial.reason else recipe_words(trial.changes)
     cells = "".join(f'<td class="number">{escape(value)}</td>' for value in (state, *values))
     return f'<tr><th scope="row">{trial.number}{mark}</th>{cells}<td class="words">{escape(words)}</td></tr>'
@@ -81,26 +81,33 @@ def sensitivity_section(found: Sensitive) -> str:
     if not found.fields and not found.layers:
         return ""
     bits = sorted({one["bits"] for one in found.tables}, reverse=True)
-    losses = {(one["field"], one["bits"]): one["loss"] for one in found.tables}
-    tables = ""
-    if found.fields:
-        title = header("Field", "Ids shuffled", *(f"{each} bit{'s' if each > 1 else ''}" for each in bits))
-        lines = "".join(
-            table_row(name, signed(loss), *(signed(losses[name, b]) if (name, b) in losses else NONE for b in bits))
-            for name, loss in found.fields.items()
-        )
-        tables += scroll(f"{title}<tbody>{lines}</tbody>", "fields", "AUC lost, field by field")
-    if found.layers:
-        zeros = sorted({one["zeros"] for one in found.layers})
-        known = {(one["layer"], one["zeros"]): one["loss"] for one in found.layers}
-        title = header("Layer", *(f"{each:.0%} zeros" for each in zeros))
-        lines = "".join(
-            table_row(name, *(signed(known[name, each]) for each in zeros))
-            for name in dict.fromkeys(one["layer"] for one in found.layers)
-        )
-        tables += scroll(f"{title}<tbody>{lines}</tbody>", "layers", "AUC lost, layer by layer")
+    zeros = sorted({one["zeros"] for one in found.layers})
+    fields = {name: [loss, *_losses(found.tables, "field", name, "bits", bits)] for name, loss in found.fields.items()}
+    named = dict.fromkeys(one["layer"] for one in found.layers)
+    layers = {name: _losses(found.layers, "layer", name, "zeros", zeros) for name in named}
+    tables = _losses_table("field", ["Ids shuffled", *(plural(each, "bit") for each in bits)], fields)
+    tables += _losses_table("layer", [f"{each:.0%} zeros" for each in zeros], layers)
     note = (
         "Of the teacher's module after its training, one part at a time, on rows that led the search. It says what is "
         "worth trying, and nothing of what ships."
     )
     return section("What the first look found", f'{tables}<p class="note">{note}</p>')
+
+
+def _losses(
+    found: Sequence[dict[str, Any]], owner: str, name: str, key: str, values: Sequence[float]
+) -> list[float | None]:
+    """The losses of one field or layer, for each of the values; None where that was not tried."""
+    known = {one[key]: one["loss"] for one in found if one[owner] == name}
+    return [known.get(value) for value in values]
+
+
+def _losses_table(kind: str, titles: Sequence[str], losses: Mapping[str, Sequence[float | None]]) -> str:
+    """A table of losses by field or layer, or nothing where there are none."""
+    if not losses:
+        return ""
+    lines = "".join(
+        table_row(name, *(NONE if loss is None else signed(loss) for loss in each)) for name, each in losses.items()
+    )
+    table = f"{header(kind.capitalize(), *titles)}<tbody>{lines}</tbody>"
+    return scroll(table, f"{kind}s", f"AUC lost, {kind} by {kind}")

@@ -39,7 +39,7 @@ from slimrank.report.latencies import latencies
 from slimrank.report.pictures import bytes_by_tensor, calibration, quality_against_bytes
 from slimrank.report.result import Paired, Result, Slice, Step, read
 
-FOOT = "1 KB is 1000 bytes. Every figure was measured on the exported artifact, run by the runtime that serves it."
+FOOT = "1 KB is 1000 bytes. Every figure of a model was measured on its artifact, run by the runtime that serves it."
 
 
 def write_report(result: Path, page: Path) -> None:

@@ -191,6 +191,11 @@ class Searched(Record):
     seconds: float = 0.0
     spent: float = 0.0
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The figures that are told of every trial."""
+        return tuple(dict.fromkeys((self.cost, self.loss, *(bound.key for bound in self.bounds))))
+
 
 class Result(Record):
     """All of `result.json` that the report shows."""

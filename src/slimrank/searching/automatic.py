@@ -23,6 +23,9 @@ GRAPH_BYTES = 4000  # of nodes, names and constants: what a budget for packed by
 FIELDS_TRIED = 8
 KINDS = ("scaled", "by sensitivity", "mixed", "codebook", "hashed")  # the last three need a budget
 TIMES = (8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192)  # smaller than the teacher, of a budget
+NEEDED = 1e-3  # of AUC: a field whose shuffling costs the teacher less is left out at first
+STARTS = ((0, 1, 4), (1, 2, 4), (2, 2, 4), (2, 5, 4), (2, 5, 2), (4, 2, 4), (4, 8, 2))  # shape, rare ids, bits
+KEPT = (0.25, 0.5, 0.75, 1.0)  # of a teacher's neurons
 SPARSITIES = (0.3, 0.5, 0.7)
 WORTH_TRYING = 0.02  # of AUC that all layers together may lose by a sparsity, before retraining
 OF_KIND = {"bits": ("scaled",), "tolerance": ("by sensitivity",), "times": ("mixed", "codebook", "hashed")}
@@ -142,8 +145,7 @@ class AutomaticSpace(Space):
 def automatic_space(recipe: Recipe, found: Sensitivity) -> AutomaticSpace:
     """The space of a recipe, and a few choices from large to small to begin with."""
     settings = {**_shape(recipe, found), **_tables(found), **_distilled(recipe)}
-    space = AutomaticSpace(settings, recipe=recipe, sensitivity=found)
-    return AutomaticSpace(settings, _starts(space, recipe), recipe=recipe, sensitivity=found)
+    return AutomaticSpace(settings, _starts(settings, recipe, found), recipe=recipe, sensitivity=found)
 
 
 def _dim(recipe: Recipe) -> int:
@@ -154,15 +156,12 @@ def _dim(recipe: Recipe) -> int:
 def _shape(recipe: Recipe, found: Sensitivity) -> dict[str, Setting]:
     """A student's dimension, layers and fields; of a teacher that is compressed itself, dimensions and neurons."""
     dim = _dim(recipe)
-    shares = sorted({max(LEAST_DIM, dim * eighths // 8) for eighths in (2, 3, 4, 6)} - {dim})
+    fewer = sorted(less for less in {max(LEAST_DIM, dim * eighths // 8) for eighths in (2, 3, 4, 6)} if less < dim)
+    shape = {"rank": Setting((*fewer, 0))}
     if recipe.student is None:
-        return {
-            "rank": Setting((*[share for share in shares if share < dim], 0)),
-            **({"neurons": Setting((0.25, 0.5, 0.75, 1.0))} if hasattr(recipe.teacher.model, "hidden") else {}),
-        }
-    shape = {"rank": Setting((*[share for share in shares if share < dim], 0))}
+        return shape | ({"neurons": Setting(KEPT)} if hasattr(recipe.teacher.model, "hidden") else {})
     if dim:
-        shape["embedding_dim"] = Setting((*[share for share in shares if share < dim], dim))
+        shape["embedding_dim"] = Setting((*fewer, dim))
     hidden = list(getattr(recipe.student.model, "hidden", ()))
     if hidden:
         narrower = [[max(LEAST_NEURONS, width * share // 8 // 4 * 4) for width in hidden] for share in (2, 4, 6)]
@@ -205,29 +204,24 @@ def _distilled(recipe: Recipe) -> dict[str, Setting]:
     return settings
 
 
-def _starts(space: AutomaticSpace, recipe: Recipe) -> tuple[dict[str, Any], ...]:
+def _starts(settings: Mapping[str, Setting], recipe: Recipe, found: Sensitivity) -> tuple[dict[str, Any], ...]:
     """Choices of 4 and 2 bits over shapes from large to small, rare ids dropped on the way: what has done well."""
-    plain: dict[str, Any] = {name: setting.values[-1] for name, setting in space.settings.items()}
-    plain |= {"min_count": 1, "tables": "scaled", "bits": 4, "tolerance": 1e-3, "order": ORDERS[0]}
-    plain |= {"sparsity": 0.0, "soft_weight": 0.9, "temperature": 1.0}
+    usual: dict[str, Any] = {"tables": "scaled", "tolerance": 1e-3, "order": ORDERS[0], "sparsity": 0.0}
+    usual |= {"soft_weight": 0.9, "temperature": 1.0}
     if recipe.retraining is not None:
-        plain["retraining"] = recipe.retraining.epochs
-    needed = [name for name, loss in space.sensitivity.fields.items() if loss >= NEEDED]
-    if "fields" in space.settings and needed in space.settings["fields"].values:
-        plain["fields"] = needed
-    plain = {name: plain[name] for name in space.settings}
-    steps = [(0, 1, 4), (1, 2, 4), (2, 2, 4), (2, 5, 4), (2, 5, 2), (4, 2, 4), (4, 8, 2)]
-    return tuple(_smaller(space, plain, *step) for step in steps)
+        usual["retraining"] = recipe.retraining.epochs
+    needed = [name for name, loss in found.fields.items() if loss >= NEEDED]
+    if "fields" in settings and needed in settings["fields"].values:
+        usual["fields"] = needed
+    plain = {name: usual.get(name, setting.values[-1]) for name, setting in settings.items()}
+    return tuple({**plain, **_smaller(settings, *step)} for step in STARTS)
 
 
-NEEDED = 1e-3  # of AUC: a field whose shuffling costs the teacher less is left out at first
-
-
-def _smaller(space: Space, plain: Mapping[str, Any], down: int, min_count: int, bits: int) -> dict[str, Any]:
-    """`plain` with shapes some places further down, ids met fewer than `min_count` times dropped, and other bits."""
-    shape: dict[str, Any] = {}
-    for name in ("embedding_dim" if "embedding_dim" in space.settings else "rank", "hidden", "neurons"):
-        if name in space.settings:
-            values = space.settings[name].values
+def _smaller(settings: Mapping[str, Setting], down: int, min_count: int, bits: int) -> dict[str, Any]:
+    """Shapes some places below the largest, ids met fewer than `min_count` times dropped, and bits."""
+    shape: dict[str, Any] = {"min_count": min_count, "bits": bits}
+    for name in ("embedding_dim" if "embedding_dim" in settings else "rank", "hidden", "neurons"):
+        if name in settings:
+            values = settings[name].values
             shape[name] = values[max(0, len(values) - 1 - down)]
-    return {**plain, **shape, "min_count": min_count, "bits": bits}
+    return shape

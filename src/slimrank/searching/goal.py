@@ -57,18 +57,6 @@ class Bound(Config):
         return f"{self.key} <= {number}"
 
 
-def amount(figure: str, value: float) -> str:
-    """A figure's value for people, to four digits.
-
-    >>> amount("bytes", 64_000), amount("auc_drop", 0.001), amount("p50_ms@256", 0.0213), amount("bytes", 512)
-    ('64 KB', '0.001', '0.0213', '512')
-    """
-    if figure.endswith("bytes") and abs(value) >= 1000:
-        unit = next(name for name in ("GB", "MB", "KB") if abs(value) >= UNITS[name])
-        return f"{value / UNITS[unit]:.4g} {unit}"
-    return f"{value:.3g}"
-
-
 class Goal(Config):
     """All of these bounds."""
 

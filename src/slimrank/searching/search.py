@@ -1,4 +1,4 @@
-"""From a goal to a recipe: one worker's part of a search, and what is left when all have ended.
+"""From a goal to a recipe: what a search is asked for, and one worker's part of it.
 
 A worker asks the study what to try (TPE of several objectives: Ozaki et al. 2022, JAIR 73), trains it for a growing
 share of its epochs as long as it may lead, and tells what it measured. Left out: how a recipe is trained and measured,
@@ -90,6 +90,12 @@ class Search(Config):
         return tuple(
             dict.fromkeys((*(bound.key for bound in self.goal.bounds), self.wanted, self.cost, self.loss, "bytes"))
         )
+
+    @property
+    def timed(self) -> dict[str, tuple[str, str]]:
+        """The figures of latency that trials need: key -> quantile and rows, such as ("p99", "256")."""
+        parts = {key: key.partition("_ms@") for key in self.measured}
+        return {key: (quantile, size) for key, (quantile, at, size) in parts.items() if at}
 
 
 def read_search(source: Path | str | None, **changes: Any) -> Search:
