@@ -36,7 +36,7 @@ def work(trials: Trials, study: Any, deadline: float, say: Say) -> str:
     """
     logs = [trials.folder / f"worker-{number}.log" for number in range(1, trials.workers + 1)]
     processes: list[Process] = []
-    watch = _Watch(trials, study, say)
+    watch = Watch(trials, study, say)
     watch.look(silent=True)
     try:
         for number, log in enumerate(logs, 1):
@@ -61,7 +61,7 @@ def work(trials: Trials, study: Any, deadline: float, say: Say) -> str:
 
 
 @dataclass
-class _Watch:
+class Watch:
     """Looks at the study, and says what is new: `told` trials, and the `warned` of figures that rows may not decide."""
 
     trials: Trials
