@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from bench.shipped import NAMES, SIZES, latencies_of, ratios
+from bench.shipped import NAMES, latencies_of, summary
 from slimrank import runtime
 from slimrank.data import load_dataset
 from slimrank.files import read_json
@@ -41,12 +40,7 @@ def frappe_goal(folder: Path, repetitions: int = 5) -> dict[str, Any]:
         "bytes_on_disk": sizes,
         "weights": sum(tensor["bytes"] for tensor in found["slim"]["tensors"]),
         "times_smaller": sizes["teacher"] / sizes["slim"],
-        "p50_ms": {
-            name: {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES}
-            for name in (*NAMES, "floor")
-        },
-        "p50_ratio": ratios(turns, "teacher", "slim"),
-        "over_floor": ratios(turns, "slim", "floor"),
+        **summary(turns),
         "seconds": said["seconds"],
         "trials": {
             state: sum(trial["state"] == state for trial in said["trials"])

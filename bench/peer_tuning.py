@@ -6,18 +6,12 @@ its teachers in it, which the peers are given.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from bench.frappe_goal import ASKED, frappe_goal
-from slimrank.config import InputError
+from bench.peers import in_environment
 from slimrank.files import read_json
-
-ROOT = Path(__file__).parents[1]
-PYTHON = ROOT / ".venv-tuning" / "bin" / "python"
 
 
 def peer_tuning(folder: Path, minutes: float = ASKED.minutes) -> dict[str, Any]:
@@ -26,10 +20,8 @@ def peer_tuning(folder: Path, minutes: float = ASKED.minutes) -> dict[str, Any]:
     Raises:
         InputError: the peers' environment is not there, or their process failed.
     """
-    if not PYTHON.exists():
-        raise InputError(f"{PYTHON} is missing: sh bench/peers/tuning.sh makes it")
     ours = frappe_goal(folder)
-    peers = _in_child(folder, minutes)
+    peers = in_environment("tuning", str(folder.resolve()), repr(minutes))
     said = read_json(folder / "result.json")["search"]
     mine = {
         "bytes": ours["bytes_on_disk"]["slim"],
@@ -52,13 +44,3 @@ def peer_tuning(folder: Path, minutes: float = ASKED.minutes) -> dict[str, Any]:
             for name, one in {"slimrank": mine, **peers}.items()
         ],
     }
-
-
-def _in_child(folder: Path, minutes: float) -> dict[str, Any]:
-    """What the peers found, in their own environment."""
-    command = [str(PYTHON), "-m", "bench.peers.tuning", str(folder.resolve()), repr(minutes)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=os.environ)
-    if done.returncode:
-        raise InputError(f"bench.peers.tuning ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found

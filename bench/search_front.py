@@ -24,7 +24,6 @@ from slimrank.files import read_json
 from slimrank.metrics import auc
 from slimrank.pipeline.search import search
 from slimrank.recipe import read_recipe
-from slimrank.searching.front import hypervolume
 from slimrank.searching.search import Search
 
 TRAININGS, SEEDS = 21, (1, 2, 3, 4, 5)
@@ -116,3 +115,17 @@ def _ladder(path: Path) -> dict[str, float]:
         if "refused" not in point:
             kinds.setdefault(point["kind"], []).append((point["ratio"], point["auc_drop"]))
     return {kind: _volume(points) for kind, points in kinds.items()}
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """The area that points of two values dominate within `reference` (Zitzler and Thiele 1998).
+
+    >>> hypervolume([(1.0, 2.0), (2.0, 1.0), (9.0, 0.0)], reference=(3.0, 3.0))
+    3.0
+    """
+    area, height = 0.0, reference[1]
+    for x, y in sorted(points):
+        if x < reference[0] and y < height:
+            area += (reference[0] - x) * (height - y)
+            height = y
+    return area

@@ -44,12 +44,7 @@ def shipped(recipe: Recipe, folder: Path, repetitions: int = 5) -> dict[str, Any
         "logloss": _means(seeds, "logloss"),
         "bytes_on_disk": bytes_on_disk,
         "times_smaller": bytes_on_disk["teacher"] / bytes_on_disk["slim"],
-        "p50_ms": {
-            name: {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES}
-            for name in (*NAMES, "floor")
-        },
-        "p50_ratio": ratios(turns, "teacher", "slim"),
-        "over_floor": ratios(turns, "slim", "floor"),
+        **summary(turns),
         "repetitions": repetitions,
         "load_average": os.getloadavg()[0],
         "recipe": recipe.model_dump(mode="json"),
@@ -88,6 +83,18 @@ def _means(seeds: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """The mean over seeds of a metric of both, and each seed's."""
     by_seed = {name: [seed["quality"][name][metric] for seed in seeds] for name in NAMES}
     return {name: {"mean": fmean(values), "by_seed": values} for name, values in by_seed.items()}
+
+
+def summary(turns: Sequence[Latency]) -> dict[str, Any]:
+    """Medians over turns: p50 of teacher, slim and floor by rows a call, teacher / slim, and slim / floor."""
+    p50 = {
+        name: {size: median(turn[name][size]["p50"] for turn in turns) for size in SIZES} for name in (*NAMES, "floor")
+    }
+    return {
+        "p50_ms": p50,
+        "p50_ratio": ratios(turns, "teacher", "slim"),
+        "over_floor": ratios(turns, "slim", "floor"),
+    }
 
 
 def ratios(turns: Sequence[Latency], above: str, below: str) -> dict[str, float]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from slimrank.config import InputError
-
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-compressors" / "bin" / "python"
+from bench.peers import in_environment
 
 
 def peer_points(folder: Path, seeds: Sequence[int], teacher: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,20 +16,8 @@ def peer_points(folder: Path, seeds: Sequence[int], teacher: dict[str, Any]) -> 
     Raises:
         InputError: the peers' environment is not there.
     """
-    if not PYTHON.exists():
-        raise InputError(f"{PYTHON} is missing: sh bench/peers/compressors.sh makes it")
-    found = [_in_child(folder, seed) for seed in seeds]
+    found = [in_environment("compressors", str(folder.resolve()), str(seed)) for seed in seeds]
     return [_point(name, [one[name] for one in found], teacher) for name in found[0]]
-
-
-def _in_child(folder: Path, seed: int) -> dict[str, Any]:
-    """What the peers make of one teacher, in their own environment."""
-    command = [str(PYTHON), "-m", "bench.peers.compressors", str(folder.resolve()), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=os.environ)
-    if done.returncode:
-        raise InputError(f"bench.peers.compressors ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def _point(name: str, seeds: Sequence[dict[str, Any]], teacher: dict[str, Any]) -> dict[str, Any]:

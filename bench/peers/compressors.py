@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench.ladder.points import graph_bytes
 from torch import Tensor, nn
 
+from bench.ladder.points import graph_bytes
 from slimrank.artifact import open_artifact
 from slimrank.data.rows import group_codes
 from slimrank.metrics import quality

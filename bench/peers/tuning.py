@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from bench.ladder.points import graph_bytes
-from bench.peers.compressors import saved_bytes, teacher_of
-from bench.shipped import SIZES, ratios
 from numpy.typing import NDArray
 from onnxruntime import quantization as ort
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
+from bench.ladder.points import graph_bytes
+from bench.peers.compressors import saved_bytes, teacher_of
+from bench.shipped import SIZES, ratios
 from slimrank import runtime
 from slimrank.config import InputError
 from slimrank.data.encoding import Inputs

@@ -3,9 +3,5 @@
 # that we train with. Olive does not name requests, which it imports.
 set -eu
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python3}
-[ -x .venv-tuning/bin/python ] || "$python" -m venv .venv-tuning
-pip=".venv-tuning/bin/pip install --quiet --constraint constraints.txt"
-$pip torch==2.13.0
-$pip --editable '.[train]' olive-ai==0.13.0 requests torchao==0.18.0
+sh bench/peers/environment.sh tuning --editable '.[train]' olive-ai==0.13.0 requests torchao==0.18.0
 OLIVE_DISABLE_TELEMETRY=1 .venv-tuning/bin/python -c 'import importlib.metadata as m, olive; print("olive-ai", m.version("olive-ai"), "torchao", m.version("torchao"))'

@@ -1,4 +1,4 @@
-"""What no other point beats in every respect: ranks, the front, and the space that a front dominates.
+"""What no other point beats in every respect: ranks of points, and their front.
 
 All values are to be made small. Left out: what the values are.
 """
@@ -40,17 +40,3 @@ def front(points: Sequence[Values]) -> list[int]:
     first = {point: place for place, point in reversed(list(enumerate(points)))}
     best = [place for place, rank in enumerate(ranks(points)) if rank == 0 and first[points[place]] == place]
     return sorted(best, key=lambda place: points[place])
-
-
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """The area that points of two values dominate within `reference` (Zitzler and Thiele 1998).
-
-    >>> hypervolume([(1.0, 2.0), (2.0, 1.0), (9.0, 0.0)], reference=(3.0, 3.0))
-    3.0
-    """
-    area, height = 0.0, reference[1]
-    for x, y in sorted(points):
-        if x < reference[0] and y < height:
-            area += (reference[0] - x) * (height - y)
-            height = y
-    return area

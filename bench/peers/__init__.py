@@ -1,0 +1,30 @@
+"""What a user would do otherwise, each in an environment of its own, as their packages do not go with ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from slimrank.config import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def in_environment(name: str, *arguments: str) -> dict[str, Any]:
+    """What `python -m bench.peers.NAME ARGUMENTS` prints as its last line, in the environment of that name.
+
+    Raises:
+        InputError: the environment is not there, or the process failed; with its last words.
+    """
+    python, module = ROOT / f".venv-{name}" / "bin" / "python", f"bench.peers.{name}"
+    if not python.exists():
+        raise InputError(f"{python} is missing: sh bench/peers/{name}.sh makes it")
+    command = [str(python), "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=os.environ)
+    if done.returncode:
+        raise InputError(f"{module} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
