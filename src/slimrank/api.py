@@ -17,7 +17,7 @@ from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.measure import measure
 from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.pipeline.run import run
 from slimrank.pipeline.search import search as find
 from slimrank.recipe import Recipe
@@ -25,21 +25,21 @@ from slimrank.searching.goal import Goal
 from slimrank.searching.search import Search
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, score, training_device
-from slimrank.training.loop import KeepZeros, Training, distilled, fit, hard_labels
-from slimrank.training.losses import Distillation
+from slimrank.training.loop import KeepZeros, Training, distilled, fit
+from slimrank.training.losses.cross_entropy import Distillation
 
 __all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
 
 def train(
-    model: Config | Mapping[str, Any] | str | Ranker,
+    model: Config | Mapping[str, Any] | str | Network,
     data: EncodedDataset,
     training: Training | None = None,
     *,
     seed: int = 0,
-    teachers: Sequence[Ranker] = (),
+    teachers: Sequence[Network] = (),
     distillation: Distillation | None = None,
-) -> Ranker:
+) -> Network:
     """Fit a model to the train rows; it keeps the weights that were best on the validation rows.
 
     Args:
@@ -53,12 +53,12 @@ def train(
     Raises:
         InputError: the model is unknown, or training diverged.
     """
-    if not isinstance(model, Ranker):
+    if not isinstance(model, Network):
         model = build_model(as_config("model", model), Layout.of(data.encoding), seed)
     device = training_device()
     model.to(device)
-    rows, valid = Examples.of(data.train, device), Examples.of(data.valid, device)
-    objective = hard_labels
+    rows, valid = (Examples.of(each, device, data.encoding.schema.answer) for each in (data.train, data.valid))
+    objective = None
     if teachers:
         mean = np.mean([score(teacher.to(device), rows) for teacher in teachers], axis=0)
         rows = rows.with_teacher(torch.from_numpy(mean))
@@ -68,8 +68,8 @@ def train(
 
 
 def compress(
-    model: Ranker, steps: Sequence[Config | Mapping[str, Any] | str], data: EncodedDataset, *, seed: int = 0
-) -> tuple[Ranker, list[dict[str, Any]]]:
+    model: Network, steps: Sequence[Config | Mapping[str, Any] | str], data: EncodedDataset, *, seed: int = 0
+) -> tuple[Network, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model`; with the copy comes what each step touched, skipped and saved.
 
     Raises:

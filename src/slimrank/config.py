@@ -23,6 +23,7 @@ FOLDERS = {
     "dataset": "slimrank.data.datasets",
     "table": "slimrank.tables",
     "model": "slimrank.models",
+    "loss": "slimrank.training.losses",
     "step": "slimrank.compression",
     "target": "slimrank.exporting",
 }

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 
 from slimrank.config import Config, InputError, as_config, describe, read_table, resolver
 from slimrank.training.loop import Training
-from slimrank.training.losses import Distillation
+from slimrank.training.losses.cross_entropy import Distillation
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 OrNone = BeforeValidator(lambda value: None if value is False else value)  # TOML has no word for none: it says false

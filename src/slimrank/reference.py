@@ -19,7 +19,7 @@ from slimrank.data.splits import Split
 from slimrank.recipe import Recipe, Student, Teacher
 from slimrank.searching.search import Search
 from slimrank.training.loop import Training
-from slimrank.training.losses import Distillation
+from slimrank.training.losses.cross_entropy import Distillation
 
 TITLES = {"dataset": "Datasets", "model": "Models", "table": "Tables", "step": "Steps", "target": "Targets"}
 RECIPE: dict[str, type[Config]] = {

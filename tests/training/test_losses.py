@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from slimrank.training.losses import (
+from slimrank.training.losses.cross_entropy import (
     Distillation,
     cross_entropy,
     distillation,

@@ -17,7 +17,7 @@ from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
 from slimrank.config import InputError, nearest, register
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
 from slimrank.tables.embedding import Layout
 from slimrank.tables.table import Table
@@ -46,7 +46,7 @@ class CodebookTables(Coding, Budgeted):
 
 
 @register("step", CodebookTables)
-def codebook_tables(model: Ranker, config: CodebookTables, context: Context) -> Ranker:
+def codebook_tables(model: Network, config: CodebookTables, context: Context) -> Network:
     """Every selected field of the model that gets smaller as codes and codebooks.
 
     Raises:
@@ -81,7 +81,7 @@ def _takes(part: Part, config: CodebookTables, context: Context) -> bool:
     return True
 
 
-def _coded(model: Ranker, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
+def _coded(model: Network, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
     """The table of codes of one field."""
     codes = None
     if config.with_field is not None:
@@ -90,7 +90,7 @@ def _coded(model: Ranker, part: Part, config: CodebookTables, coding: Coding, co
 
 
 def _chosen(
-    model: Ranker, parts: list[Part], config: CodebookTables, budget: int, context: Context
+    model: Network, parts: list[Part], config: CodebookTables, budget: int, context: Context
 ) -> dict[Part, Coding]:
     """The coding of every field with which the weighted squared error is least; fields that stay are left out."""
     left = left_for(model, parts, budget, context)
@@ -130,7 +130,7 @@ def _options(part: Part, config: CodebookTables, left: int) -> list[tuple[Coding
     return found
 
 
-def interaction_codes(model: Ranker, field: str, other: str, coding: Coding, context: Context) -> Tensor:
+def interaction_codes(model: Network, field: str, other: str, coding: Coding, context: Context) -> Tensor:
     """Codes [rows, parts] uint8 of the ids of `field`: equal shares of the ids by each of the first singular vectors.
 
     The matrix has a row an id of `field`, a column an id of `other`, and the square root of the number of train rows

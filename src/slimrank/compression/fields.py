@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from slimrank.metrics import auc
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.training.examples import Examples, score
 
 
-def field_importance(teachers: Sequence[Ranker], rows: Examples, seed: int) -> dict[str, float]:
+def field_importance(teachers: Sequence[Network], rows: Examples, seed: int) -> dict[str, float]:
     """For every field, by how much the AUC of the teachers' mean logit on `rows` falls when it is shuffled."""
     layout = teachers[0].embedding.layout
     label = rows.label.cpu().numpy()
@@ -33,7 +33,7 @@ def field_importance(teachers: Sequence[Ranker], rows: Examples, seed: int) -> d
     return drops
 
 
-def _mean_logit(teachers: Sequence[Ranker], rows: Examples) -> np.ndarray:
+def _mean_logit(teachers: Sequence[Network], rows: Examples) -> np.ndarray:
     mean: np.ndarray = np.mean([score(teacher, rows) for teacher in teachers], axis=0)
     return mean
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
 from slimrank.config import Config, register
-from slimrank.models.layers import MLP, Ranker, matrices
+from slimrank.models.layers import MLP, Network, matrices
 
 
 class PruneNeurons(Config):
@@ -26,7 +26,7 @@ class PruneNeurons(Config):
 
 
 @register("step", PruneNeurons)
-def prune_neurons(model: Ranker, config: PruneNeurons, context: Context) -> Ranker:
+def prune_neurons(model: Network, config: PruneNeurons, context: Context) -> Network:
     """The model with narrower hidden layers."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, MLP)}
     if not found:
@@ -53,7 +53,7 @@ def prune_neurons(model: Ranker, config: PruneNeurons, context: Context) -> Rank
     return model
 
 
-def reader_of(model: Ranker, mlp: MLP, index: int) -> nn.Module | None:
+def reader_of(model: Network, mlp: MLP, index: int) -> nn.Module | None:
     """The one layer that reads layer `index`: the next one, or `model.out` after the last of `model.mlp`; else None."""
     if index + 1 < len(mlp.linears):
         return mlp.linears[index + 1]

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, skip_others
 from slimrank.config import Config, InputError, register
-from slimrank.metrics import auc
-from slimrank.models.layers import Ranker
-from slimrank.training.examples import score
+from slimrank.models.layers import Network
+from slimrank.training.quality import METRIC, quality
 
 SPARSITIES = tuple(step / 100 for step in range(98, 0, -2))
 
 
 class PruneWeights(Config):
-    """Set weights of dense layers with |w| <= tau to 0; give tau, a sparsity, or a bound on the loss of AUC."""
+    """Set weights of dense layers with |w| <= tau to 0; give tau, a sparsity, or a bound on the loss of quality."""
 
     name: Literal["prune-weights"] = "prune-weights"
     tau: float | None = Field(default=None, ge=0)
@@ -37,7 +36,7 @@ class PruneWeights(Config):
 
 
 @register("step", PruneWeights)
-def prune_weights(model: Ranker, config: PruneWeights, context: Context) -> Ranker:
+def prune_weights(model: Network, config: PruneWeights, context: Context) -> Network:
     """The model with small weights at 0, by one threshold for all dense layers."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not layers:
@@ -77,18 +76,18 @@ def apply_threshold(weights: list[Tensor], tau: float) -> None:
         weight[weight.abs() <= tau] = 0.0
 
 
-def largest_threshold(model: Ranker, weights: list[Tensor], max_auc_drop: float, context: Context) -> float:
+def largest_threshold(model: Network, weights: list[Tensor], max_auc_drop: float, context: Context) -> float:
     """The tau of the highest sparsity, of 2% to 98%, whose validation AUC is within the bound; 0 if none is."""
-    label = context.valid.label.cpu().numpy()
-    before = float(auc(label, score(model, context.valid)))
+    before = quality(model, context.valid)
     kept = [weight.clone() for weight in weights]
     for sparsity in SPARSITIES:
         tau = threshold(kept, sparsity)
         apply_threshold(weights, tau)
-        after = float(auc(label, score(model, context.valid)))
+        after = quality(model, context.valid)
         for weight, original in zip(weights, kept, strict=True):
             weight.copy_(original)
         if before - after <= max_auc_drop:
-            context.note(valid_auc_before=before, valid_auc_after=after)
+            metric = METRIC[context.valid.answer]
+            context.note(**{f"valid_{metric}_before": before, f"valid_{metric}_after": after})
             return tau
     return 0.0

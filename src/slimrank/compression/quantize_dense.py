@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
-from slimrank.models.layers import MLP, InputLinear, Ranker
+from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
 from slimrank.training.examples import SCORED_AT_ONCE, score
 
@@ -27,7 +27,7 @@ class QuantizeDense(Config):
 
 
 @register("step", QuantizeDense)
-def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ranker:
+def quantize_dense(model: Network, config: QuantizeDense, context: Context) -> Network:
     """The model with every linear layer in its quantised, trainable form."""
     for module in model.modules():
         if isinstance(module, MLP):
@@ -52,7 +52,7 @@ def quantize_dense(model: Ranker, config: QuantizeDense, context: Context) -> Ra
     return model
 
 
-def input_quantizer(model: Ranker, name: str, inputs: Tensor) -> InputQuantizer:
+def input_quantizer(model: Network, name: str, inputs: Tensor) -> InputQuantizer:
     """What turns the inputs of the layer `name` into bytes: the table's own codes, or a range found on `inputs`."""
     owner, _, part = name.rpartition(".")
     of_row = owner in inputs_of_rows(model)
@@ -62,18 +62,18 @@ def input_quantizer(model: Ranker, name: str, inputs: Tensor) -> InputQuantizer:
     return ActivationQuantizer.calibrated(inputs, per_column=of_row)
 
 
-def is_folded(model: Ranker, name: str) -> bool:
+def is_folded(model: Network, name: str) -> bool:
     """Whether the layer `name` multiplies rows that will be stored multiplied."""
     owner, _, part = name.rpartition(".")
     return part == "lookups" and bool(getattr(model.get_submodule(owner), "folded", False))
 
 
-def inputs_of_rows(model: Ranker) -> list[str]:
+def inputs_of_rows(model: Network) -> list[str]:
     """Names of the layers that read a row of the model's embedding."""
     return [name for name, module in model.named_modules() if isinstance(module, InputLinear)]
 
 
-def calibration_inputs(model: Ranker, rows: int, context: Context) -> dict[str, Tensor]:
+def calibration_inputs(model: Network, rows: int, context: Context) -> dict[str, Tensor]:
     """What every linear layer is given for a sample of train rows: by name, [rows, in_features]."""
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(context.train), generator=generator)[:rows].to(context.train.label.device)

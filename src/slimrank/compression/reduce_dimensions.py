@@ -32,7 +32,7 @@ from slimrank.compression.tables import (
     trial_of,
 )
 from slimrank.config import InputError, register
-from slimrank.models.layers import InputLinear, Ranker
+from slimrank.models.layers import InputLinear, Network
 from slimrank.tables.dense import Dense, DenseTable
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.tables.low_rank import LowRankTable, banded
@@ -68,7 +68,7 @@ class ReduceDimensions(Budgeted):
 
 
 @register("step", ReduceDimensions)
-def reduce_dimensions(model: Ranker, config: ReduceDimensions, context: Context) -> Ranker:
+def reduce_dimensions(model: Network, config: ReduceDimensions, context: Context) -> Network:
     """The model with shorter vectors.
 
     Raises:
@@ -116,7 +116,7 @@ def _bands(part: Part, whole: Spectrum, config: ReduceDimensions, context: Conte
     ]
 
 
-def _merge_wide(model: Ranker, config: ReduceDimensions, context: Context) -> None:
+def _merge_wide(model: Network, config: ReduceDimensions, context: Context) -> None:
     """Tables that were trained wide become plain rows, if any of their fields is selected; they would be packed so."""
     for name, module in model.named_modules():
         if not (isinstance(module, FusedEmbedding) and isinstance(module.table, LowRankTable) and module.table.merges):
@@ -126,7 +126,7 @@ def _merge_wide(model: Ranker, config: ReduceDimensions, context: Context) -> No
             context.touch(f"{name}.table: merged to {module.table.dim} dimensions")
 
 
-def _folds(model: Ranker, found: dict[Part, Spectrum], context: Context) -> bool:
+def _folds(model: Network, found: dict[Part, Spectrum], context: Context) -> bool:
     """Whether the projections can become part of the layers that read the vectors; why not is noted."""
     if not model.reads_linearly:
         context.skip("projection", "stays with the table: not all that reads the vectors is linear")
@@ -141,11 +141,11 @@ def _folds(model: Ranker, found: dict[Part, Spectrum], context: Context) -> bool
     return True
 
 
-def _readers(model: Ranker) -> list[InputLinear]:
+def _readers(model: Network) -> list[InputLinear]:
     return [module for module in model.modules() if isinstance(module, InputLinear)]
 
 
-def _common_rank(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimensions, context: Context) -> int:
+def _common_rank(model: Network, found: dict[Part, Spectrum], config: ReduceDimensions, context: Context) -> int:
     """The one rank of all fields."""
     dim = model.embedding.dim
     if config.rank is not None:
@@ -156,7 +156,7 @@ def _common_rank(model: Ranker, found: dict[Part, Spectrum], config: ReduceDimen
     return _rank_within(model, found, int(config.budget), context)
 
 
-def _rank_within(model: Ranker, found: dict[Part, Spectrum], budget: int, context: Context) -> int:
+def _rank_within(model: Network, found: dict[Part, Spectrum], budget: int, context: Context) -> int:
     """The highest rank with which the whole model takes at most `budget` bytes.
 
     A rank is tried: it makes the first layers narrower as well, and what these then take is up to the steps to come.
@@ -174,7 +174,7 @@ def _rank_within(model: Ranker, found: dict[Part, Spectrum], budget: int, contex
 
 
 @torch.no_grad()
-def _fold(model: Ranker, found: dict[Part, Spectrum], rank: int, context: Context) -> None:
+def _fold(model: Network, found: dict[Part, Spectrum], rank: int, context: Context) -> None:
     """Rows x become P x, and the layers' weights W P^T for each field's part of them, P [rank, dim]."""
     table, layout = model.embedding.table, model.embedding.layout
     assert isinstance(table, DenseTable)
@@ -212,7 +212,7 @@ def _narrower(layer: nn.Module, bases: list[Tensor]) -> nn.Linear:
 
 
 def _ranks(
-    model: Ranker, bands: dict[Part, list[Band]], config: ReduceDimensions, context: Context
+    model: Network, bands: dict[Part, list[Band]], config: ReduceDimensions, context: Context
 ) -> dict[Part, list[int]]:
     """The rank of every band of every field, its dimension where it stays as it is."""
     if config.rank is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.tables.table import Table
 
 CALIBRATION = 1 << 16  # train rows that are looked at
@@ -35,7 +35,7 @@ class Sensitivity(NamedTuple):
         return (total + PRIOR * pool) / (lookups + PRIOR)
 
 
-def sensitivity(model: Ranker, owner: str, context: Context, rows: int = CALIBRATION) -> Sensitivity:
+def sensitivity(model: Network, owner: str, context: Context, rows: int = CALIBRATION) -> Sensitivity:
     """The sensitivity of the table `owner` (dotted) of `model`, on `rows` train rows drawn at random."""
     table = model.get_submodule(owner)
     seen: list[tuple[Tensor, Tensor]] = []

@@ -13,7 +13,7 @@ from torch import nn
 from slimrank.config import Config, as_config, name_of, runner
 from slimrank.data.encoding import Encoding
 from slimrank.data.rows import EncodedDataset
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.tables.table import Table
 from slimrank.training.examples import Examples, training_device
@@ -42,7 +42,8 @@ class Context:
     def of(cls, data: EncodedDataset, seed: int = 0) -> Context:
         """The context that an encoded dataset gives, on the device that models are trained on."""
         device = training_device()
-        train, valid = (Examples.of(rows, device) for rows in (data.train, data.valid))
+        answer = data.encoding.schema.answer
+        train, valid = (Examples.of(rows, device, answer) for rows in (data.train, data.valid))
         return cls(train, valid, data.encoding.counts, seed, unsorted_fields(data.encoding))
 
     def touch(self, what: str) -> None:
@@ -65,12 +66,12 @@ def unsorted_fields(encoding: Encoding) -> frozenset[str]:
 
 
 def compress(
-    model: Ranker,
+    model: Network,
     steps: Sequence[Config | Mapping[str, Any] | str],
     context: Context,
     *,
     in_place: bool = False,
-) -> tuple[Ranker, list[dict[str, Any]]]:
+) -> tuple[Network, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model` (to the model itself with `in_place`, which spares the copy).
 
     Steps work on the CPU, where clustering and counting are done; the result is on the device of the context's rows.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, replace_module
 from slimrank.config import Config, InputError, nearest, runner
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
@@ -81,7 +81,7 @@ class _Dense:
     by_id: bool
 
 
-def find_parts(model: Ranker, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
+def find_parts(model: Network, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
     """The selected dense rows of `model`: runs of neighbouring fields, or field by field; what is left out is noted.
 
     Fields with values that no kind has an answer for (`fault_of`) are left out as well.
@@ -103,7 +103,7 @@ def find_parts(model: Ranker, selection: Selection, context: Context, *, per_fie
     return parts
 
 
-def check_names(model: Ranker, selection: Selection) -> None:
+def check_names(model: Network, selection: Selection) -> None:
     """Raises `InputError` where a name or pattern of `selection` matches no field of any table."""
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
     known = {field for _, module in found for field in module.layout.names}
@@ -123,7 +123,7 @@ def selected(selection: Selection, embedding: str, field: str) -> bool:
     return (not selection.only or named(selection.only)) and not named(selection.skip)
 
 
-def replace_parts(model: Ranker, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:
+def replace_parts(model: Network, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:
     """Put every table of `made` where its part stands, if it takes fewer bytes; what was done and not is noted.
 
     Returns:
@@ -150,7 +150,7 @@ def _pays(part: Part, table: Table, context: Context) -> bool:
     return True
 
 
-def left_for(model: Ranker, parts: Sequence[Part], budget: int, context: Context) -> int:
+def left_for(model: Network, parts: Sequence[Part], budget: int, context: Context) -> int:
     """Bytes that `budget`, of the whole model, leaves for the tables of `parts`.
 
     Raises:
@@ -162,7 +162,7 @@ def left_for(model: Ranker, parts: Sequence[Part], budget: int, context: Context
     return int(budget) - rest
 
 
-def rest_bytes(model: Ranker, parts: Sequence[Part], context: Context) -> int:
+def rest_bytes(model: Network, parts: Sequence[Part], context: Context) -> int:
     """Packed bytes of all of the model but the tables of `parts`.
 
     All else counts as what the steps still to come make of it: dense layers are quantised after the tables, so that
@@ -177,7 +177,7 @@ def rest_bytes(model: Ranker, parts: Sequence[Part], context: Context) -> int:
     return dense + sum(table.nbytes for table in _tables(model)) - sum(part.table.nbytes for part in parts)
 
 
-def beside_tables(model: Ranker) -> Ranker:
+def beside_tables(model: Network) -> Network:
     """A copy of `model` that shares its rows, which may be large: tables that hold no other table."""
     inner = [table for table in model.modules() if isinstance(table, Table) and not _holds_tables(table)]
     return copy.deepcopy(model, {id(table): table for table in inner})
@@ -192,7 +192,7 @@ def trial_of(context: Context) -> Context:
     return replace(context, touched=[], skipped=[], facts={}, later=())
 
 
-def _tables(model: Ranker) -> list[Table]:
+def _tables(model: Network) -> list[Table]:
     return [module.table for module in model.modules() if isinstance(module, FusedEmbedding)]
 
 

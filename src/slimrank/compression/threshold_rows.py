@@ -30,7 +30,7 @@ from slimrank.compression.tables import (
     trial_of,
 )
 from slimrank.config import InputError, register
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.remapped import remap, weighted_mean
@@ -65,7 +65,7 @@ class ThresholdRows(Budgeted):
 
 
 @register("step", ThresholdRows)
-def threshold_rows(model: Ranker, config: ThresholdRows, context: Context) -> Ranker:
+def threshold_rows(model: Network, config: ThresholdRows, context: Context) -> Network:
     """The model over fewer rows, and, where ids are sorted by frequency, over a shorter vocabulary.
 
     Raises:
@@ -85,7 +85,7 @@ def threshold_rows(model: Ranker, config: ThresholdRows, context: Context) -> Ra
     return model
 
 
-def _within_budget(model: Ranker, config: ThresholdRows, budget: int, context: Context) -> ThresholdRows:
+def _within_budget(model: Network, config: ThresholdRows, budget: int, context: Context) -> ThresholdRows:
     """The same with the least `min_count` at which the whole model takes at most `budget` bytes: it is tried."""
     if rest_bytes(model, [], context) <= budget:
         return config.model_copy(update={"budget": None, "keep": 1.0})
@@ -107,7 +107,7 @@ def _within_budget(model: Ranker, config: ThresholdRows, budget: int, context: C
 
 
 def _cut_whole(
-    model: Ranker, embeddings: Mapping[str, FusedEmbedding], config: ThresholdRows, context: Context
+    model: Network, embeddings: Mapping[str, FusedEmbedding], config: ThresholdRows, context: Context
 ) -> tuple[str, ...]:
     """The fields whose vocabulary may be cut: their ids are sorted, and every table of the model can be cut with it.
 
@@ -188,7 +188,7 @@ def _cut_field(rows: Tensor, kept: int, unknown: int, counts: np.ndarray | None,
     return short
 
 
-def _remap_others(model: Ranker, whole: Sequence[str], config: ThresholdRows, context: Context) -> None:
+def _remap_others(model: Network, whole: Sequence[str], config: ThresholdRows, context: Context) -> None:
     """Fields whose vocabulary stays keep frequent rows behind a map, where that is smaller."""
     made = {}
     for part in find_parts(model, config, context, per_field=True):

@@ -111,6 +111,7 @@ class Encoding:
         """
         if schema.drawn_negatives:
             frame = frame.filter(frame[schema.label] == 1)
+        frame = _with_labels(frame, schema)
         parts = _each(frame, schema.fields, _fit_field)
         codecs = {name: part for name, part in parts.items() if not isinstance(part, Scale)}
         scales = {name: part for name, part in parts.items() if isinstance(part, Scale)}
@@ -119,6 +120,20 @@ class Encoding:
         columns = np.asarray(schema.columns)
         counts = {name: np.bincount(ids[:, columns == name].ravel(), minlength=sizes[name]) for name in sizes}
         return cls(schema, codecs, scales, {name: count.astype(np.int64) for name, count in counts.items()})
+
+    def encode_label(self, label: polars.Series) -> NDArray[Any]:
+        """What training takes as the label, [N]: float32, or the int64 local id of an item in the catalogue's field.
+
+        An item that train never met is out of vocabulary.
+        """
+        import polars
+
+        name = self.schema.catalogue
+        if name is None:
+            return label.cast(polars.Float32).to_numpy()
+        each = next(field for field in self.schema.fields if field.name == name)
+        codes, _ = self.codecs[name].codes(label)
+        return codes.astype(np.int64) + each.first_value - 1
 
     def encode(self, frame: polars.DataFrame | Mapping[str, Any]) -> Inputs:
         """Raw rows as inputs; unknown ids go to out-of-vocabulary (`encode_counting` counts them).
@@ -182,6 +197,19 @@ class Encoding:
                 f"the schema says {record['sizes']}"
             )
         return encoding
+
+
+def _with_labels(frame: polars.DataFrame, schema: Schema) -> polars.DataFrame:
+    """The frame in whose catalogue column the labels stand as well: items that were met last are items too."""
+    import polars
+
+    each = next((field for field in schema.fields if field.name == schema.catalogue), None)
+    if each is None or each.name not in frame.columns or schema.label not in frame.columns:
+        return frame
+    if each.kind != "sequence" or not isinstance(frame[each.name].dtype, polars.List):
+        return frame
+    last = polars.col(each.name).list.tail(each.max_length - 1)
+    return frame.with_columns(polars.concat_list(last, polars.col(schema.label)).alias(each.name))
 
 
 def _fit_field(each: Field, column: polars.Series) -> Codec | Scale:

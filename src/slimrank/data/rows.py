@@ -26,10 +26,13 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded rows: inputs, label float32 [N] in {0, 1}, and group int64 [N] or None."""
+    """Encoded rows: inputs, label [N], and group int64 [N] or None.
+
+    The label is float32 in {0, 1} or a grade; where an item is the answer, its int64 local id in the catalogue's field.
+    """
 
     inputs: Inputs
-    label: NDArray[np.float32]
+    label: NDArray[Any]
     group: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -113,7 +116,7 @@ def faults(frame: pl.DataFrame, schema: Schema, *, constant: bool = True) -> lis
     missing = [name for name in schema.used if name not in frame.columns]
     found = [f"missing column {name!r}. {nearest(name, frame.columns)}" for name in missing]
     if schema.label not in missing:
-        found += label_faults(frame[schema.label])
+        found += LABEL_FAULTS[schema.answer](frame[schema.label])
     for name in (column.name for column in schema.numeric if column.name not in missing):
         found += number_faults(frame[name])
     if constant:
@@ -136,6 +139,28 @@ def label_faults(label: pl.Series) -> list[str]:
         ]
     if label.n_unique() == 1:
         return [f"label {label.name!r} is {int(label[0])} in all {len(label)} rows: both classes are needed"]
+    return []
+
+
+def grade_faults(label: pl.Series) -> list[str]:
+    """Why a column cannot be a grade of relevance: text, gaps, values below 0 or not finite."""
+    if not label.dtype.is_numeric():
+        return [f"label {label.name!r} is of type {label.dtype}. Allowed: numbers of at least 0."]
+    wrong = ~((label >= 0) & label.cast(pl.Float64).is_finite()).fill_null(False)
+    if not wrong.any():
+        return []
+    return [
+        f"label {label.name!r} is no grade in {wrong.sum()} of {len(label)} rows: {_sample(label.filter(wrong))}. "
+        "Allowed: numbers of at least 0."
+    ]
+
+
+def item_faults(label: pl.Series) -> list[str]:
+    """Why a column cannot name the item that is to be found: lists, floats, gaps."""
+    if label.dtype.is_nested() or label.dtype.is_float():
+        return [f"label {label.name!r} is of type {label.dtype}. Allowed: one item, an integer or text."]
+    if label.null_count():
+        return [f"label {label.name!r} is missing in {label.null_count()} of {len(label)} rows"]
     return []
 
 
@@ -167,6 +192,9 @@ def without_constants(schema: Schema, train: pl.DataFrame) -> tuple[Schema, list
     return Schema.parse({**dict(schema), "fields": kept}), left_out
 
 
+LABEL_FAULTS = {"click": label_faults, "relevance": grade_faults, "item": item_faults}
+
+
 def _sample(column: pl.Series, most: int = 5) -> str:
     """The most frequent values of a column with their counts, as text."""
     counts = column.rename("value").value_counts(name="count").sort("count", "value", descending=[True, False])
@@ -188,7 +216,7 @@ def encode_dataset(dataset: Dataset) -> EncodedDataset:
     for split, frame in dataset.splits.items():
         with _named(f"{dataset.name}, {split}"):
             inputs, unknown[split] = encoding.encode_counting(frame)
-        label = frame[dataset.schema.label].cast(pl.Float32).to_numpy()
+        label = encoding.encode_label(frame[dataset.schema.label])
         rows[split] = Rows(inputs, label, None if groups is None else groups[split])
     return EncodedDataset(encoding, rows["train"], rows["valid"], rows["test"], unknown)
 
@@ -217,7 +245,8 @@ def group_codes(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
 
 def fingerprint(schema: Schema, splits: tuple[pl.DataFrame, ...]) -> str:
     """sha256 over the schema and every value of every split, whatever their chunks and integer widths in memory."""
-    unset = None if schema.drawn_negatives else {"drawn_negatives"}  # a key that came later changes no older print
+    later = ("drawn_negatives", "answer", "catalogue")  # keys that came later change no older print
+    unset = {key for key in later if getattr(schema, key) == Schema.model_fields[key].default}
     digest = hashlib.sha256(json.dumps(schema.model_dump(mode="json", exclude=unset), sort_keys=True).encode())
     for frame in splits:
         digest.update(f"{len(frame)}".encode())

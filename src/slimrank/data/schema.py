@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars
 
 Kind = Literal["categorical", "numeric", "sequence"]
+Answer = Literal["click", "relevance", "item"]
 
 
 class Field(Config):
@@ -72,6 +73,10 @@ class Field(Config):
 class Schema(Config):
     """The fields of a table in order, and the columns that are not inputs: label, group and time.
 
+    `answer` says what the label is, and so what a model answers: a "click" (0 or 1), the "relevance" of a document to
+    the query `group` (a grade of at least 0), or the "item" that is to be found among the values of the field
+    `catalogue`, whose ids the label shares.
+
     With `drawn_negatives` the train rows of label 0 were drawn and not observed: vocabularies, the order of their ids
     and all frequencies come from rows of label 1 alone. Counted with the others, an id that was drawn by chance would
     stand before one that was met.
@@ -82,6 +87,8 @@ class Schema(Config):
     group: str | None = None
     time: str | None = None
     drawn_negatives: bool = False
+    answer: Answer = "click"
+    catalogue: str | None = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> Schema:
@@ -93,6 +100,12 @@ class Schema(Config):
             raise ValueError(f"the label {self.label!r} is also a field")
         if not names:
             raise ValueError("a schema needs at least one field")
+        if (self.answer == "item") != (self.catalogue is not None):
+            raise ValueError("answer 'item' and catalogue go together: the field whose ids are the items")
+        if self.catalogue is not None and self.catalogue not in names:
+            raise ValueError(f"catalogue: no field {self.catalogue!r}. {nearest(self.catalogue, names)}")
+        if self.answer == "relevance" and self.group is None:
+            raise ValueError("answer 'relevance' needs a group: the query that a document is ranked for")
         return self
 
     @property

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError, nearest
-from slimrank.evaluation import top_k
 from slimrank.evaluation.calibration import ece, field_ece
-from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, sigmoid
+from slimrank.metrics import Floats, Grouped, auc_by_group, check_rows, sigmoid, top_k
 
 Better = Literal["higher", "lower", "neither"]
 

@@ -14,11 +14,11 @@ from slimrank.data.encoding import Encoding
 from slimrank.exporting.card import model_card
 from slimrank.exporting.onnx import Onnx
 from slimrank.exporting.pack import pack
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 
 
 def export(
-    model: Ranker,
+    model: Network,
     encoding: Encoding,
     path: Path,
     target: Config | None = None,

@@ -11,7 +11,7 @@ from slimrank.config import Config, register
 from slimrank.exporting.checks import check_graph
 from slimrank.exporting.graph import build_graph, write_graph
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 
 
 class Onnx(Config):
@@ -22,7 +22,7 @@ class Onnx(Config):
 
 
 @register("target", Onnx)
-def write_onnx(config: Onnx, packed: Ranker, folder: Path) -> list[Path]:
+def write_onnx(config: Onnx, packed: Network, folder: Path) -> list[Path]:
     """Write the graph of a packed model to `folder` and check what ONNX Runtime makes of it; the files written.
 
     Raises:

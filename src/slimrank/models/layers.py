@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from slimrank.tables.embedding import FusedEmbedding, Layout, Row
 
 
-class Ranker(nn.Module):
-    """What every model is: ids and numbers in, one logit a row out.
+class Network(nn.Module):
+    """What every model is: ids and numbers of rows in, through one fused table; a `Ranker` or an `Encoder`.
 
-    `embedding` is the fused table; `score` is the rest, from the row's vectors to logits [N]. `reads_linearly`: nothing
-    but layers of the kind `InputLinear` reads the row.
+    `reads_linearly`: nothing but layers of the kind `InputLinear` reads the row.
     """
 
     reads_linearly = False
@@ -23,6 +22,50 @@ class Ranker(nn.Module):
     def __init__(self, embedding: FusedEmbedding):
         super().__init__()
         self.embedding = embedding
+
+
+class Encoder(Network):
+    """A query to a vector; the catalogue's items have vectors as well, and the score of an item is their product.
+
+    `catalogue` is the field whose ids the items are, None where items are encoded as queries are.
+    """
+
+    catalogue: str | None = None
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 of queries to vectors [N, D] float32."""
+        raise NotImplementedError
+
+    def items(self, ids: Tensor) -> Tensor:
+        """Vectors [M, D] of the items with the local ids `ids` [M] of the catalogue's field."""
+        raise NotImplementedError
+
+    @property
+    def num_items(self) -> int:
+        """Local ids of the catalogue's field, those of padding and out of vocabulary among them."""
+        layout = self.embedding.layout
+        assert self.catalogue is not None
+        return layout.sizes[layout.names.index(self.catalogue)]
+
+    @property
+    def first_item(self) -> int:
+        """The first local id that is an item, after padding and out of vocabulary."""
+        return 1 + (self.catalogue in self.embedding.layout.sequences)
+
+    def met(self, ids: Tensor) -> Tensor | None:
+        """Local ids [N, L] int64 of the items that the queries `ids` [N, K] tell of, padding among them, or None."""
+        if self.catalogue not in self.embedding.layout.sequences:
+            return None
+        columns = self.embedding.layout.columns_of((self.catalogue,)).to(ids.device)
+        return ids.index_select(1, columns).long()
+
+    def all_items(self) -> Tensor:
+        """Vectors [num_items, D] of all local ids of the catalogue."""
+        return self.items(torch.arange(self.num_items, device=self.embedding.offsets.device))
+
+
+class Ranker(Network):
+    """Ids and numbers in, one logit a row out: `score` goes from the row's vectors to logits [N]."""
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 to logits [N] float32."""

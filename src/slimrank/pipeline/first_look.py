@@ -16,7 +16,7 @@ from slimrank.compression.fields import field_importance
 from slimrank.compression.prune_weights import apply_threshold, threshold
 from slimrank.compression.tables import Part, Selection, find_parts
 from slimrank.metrics import auc
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.models import baseline
 from slimrank.pipeline.workspace import Run
@@ -73,7 +73,7 @@ def _with(values: Tensor, others: Tensor, measured: Callable[[], float]) -> floa
         values.copy_(kept)
 
 
-def _rows_read(model: Ranker, owner: str, rows: Examples) -> Tensor:
+def _rows_read(model: Network, owner: str, rows: Examples) -> Tensor:
     """The numbers of the rows of a table that `rows` look up: no other is touched, however many there are."""
     seen: list[Tensor] = []
     hook = model.get_submodule(owner).register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten()))
@@ -85,7 +85,7 @@ def _rows_read(model: Ranker, owner: str, rows: Examples) -> Tensor:
     return read
 
 
-def _rows_of(model: Ranker, part: Part, read: Tensor) -> Tensor:
+def _rows_of(model: Network, part: Part, read: Tensor) -> Tensor:
     """Those of the numbers that are a part's."""
     table = model.get_submodule(part.owner)
     assert isinstance(table, DenseTable)
@@ -93,7 +93,7 @@ def _rows_of(model: Ranker, part: Part, read: Tensor) -> Tensor:
     return read[(read >= bounds[0][0]) & (read < bounds[-1][1])]
 
 
-def _with_rows(model: Ranker, part: Part, read: Tensor, bits: int, measured: Callable[[], float]) -> float:
+def _with_rows(model: Network, part: Part, read: Tensor, bits: int, measured: Callable[[], float]) -> float:
     """What is measured while the rows `read` of a part's table are rounded to so many bits."""
     weight = model.get_submodule(part.owner).get_parameter("weight").data
     kept = weight[read]
@@ -113,7 +113,7 @@ def _in_bits(rows: Tensor, bits: int) -> Tensor:
     return found.rows(0, len(rows))[:, : rows.shape[1]].detach()
 
 
-def _layers(model: Ranker) -> Iterator[tuple[str, nn.Linear]]:
+def _layers(model: Network) -> Iterator[tuple[str, nn.Linear]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.weight.numel() > module.weight.shape[1]:
             yield name, module

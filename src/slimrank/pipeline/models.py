@@ -16,7 +16,7 @@ from slimrank.compression.steps import compress
 from slimrank.config import Config
 from slimrank.files import read_json, write_json
 from slimrank.models.architecture import build_model
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.stages import CHECKPOINT, stage
 from slimrank.pipeline.workspace import Run
@@ -24,8 +24,8 @@ from slimrank.recipe import Student
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
 from slimrank.training.examples import score
-from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit, hard_labels
-from slimrank.training.losses import Distillation
+from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit
+from slimrank.training.losses.cross_entropy import Distillation
 from slimrank.training.progress import ShowProgress
 from slimrank.training.warm_start import start_table
 
@@ -70,7 +70,7 @@ def train_student(run: Run, seed: int, teachers: list[str]) -> str:
     return stage(run.seed_folder(seed) / "student", inputs, work)
 
 
-def _choose_fields(run: Run, student: Student, teachers: Sequence[Ranker], seed: int) -> dict[str, Any]:
+def _choose_fields(run: Run, student: Student, teachers: Sequence[Network], seed: int) -> dict[str, Any]:
     """The fields that the student reads, and the importance of all of them where that was asked for."""
     names = run.layout.names
     if student.fields or not student.min_field_importance or not names:
@@ -79,7 +79,7 @@ def _choose_fields(run: Run, student: Student, teachers: Sequence[Ranker], seed:
     return {"kept": list(needed_fields(importance, student.min_field_importance)), "importance": importance}
 
 
-def _new_student(run: Run, seed: int) -> Ranker:
+def _new_student(run: Run, seed: int) -> Network:
     """The untrained student, over the fields that were chosen."""
     assert run.recipe.student is not None
     kept = read_json(run.seed_folder(seed) / "student" / FIELDS)["kept"]
@@ -109,7 +109,7 @@ def compress_model(run: Run, seed: int, before: str, teachers: list[str]) -> str
     return stage(run.seed_folder(seed) / "slim", inputs, work)
 
 
-def compressed(run: Run, seed: int, folder: Path) -> tuple[Ranker, list[dict[str, Any]]]:
+def compressed(run: Run, seed: int, folder: Path) -> tuple[Network, list[dict[str, Any]]]:
     """The compressed and retrained model, and the record of its steps; `folder` is for checkpoints and history."""
     recipe = run.recipe
     model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
@@ -145,7 +145,7 @@ def _student_record(run: Run, seed: int) -> list[dict[str, Any]]:
 
 def _fitted(
     run: Run,
-    model: Ranker,
+    model: Network,
     training: Training,
     folder: Path,
     name: str,
@@ -154,7 +154,7 @@ def _fitted(
     hooks: Sequence[Hook] = (),
 ) -> None:
     """Fit `model`, to soft labels where there are some, with progress shown and a checkpoint an epoch."""
-    objective = hard_labels
+    objective = None
     if soft is not None:
         mix = run.recipe.distillation or Distillation()
         objective = partial(distilled, mix=mix)
@@ -179,35 +179,35 @@ def _soft_labels(run: Run, seed: int) -> Tensor | None:
     return torch.stack([load_tensors(folder / LOGITS)[0]["logit"] for folder in folders]).mean(dim=0)
 
 
-def _store(model: Ranker, folder: Path) -> None:
+def _store(model: Network, folder: Path) -> None:
     """Write the finished model."""
     save_tensors(folder / MODEL, model.state_dict())
 
 
-def _teacher(run: Run, seed: int) -> Ranker:
+def _teacher(run: Run, seed: int) -> Network:
     """The trained teacher with that seed."""
     return _restored(build_model(run.recipe.teacher.model, run.layout, seed), run.teacher_folder(seed), run)
 
 
-def baseline(run: Run, seed: int) -> Ranker:
+def baseline(run: Run, seed: int) -> Network:
     """The teacher that the slim model of that seed is compared with."""
     return _teacher(run, run.recipe.teacher_seeds(seed)[0])
 
 
-def uncompressed(run: Run, seed: int) -> Ranker:
+def uncompressed(run: Run, seed: int) -> Network:
     """The trained student, or the teacher where there is no student."""
     if run.recipe.student is None:
         return baseline(run, seed)
     return _restored(_new_student(run, seed), run.seed_folder(seed) / "student", run)
 
 
-def slim_model(run: Run, seed: int) -> Ranker:
+def slim_model(run: Run, seed: int) -> Network:
     """The compressed and retrained model: the steps give its shape (they are deterministic), the file its numbers."""
     model, _ = compress(uncompressed(run, seed), run.recipe.steps, run.context(seed), in_place=True)
     return _restored(model, run.seed_folder(seed) / "slim", run)
 
 
-def _restored(model: Ranker, folder: Path, run: Run) -> Ranker:
+def _restored(model: Network, folder: Path, run: Run) -> Network:
     model.load_state_dict(load_tensors(folder / MODEL)[0])
     return model.to(run.device)
 

@@ -23,7 +23,7 @@ import torch
 from slimrank.config import InputError, nearest
 from slimrank.exporting.artifact import export, with_metrics
 from slimrank.files import only_here, read_json, write_json
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.pipeline.models import (
     STEPS,
     baseline,
@@ -64,7 +64,7 @@ def run(recipe: Recipe, out: Path, *, data: Path | None = None, until: str = "re
         return _run_stages(this, until)
 
 
-def slim_models(run: Run) -> Iterator[tuple[int, Ranker, list[dict[str, Any]]]]:
+def slim_models(run: Run) -> Iterator[tuple[int, Network, list[dict[str, Any]]]]:
     """Seed by seed the slim model as the recipe says, and the record of its steps; teachers and students stay stored.
 
     Raises:

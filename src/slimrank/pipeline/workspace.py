@@ -69,12 +69,12 @@ class Run:
     @cached_property
     def train(self) -> Examples:
         """Rows to fit on."""
-        return Examples.of(self.encoded.train, self.device)
+        return Examples.of(self.encoded.train, self.device, self.dataset.schema.answer)
 
     @cached_property
     def valid(self) -> Examples:
         """Rows to choose on."""
-        return Examples.of(self.encoded.valid, self.device)
+        return Examples.of(self.encoded.valid, self.device, self.dataset.schema.answer)
 
     def context(self, seed: int) -> Context:
         """What the steps of one seed may look at."""

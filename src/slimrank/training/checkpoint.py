@@ -11,7 +11,7 @@ from torch import Tensor
 from slimrank.files import replace_file
 from slimrank.training.loop import Hook, State
 
-PROGRESS = ("epoch", "best_epoch", "best_auc", "history")
+PROGRESS = ("epoch", "best_epoch", "best_quality", "history")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimrank.data.rows import Rows
+from slimrank.data.schema import Answer
 
 SCORED_AT_ONCE = 1 << 15  # rows scored at a time outside training
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N rows: `ids` [N, K] int32, `numbers` [N, M] and `label` [N] float32, and, to distil, `teacher` [N] logits."""
+    """N rows: `ids` [N, K] int32, `numbers` [N, M] float32 and `label` [N], and, to distil, `teacher` [N] logits.
+
+    The label is float32, or the int64 local id of an item where that is the `answer`. `group` [N] int64 is the user or
+    query of each row, where rows have one.
+    """
 
     ids: Tensor
     numbers: Tensor
     label: Tensor
     teacher: Tensor | None = None
+    group: Tensor | None = None
+    answer: Answer = "click"
 
     @classmethod
-    def of(cls, rows: Rows, device: torch.device | str = "cpu") -> Examples:
+    def of(cls, rows: Rows, device: torch.device | str = "cpu", answer: Answer = "click") -> Examples:
         """The rows' arrays as tensors; on the CPU they share memory with the arrays."""
-        arrays = (rows.inputs.ids, rows.inputs.numbers, rows.label)
-        writable = (np.require(array, requirements=["C", "W"]) for array in arrays)
-        ids, numbers, label = (torch.from_numpy(array).to(device) for array in writable)
-        return cls(ids, numbers, label)
+        ids, numbers, label = (_tensor(each, device) for each in (rows.inputs.ids, rows.inputs.numbers, rows.label))
+        return cls(ids, numbers, label, None, None if rows.group is None else _tensor(rows.group, device), answer)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -41,15 +48,19 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """The same rows on `device`."""
-        teacher = None if self.teacher is None else self.teacher.to(device)
-        ids, numbers, label = (column.to(device) for column in (self.ids, self.numbers, self.label))
-        return Examples(ids, numbers, label, teacher)
+        return self._each(lambda column: column.to(device))
 
     def take(self, index: Tensor) -> Examples:
         """The rows of `index`, in its order."""
-        teacher = None if self.teacher is None else self.teacher.index_select(0, index)
-        ids, numbers, label = (column.index_select(0, index) for column in (self.ids, self.numbers, self.label))
-        return Examples(ids, numbers, label, teacher)
+        return self._each(lambda column: column.index_select(0, index))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Examples:
+        """The same with every column changed alike."""
+        columns: dict[str, Any] = {}
+        for name in ("ids", "numbers", "label", "teacher", "group"):
+            column = getattr(self, name)
+            columns[name] = None if column is None else change(column)
+        return replace(self, **columns)
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Examples]:
         """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide.
@@ -65,6 +76,10 @@ class Examples:
             yield self.take(order[start:stop])
 
 
+def _tensor(array: NDArray[Any], device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)
+
+
 def training_device() -> torch.device:
     """Where models are trained: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +87,7 @@ def training_device() -> torch.device:
 
 @torch.inference_mode()
 def score(model: nn.Module, examples: Examples) -> np.ndarray:
-    """Logits [N] float32 of all rows, in evaluation mode; the model's mode is put back."""
+    """Logits [N], or an encoder's vectors [N, D], float32, of all rows, in evaluation mode; the mode is put back."""
     training = model.training
     model.eval()
     starts = range(0, len(examples), SCORED_AT_ONCE)

@@ -8,25 +8,26 @@ was killed goes on from its last epoch as if nothing had been.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimrank.config import Config, InputError
-from slimrank.metrics import auc
-from slimrank.models.layers import Ranker
+from slimrank.config import Config, InputError, resolver
+from slimrank.models.layers import Network, Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
-from slimrank.training.examples import Examples, score
-from slimrank.training.losses import Distillation, cross_entropy, distillation, lookup_penalty, row_penalty
+from slimrank.training.examples import Examples
+from slimrank.training.losses.cross_entropy import Distillation, distillation, lookup_penalty, row_penalty
+from slimrank.training.losses.loss import Objective, objective_of
 from slimrank.training.optimizers import one_cycle, optimizers
+from slimrank.training.quality import METRIC, quality
 
-Objective = Callable[[Tensor, Examples], Tensor]
+Loss = Annotated[SerializeAsAny[Config], resolver("loss")]
 
 
 class Training(Config):
@@ -36,6 +37,7 @@ class Training(Config):
     batch's rows, so that an id is pulled to 0 as often as it is met; with "rows" each distinct row of the table once.
     `sparse_learning_rate` is the peak rate of tables with sparse gradients, as `learning_rate` is that of all else;
     None: the same rate. A step of row-wise Adagrad shrinks as a row is met again, so it bears a larger one.
+    `loss` is a registered loss; None: that of what the rows' label is (`losses/loss.py`).
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -50,17 +52,23 @@ class Training(Config):
     sparse_optimizer: Literal["adagrad", "adam"] = "adagrad"
     patience: int = Field(default=3, ge=0)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    loss: Loss | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data, without a loss that was not chosen: a key that came later changes no older recipe."""
+        return {key: value for key, value in handler(self).items() if key != "loss" or value is not None}
 
 
 @dataclass
 class State:
     """Where a training is. `history` has one record an epoch."""
 
-    model: Ranker
+    model: Network
     optimizers: list[Optimizer]
     epoch: int = 0
     best_epoch: int = -1
-    best_auc: float = -math.inf
+    best_quality: float = -math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,35 +93,34 @@ class Hook:
         """When training ends, by itself or by an error."""
 
 
-def hard_labels(logit: Tensor, batch: Examples) -> Tensor:
-    """The objective without a teacher."""
-    return cross_entropy(logit, batch.label)
-
-
 def distilled(logit: Tensor, batch: Examples, *, mix: Distillation) -> Tensor:
-    """The objective with a teacher, whose logits the examples carry."""
+    """The objective of clicks with a teacher, whose logits the examples carry."""
     assert batch.teacher is not None
     return distillation(logit, batch.label, batch.teacher, mix)
 
 
 def fit(
-    model: Ranker,
+    model: Network,
     train: Examples,
     valid: Examples,
     config: Training,
     *,
     seed: int,
-    objective: Objective = hard_labels,
+    objective: Objective | None = None,
     hooks: Sequence[Hook] = (),
 ) -> list[dict[str, Any]]:
-    """Fit `model` in place to `train`; it ends with the weights of the epoch with the best AUC on `valid`.
+    """Fit `model` in place to `train`; it ends with the weights of the epoch that was best on `valid`.
+
+    What is best is told by AUC for clicks and NDCG@10 for all else (`quality.py`). Without an `objective` it is the
+    config's loss, and no teacher.
 
     Returns:
-        One record an epoch: `epoch`, `loss` (mean over the epoch's batches), `valid_auc`.
+        One record an epoch: `epoch`, `loss` (mean over the epoch's batches), `valid_auc` or `valid_ndcg@10`.
 
     Raises:
         InputError: the loss is no longer finite.
     """
+    objective = objective or objective_of(config.loss, train.answer)
     state = State(model, optimizers(model, **_optimizer_options(config)))
     for hook in hooks:
         hook.on_start(state)
@@ -156,13 +163,7 @@ def _run_epoch(
 
 def _step(state: State, batch: Examples, config: Training, objective: Objective) -> Tensor:
     """One step of the optimisers on one batch; returns its loss."""
-    device = batch.label.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config, device)):
-        row = state.model.row(batch.ids, batch.numbers)
-        logit = state.model.score(batch.ids, row)
-    loss = objective(logit.float(), batch)
-    if config.l2:
-        loss = loss + config.l2 * _penalty(state.model, batch, row, config)
+    loss = _loss(state.model, batch, config, objective)
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -171,7 +172,19 @@ def _step(state: State, batch: Examples, config: Training, objective: Objective)
     return loss.detach()
 
 
-def _penalty(model: Ranker, batch: Examples, row: Row, config: Training) -> Tensor:
+def _loss(model: Network, batch: Examples, config: Training, objective: Objective) -> Tensor:
+    """The objective on one batch, and the penalty of what a ranker looks up."""
+    device = batch.label.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config, device)):
+        if not isinstance(model, Ranker):
+            return objective(model, batch)
+        row = model.row(batch.ids, batch.numbers)
+        logit = model.score(batch.ids, row)
+    loss = objective(logit.float(), batch)
+    return loss + config.l2 * _penalty(model, batch, row, config) if config.l2 else loss
+
+
+def _penalty(model: Network, batch: Examples, row: Row, config: Training) -> Tensor:
     """The L2 penalty of what the batch looks up."""
     if config.l2_of == "lookups":
         return lookup_penalty(row.fields)
@@ -199,10 +212,10 @@ def _validate(state: State, loss: float, valid: Examples) -> None:
     """Note an epoch, and keep its weights if none before was better on `valid`."""
     if not math.isfinite(loss):
         raise InputError(f"training diverged in epoch {state.epoch + 1}: the loss is {loss}; lower learning_rate")
-    valid_auc = float(auc(valid.label.cpu().numpy(), score(state.model, valid)))
-    state.history.append({"epoch": state.epoch + 1, "loss": loss, "valid_auc": valid_auc})
-    if valid_auc > state.best_auc:
-        state.best_auc, state.best_epoch = valid_auc, state.epoch
+    found = quality(state.model, valid)
+    state.history.append({"epoch": state.epoch + 1, "loss": loss, f"valid_{METRIC[valid.answer]}": found})
+    if found > state.best_quality:
+        state.best_quality, state.best_epoch = found, state.epoch
         state.best = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
     state.epoch += 1
 

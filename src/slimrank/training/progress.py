@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,12 +22,12 @@ class ShowProgress(Hook):
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.fields[auc]}"),
+                TextColumn("{task.fields[quality]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task(name, total=steps, auc="")
+            self.task = self.bar.add_task(name, total=steps, quality="")
         self.steps_an_epoch = steps // epochs
 
     def on_start(self, state: State) -> None:
@@ -41,12 +42,18 @@ class ShowProgress(Hook):
     def on_epoch(self, state: State) -> None:
         last = state.history[-1]
         if self.bar is not None:
-            self.bar.update(self.task, auc=f"valid AUC {last['valid_auc']:.4f}")
+            self.bar.update(self.task, quality=_quality(last))
         else:
-            figures = f"loss {last['loss']:.4f}, valid AUC {last['valid_auc']:.4f}"
+            figures = f"loss {last['loss']:.4f}, {_quality(last)}"
             print(f"{self.name}: epoch {last['epoch']}/{self.epochs}, {figures}", file=sys.stderr, flush=True)
 
     def on_end(self, state: State) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=self.bar.tasks[0].total)
             self.bar.stop()
+
+
+def _quality(record: dict[str, Any]) -> str:
+    """What a record of an epoch says of the validation rows, such as "valid AUC 0.7123"."""
+    name = next(key for key in record if key.startswith("valid_"))
+    return f"valid {name.removeprefix('valid_').upper()} {record[name]:.4f}"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.tables.embedding import Layout
 
 SIZE = 0.1  # root mean square of the numbers of the table, weighted by frequency, that Adam moves on from well
@@ -21,7 +21,7 @@ SIZE = 0.1  # root mean square of the numbers of the table, weighted by frequenc
 
 @torch.no_grad()
 def start_table(
-    student: Ranker, teachers: Sequence[Ranker], counts: Mapping[str, np.ndarray], size: float = SIZE
+    student: Network, teachers: Sequence[Network], counts: Mapping[str, np.ndarray], size: float = SIZE
 ) -> None:
     """Set the student's table from the tables of its teachers, whose layouts hold the student's fields.
 
@@ -43,7 +43,7 @@ def start_table(
     student.embedding.table.weight.copy_(table * size / mean_square.sqrt().clamp(min=1e-12))  # type: ignore[operator]
 
 
-def _field(teacher: Ranker, name: str, rows: int) -> Tensor:
+def _field(teacher: Network, name: str, rows: int) -> Tensor:
     """The teacher's vectors [rows, dim] of one field, on the CPU."""
     layout: Layout = teacher.embedding.layout
     start = layout.starts[layout.names.index(name)]

@@ -1,12 +1,29 @@
-"""Losses on logits, as pure functions of tensors [N]."""
+"""Losses of clicks: cross-entropy with hard and soft labels, as pure functions of logits [N]; penalties of rows."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from slimrank.config import Config
+from slimrank.config import Config, register
+
+if TYPE_CHECKING:
+    from slimrank.training.examples import Examples
+
+
+class CrossEntropy(Config):
+    """Binary cross-entropy of clicks."""
+
+    name: Literal["cross-entropy"] = "cross-entropy"
+
+
+@register("loss", CrossEntropy)
+def click_loss(config: CrossEntropy, logit: Tensor, batch: Examples) -> Tensor:
+    """The mean cross-entropy of the batch's labels."""
+    return cross_entropy(logit, batch.label)
 
 
 def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:

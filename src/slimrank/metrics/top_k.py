@@ -5,7 +5,7 @@ score have no order, so every metric is its mean over all orders of them (McSher
 information retrieval performance measures efficiently in the presence of tied scores"): no order of the rows in a file,
 and no noise of a sort, makes a model better. All groups at once: one sort, no loop over groups.
 Labels are relevances, >= 0. A group counts in the mean by the mean `weight` of its rows, or once. Left out: metrics of
-one binary label over all rows, which are in `slimrank.metrics`.
+one binary label over all rows, which are in `clicks`.
 """
 
 from __future__ import annotations

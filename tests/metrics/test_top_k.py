@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from slimrank.config import InputError
-from slimrank.evaluation.top_k import hit_rate, ndcg, recall, reciprocal_rank
+from slimrank.metrics.top_k import hit_rate, ndcg, recall, reciprocal_rank
 
 
 def lists(seed, groups=40, levels=None, graded=False):
