@@ -10,7 +10,15 @@ import runpy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from slimrank.config import Config, InputError, as_config, describe, read_table, resolver
 from slimrank.training.loop import Training
@@ -27,12 +35,19 @@ Target = Annotated[SerializeAsAny[Config], resolver("target")]
 class Teacher(Config):
     """The large model. Several seeds make an ensemble, whose mean logit is what the student learns from.
 
-    With no seeds given, each run's teacher has the run's own seed.
+    With no seeds given, each run's teacher has the run's own seed. With a `checkpoint` (a safetensors file, here or
+    where the data is) it is not trained but read from there.
     """
 
     model: Model = Field(default_factory=lambda: as_config("model", {"name": "dcnv2", "dropout": 0.3}))
     training: Training = Training(epochs=6, batch_size=1024, learning_rate=1e-3, l2=0.05)
     seeds: tuple[Seed, ...] = ()
+    checkpoint: Path | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data, without a checkpoint where there is none: a key that came later changes no older recipe."""
+        return {key: value for key, value in handler(self).items() if key != "checkpoint" or value is not None}
 
 
 class Student(Config):

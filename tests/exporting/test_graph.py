@@ -10,6 +10,7 @@ from torch import nn
 
 from slimrank.exporting.checks import check_graph
 from slimrank.exporting.graph import build_graph, trace, write_graph
+from slimrank.exporting.interface import of_rows
 from slimrank.models.quantized import ActivationQuantizer, QuantizedLinear
 
 
@@ -136,10 +137,10 @@ def test_a_model_that_fixes_the_number_of_rows_is_refused() -> None:
             return ids.float().sum(dim=1) + torch.zeros(len(ids))
 
     with pytest.raises(ValueError, match="the model fixes the number of rows of 'ids'"):
-        trace(Fixed(), 5)
+        trace(of_rows(Fixed(), 5))
 
 
 def test_export_leaves_the_model_in_the_mode_it_was_in(network) -> None:
     model = network(8).train()
-    trace(model, 5)
+    trace(of_rows(model, 5))
     assert model.training

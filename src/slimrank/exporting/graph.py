@@ -1,5 +1,6 @@
-"""Torch module to ONNX graph: inputs `ids` int32 [N, K] and, where there are numbers, `numbers` float32 [N, M]; output
-`logit` float32 [N]. Opset 21 and IR version 10 are pinned, since exporter and runtimes disagree on their defaults.
+"""Torch module to ONNX graph, with the inputs and outputs that its interface names (`interface.py`).
+
+Opset 21 and IR version 10 are pinned, since exporter and runtimes disagree on their defaults.
 
 Names, metadata and types that no runtime needs are dropped: in a model of some tens of kilobytes they are a tenth.
 Left out: vocabulary, manifest and everything else of the artifact around the graph.
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -20,6 +22,7 @@ from torch import nn
 
 from slimrank.exporting.folding import fold_constants
 from slimrank.exporting.hoisting import hoist
+from slimrank.exporting.interface import Interface, QueriesAndItems, of_rows
 from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
@@ -35,12 +38,17 @@ EXTERNAL_FROM = 1 << 20  # bytes of a tensor from which it is stored beside the 
 def build_graph(
     model: nn.Module, columns: int, numbers: int = 0, *, sparse: bool = True, unpack_limit: int = LOAD_UNPACK_LIMIT
 ) -> ir.Model:
-    """The graph of a packed `model` called with ids [N, columns] and numbers [N, numbers].
+    """The graph of a packed `model` called with ids [N, columns] and numbers [N, numbers], as `graph_of`."""
+    return graph_of(of_rows(model, columns, numbers), sparse=sparse, unpack_limit=unpack_limit)
+
+
+def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = LOAD_UNPACK_LIMIT) -> ir.Model:
+    """The graph of the packed module of an interface.
 
     `sparse` lets pruned weights be stored sparse where that is smaller. Packed tables are unpacked when the graph is
     loaded, as long as that takes at most `unpack_limit` bytes for all of them; the others by the row.
     """
-    graph = trace(model, columns, numbers)
+    graph = trace(interface)
     fold_constants(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
@@ -57,25 +65,24 @@ def build_graph(
     return graph
 
 
-def trace(model: nn.Module, columns: int, numbers: int = 0) -> ir.Model:
+def trace(interface: Interface) -> ir.Model:
     """The graph as torch exports it, with any number of rows and with the marks that are still to be taken out.
 
     Raises:
         ValueError: the model works for one number of rows only.
     """
-    training = model.training
-    rows = torch.export.Dim("N")
-    args = [torch.zeros(2, columns, dtype=torch.int32)] + ([torch.zeros(2, numbers)] if numbers else [])
+    model, training = interface.module, interface.module.training
+    names = list(interface.inputs)
     try:
         with _silent(), marking(), torch.no_grad():
             program = torch.onnx.export(
                 model.eval(),
-                tuple(args),
+                tuple(interface.inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["ids", "numbers"][: len(args)],
-                output_names=["logit"],
-                dynamic_shapes=tuple({0: rows} for _ in args),
+                input_names=names,
+                output_names=list(interface.outputs),
+                dynamic_shapes=shapes_of(interface),
                 verbose=False,
             )
     finally:
@@ -84,11 +91,18 @@ def trace(model: nn.Module, columns: int, numbers: int = 0) -> ir.Model:
     graph: ir.Model = program.model
     graph.ir_version = IR_VERSION
     for value in graph.graph.inputs:
-        if value.shape is None or isinstance(value.shape[0], int):
+        axes = interface.axes[str(value.name)]
+        if value.shape is None or any(isinstance(value.shape[axis], int) for axis in axes):
             raise ValueError(
                 f"the model fixes the number of rows of {value.name!r}: len() of a batch does, shape[0] does not"
             )
     return graph
+
+
+def shapes_of(interface: Interface) -> tuple[Any, ...]:
+    """The axes of any size as the exporter takes them: those after a first input of an encoder are one argument."""
+    axes = [interface.axes[name] for name in interface.inputs]
+    return (axes[0], tuple(axes[1:])) if isinstance(interface.module, QueriesAndItems) else tuple(axes)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from slimrank.config import Config, register
 from slimrank.exporting.checks import check_graph
-from slimrank.exporting.graph import build_graph, write_graph
+from slimrank.exporting.graph import graph_of, write_graph
+from slimrank.exporting.interface import interface_of
 from slimrank.exporting.passes import LOAD_UNPACK_LIMIT
 from slimrank.models.layers import Network
 
@@ -28,8 +29,7 @@ def write_onnx(config: Onnx, packed: Network, folder: Path) -> list[Path]:
     Raises:
         GraphError: a layer would not run on integers, or a lookup would touch a whole table.
     """
-    layout = packed.embedding.layout
-    graph = build_graph(packed, sum(layout.widths), layout.numbers, unpack_limit=config.unpack_limit)
+    graph = graph_of(interface_of(packed), unpack_limit=config.unpack_limit)
     files = write_graph(graph, folder / "model.onnx")
     check_graph(files[0])
     return files

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from slimrank.config import Config, runner
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.tables.embedding import FusedEmbedding, Layout
 
 SPARSE_ROWS = 500_000  # from here on a dense gradient and a dense Adam step cost more than the batch itself
@@ -33,11 +33,11 @@ class Deep(Architecture):
     batch_norm: bool = False
 
 
-def build_model(config: Config, layout: Layout, seed: int) -> Ranker:
+def build_model(config: Config, layout: Layout, seed: int) -> Network:
     """The model that `config` describes, over the columns of `layout`, with weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Ranker = runner("model", config)(config, layout)
+        model: Network = runner("model", config)(config, layout)
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)

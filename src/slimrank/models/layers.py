@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from slimrank.config import InputError
 from slimrank.tables.embedding import FusedEmbedding, Layout, Row
 
 
@@ -62,6 +63,53 @@ class Encoder(Network):
     def all_items(self) -> Tensor:
         """Vectors [num_items, D] of all local ids of the catalogue."""
         return self.items(torch.arange(self.num_items, device=self.embedding.offsets.device))
+
+
+class SequenceEncoder(Encoder):
+    """An encoder of one sequence of items, which are the catalogue; it has a state after every place.
+
+    Ids stand at the front and padding behind. In an exported graph the sequences may be as short as the longest of a
+    request.
+    """
+
+    def __init__(self, embedding: FusedEmbedding):
+        layout = embedding.layout
+        if len(layout.sequences) != 1:
+            raise InputError(f"a sequence model reads one sequence field, this data has {len(layout.sequences)}")
+        super().__init__(embedding)
+        self.catalogue = layout.sequences[0]
+        self.length = layout.widths[layout.names.index(self.catalogue)]
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """Vectors [N, D] after the last item of the histories in `ids`."""
+        met = ids if len(self.embedding.layout.names) == 1 else self.met(ids)
+        assert met is not None
+        return self.encode(met)
+
+    def items(self, ids: Tensor) -> Tensor:
+        """Rows [M, D] of the item table."""
+        return self.item_vectors(ids)
+
+    def item_vectors(self, ids: Tensor) -> Tensor:
+        """Rows [..., D] of the item table at local ids `ids` [...]."""
+        layout = self.embedding.layout
+        start = layout.starts[layout.names.index(self.catalogue or "")]
+        vectors: Tensor = self.embedding.table(ids + start if start else ids)
+        return vectors
+
+    def states(self, met: Tensor) -> Tensor:
+        """States [N, L', D] after each place of `met` [N, L], L' being the length of the longest history."""
+        raise NotImplementedError
+
+    def encode(self, met: Tensor) -> Tensor:
+        """States [N, D] after the last item of `met` [N, L]."""
+        raise NotImplementedError
+
+
+def by_row(layer: nn.Module, values: Tensor) -> Tensor:
+    """A dense layer on vectors [..., in]: rows of one matrix, which a graph knows how to multiply as integers."""
+    rows: Tensor = layer(values.flatten(0, -2))
+    return rows.view(*values.shape[:-1], rows.shape[1])
 
 
 class Ranker(Network):

@@ -8,24 +8,28 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from slimrank.compression.fields import field_importance, needed_fields
 from slimrank.compression.steps import compress
-from slimrank.config import Config
+from slimrank.config import Config, InputError
+from slimrank.data.files import data_folder
+from slimrank.data.vocabulary import Vocabulary
 from slimrank.files import read_json, write_json
 from slimrank.models.architecture import build_model
-from slimrank.models.layers import Network
+from slimrank.models.checkpoints import load_checkpoint, read_checkpoint
+from slimrank.models.layers import Encoder, Network, Ranker
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.stages import CHECKPOINT, stage
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Student
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from slimrank.training.examples import score
+from slimrank.training.examples import Examples, score
 from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.losses.catalogue import CatalogueSoftmax, distilled_catalogue
+from slimrank.training.losses.loss import Objective
 from slimrank.training.progress import ShowProgress
 from slimrank.training.warm_start import start_table
 
@@ -37,13 +41,17 @@ HISTORY = "history.json"
 
 
 def train_teacher(run: Run, seed: int) -> str:
-    """Train the teacher of one seed, and store its logits of the train rows: they are the soft labels."""
+    """Train the teacher of one seed; a ranker's logits of the train rows are stored: they are the soft labels."""
     config = run.recipe.teacher
 
     def work(folder: Path) -> None:
         model = build_model(config.model, run.layout, seed).to(run.device)
-        _fitted(run, model, config.training, folder, f"teacher, seed {seed}", seed)
-        save_tensors(folder / LOGITS, {"logit": torch.from_numpy(score(model, run.train))})
+        if config.checkpoint:
+            _load(run, model, config.checkpoint)
+        else:
+            _fitted(run, model, config.training, folder, f"teacher, seed {seed}", seed)
+        if isinstance(model, Ranker):
+            save_tensors(folder / LOGITS, {"logit": torch.from_numpy(score(model, run.train))})
         _store(model, folder)
 
     inputs = {"data": run.dataset.fingerprint, "seed": seed, "teacher": _plain(config, exclude={"seeds"})}
@@ -62,7 +70,7 @@ def train_student(run: Run, seed: int, teachers: list[str]) -> str:
         model = _new_student(run, seed)
         if student.warm_start:
             start_table(model, ensemble, run.encoded.encoding.counts)
-        _fitted(run, model, student.training, folder, f"student, seed {seed}", seed, _soft_labels(run, seed))
+        _fitted(run, model, student.training, folder, f"student, seed {seed}", seed, soft=True)
         _store(model, folder)
 
     distilled = _plain(run.recipe.distillation)
@@ -114,8 +122,8 @@ def compressed(run: Run, seed: int, folder: Path) -> tuple[Network, list[dict[st
     recipe = run.recipe
     model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
     if recipe.retraining is not None:
-        name, soft = f"retraining, seed {seed}", _soft_labels(run, seed)
-        _fitted(run, model, recipe.retraining, folder, name, seed, soft, hooks=[KeepZeros()])
+        name = f"retraining, seed {seed}"
+        _fitted(run, model, recipe.retraining, folder, name, seed, soft=True, hooks=[KeepZeros()])
     return model, _student_record(run, seed) + records
 
 
@@ -150,18 +158,15 @@ def _fitted(
     folder: Path,
     name: str,
     seed: int,
-    soft: Tensor | None = None,
+    soft: bool = False,
     hooks: Sequence[Hook] = (),
 ) -> None:
-    """Fit `model`, to soft labels where there are some, with progress shown and a checkpoint an epoch."""
-    objective = None
-    if soft is not None:
-        mix = run.recipe.distillation or Distillation()
-        objective = partial(distilled, mix=mix)
+    """Fit `model`, to `soft` labels where there are some, with progress shown and a checkpoint an epoch."""
+    train, objective = _lessons(run, model, training, seed) if soft else (run.train, None)
     steps = training.epochs * ceil(len(run.train) / training.batch_size)
     history = fit(
         model,
-        run.train.with_teacher(soft),
+        train,
         run.valid,
         training,
         seed=seed,
@@ -171,12 +176,30 @@ def _fitted(
     write_json(folder / HISTORY, history)
 
 
-def _soft_labels(run: Run, seed: int) -> Tensor | None:
-    """The mean of the teachers' logits for every train row, or None where nothing is distilled."""
-    if run.recipe.distillation is None:
-        return None
-    folders = [run.teacher_folder(one) for one in run.recipe.teacher_seeds(seed)]
-    return torch.stack([load_tensors(folder / LOGITS)[0]["logit"] for folder in folders]).mean(dim=0)
+def _lessons(run: Run, model: Network, training: Training, seed: int) -> tuple[Examples, Objective | None]:
+    """What a model learns from its teachers: train rows, and the objective; None where nothing is distilled.
+
+    A ranker gets the mean of their logits for every row, an encoder asks them batch by batch.
+    """
+    mix, teachers = run.recipe.distillation, run.recipe.teacher_seeds(seed)
+    if mix is None:
+        return run.train, None
+    if isinstance(model, Encoder):
+        loss = training.loss if isinstance(training.loss, CatalogueSoftmax) else CatalogueSoftmax()
+        asked = [each for each in (_teacher(run, one).eval() for one in teachers) if isinstance(each, Encoder)]
+        return run.train, partial(distilled_catalogue, loss=loss, mix=mix, teachers=asked)
+    logits = [load_tensors(run.teacher_folder(one) / LOGITS)[0]["logit"] for one in teachers]
+    return run.train.with_teacher(torch.stack(logits).mean(dim=0)), partial(distilled, mix=mix)
+
+
+def _load(run: Run, model: Network, checkpoint: Path) -> None:
+    """Weights that were trained elsewhere; a path that is not here is looked for where the data is."""
+    root = data_folder(run.data)
+    path = checkpoint if checkpoint.exists() or root is None else root / checkpoint
+    codec = run.encoded.encoding.codecs[run.dataset.schema.catalogue or ""]
+    if not isinstance(codec, Vocabulary):
+        raise InputError(f"{path}: the checkpoint's rows are found by a vocabulary, and the items have none")
+    load_checkpoint(model, read_checkpoint(path), codec.values.to_numpy().astype(np.int64))
 
 
 def _store(model: Network, folder: Path) -> None:

@@ -20,7 +20,7 @@ from slimrank.config import Config, InputError, register
 from slimrank.tables.affine import Codes, fake_quantize, quantize
 from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
-from slimrank.tables.integer import dequantize_linear, divide, pack_bytes, unpack_bytes
+from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
 from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
@@ -104,6 +104,17 @@ class PackedCodebook(Table):
         if self.step is None:
             return entries
         return dequantize_linear(entries, self.one, self.zero_point) * self.per_column(self.step, ids, fields)
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """[..., parts] int32: which entry of each part the rows `ids` [...] of a table of one field have."""
+        return places(self, ids, (0,)) - self.offsets[0]
+
+    def books(self) -> Tensor:
+        """[parts, 2**bits, width] float32: the entries of a table of one field."""
+        entries = self.entries
+        if self.step is not None:
+            entries = (entries.to(torch.float32) - BYTE_ZERO) * self.step[0]
+        return entries.view(self.config.parts, 1 << self.config.bits, -1)
 
     def steps(self, fields: Sequence[int]) -> Tensor | None:
         return None if self.step is None else self.step[torch.tensor(fields, device=self.starts.device)]

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from slimrank.data.rows import Rows
 from slimrank.data.schema import Answer
+from slimrank.models.layers import Encoder
 
 SCORED_AT_ONCE = 1 << 15  # rows scored at a time outside training
+SEQUENCES_AT_ONCE = 1 << 7  # and queries encoded at a time, of which each may hold a vector for every place
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def score(model: nn.Module, examples: Examples) -> np.ndarray:
     """Logits [N], or an encoder's vectors [N, D], float32, of all rows, in evaluation mode; the mode is put back."""
     training = model.training
     model.eval()
-    starts = range(0, len(examples), SCORED_AT_ONCE)
-    parts = [model(examples.ids[s : s + SCORED_AT_ONCE], examples.numbers[s : s + SCORED_AT_ONCE]) for s in starts]
+    size = SEQUENCES_AT_ONCE if isinstance(model, Encoder) else SCORED_AT_ONCE
+    starts = range(0, len(examples), size)
+    parts = [model(examples.ids[s : s + size], examples.numbers[s : s + size]) for s in starts]
     model.train(training)
     logits = torch.cat(parts).to("cpu", torch.float32) if parts else torch.zeros(0)
     return logits.numpy()

@@ -47,6 +47,13 @@ def load(config: MovieLens100K, folder: Path | None = None) -> Dataset:
     return make_dataset(config.name, schema, divide((frame,), config.split, "timestamp"))
 
 
+def interactions(folder: Path | None) -> pl.DataFrame:
+    """All ratings as `user`, `item`, `time`, whatever was rated."""
+    frame = _read(find(folder)[0])
+    columns = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+    return frame.select(**{own: pl.col(name).cast(pl.Int64) for own, name in columns.items()})
+
+
 def find(folder: Path | None) -> tuple[Path, ...]:
     """The three files, wherever they are.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
+
 from slimrank.config import register
 from slimrank.data.files import locate, nowhere, read_parquet
 from slimrank.data.interactions import Interactions, leave_last_out
@@ -26,7 +28,16 @@ class MovieLens1M(Interactions):
 @register("dataset", MovieLens1M)
 def load(config: MovieLens1M, folder: Path | None = None) -> Dataset:
     """MovieLens-1M from `folder` (or a file), or SLIMRANK_DATA; the group is the user."""
+    return leave_last_out(config, read(config.name, folder))
+
+
+def read(name: str, folder: Path | None) -> pl.DataFrame:
+    """The interactions as they are, for the dataset called `name`.
+
+    Raises:
+        InputError: the file is in none of the places.
+    """
     files = locate(folder, ["ml-1m-sasrec", "movielens-1m", "ml-1m"], [(FILE,)])
     if files is None:
-        raise nowhere("movielens-1m", f"ml-1m-sasrec/{FILE}", SOURCE, folder)
-    return leave_last_out(config, read_parquet(files[0]))
+        raise nowhere(name, f"ml-1m-sasrec/{FILE}", SOURCE, folder)
+    return read_parquet(files[0])
