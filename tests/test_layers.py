@@ -14,11 +14,14 @@ import slimrank
 
 SOURCE = Path(slimrank.__file__).parent
 ORDER = (
-    *("config", "files", "artifact", "metrics", "data", "tables", "models", "training", "compression", "exporting"),
-    *("runtime", "evaluation", "serving", "recipe", "searching", "report", "pipeline", "api", "cli", "reference"),
+    *("config", "files", "artifact", "metrics", "data", "indexing", "tables", "models", "training", "compression"),
+    *("exporting", "runtime", "evaluation", "serving", "recipe", "searching", "report", "pipeline", "api", "cli"),
+    "reference",
 )
-SERVING = {"config", "files", "artifact", "data", "runtime", "serving"}
-TORCH_FREE = ("runtime", "serving", "artifact", "config", "files", "metrics", "data", "evaluation", "report")
+SERVING = {"config", "files", "artifact", "data", "indexing", "runtime", "serving"}
+TORCH_FREE = (
+    *("runtime", "serving", "artifact", "config", "files", "metrics", "data", "indexing", "evaluation", "report"),
+)
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 FOLDERS = {
     "dataset": "slimrank.data.datasets",
+    "index": "slimrank.indexing",
     "table": "slimrank.tables",
     "model": "slimrank.models",
     "loss": "slimrank.training.losses",

@@ -21,7 +21,14 @@ from slimrank.searching.search import Search
 from slimrank.training.loop import Training
 from slimrank.training.losses.cross_entropy import Distillation
 
-TITLES = {"dataset": "Datasets", "model": "Models", "table": "Tables", "step": "Steps", "target": "Targets"}
+TITLES = {
+    "dataset": "Datasets",
+    "model": "Models",
+    "table": "Tables",
+    "step": "Steps",
+    "target": "Targets",
+    "index": "Indices",
+}
 RECIPE: dict[str, type[Config]] = {
     "recipe": Recipe,
     "teacher": Teacher,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimrank.config import InputError
+from slimrank.indexing.faiss_library import load_faiss, one_thread
 
 PER_CENTRE = 256  # vectors looked at for every centre, as faiss advises
 FLAT = 1024  # centres above this are found and searched in two levels: time grows with their square root
@@ -64,8 +64,8 @@ def _two_levels(sample: Tensor, count: int, weights: Tensor | None, seed: int) -
 
 def _flat(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds: int) -> Tensor:
     """k-means of the whole `sample`."""
-    faiss = load_faiss()
-    with _one_thread(faiss):
+    faiss = load_faiss("codebooks and clusters")
+    with one_thread(faiss):
         means = faiss.Kmeans(
             sample.shape[1],
             count,
@@ -94,13 +94,13 @@ def nearest(vectors: Tensor, found: Tensor) -> Tensor:
 
 def _index(values: NDArray[np.float32]) -> Any:
     """An index of faiss over centres: all of them, or an inverted file where they are many."""
-    faiss = load_faiss()
+    faiss = load_faiss("codebooks and clusters")
     count, dim = values.shape
     flat = faiss.IndexFlatL2(dim)
     if count <= FLAT:
         flat.add(values)
         return flat
-    with _one_thread(faiss):
+    with one_thread(faiss):
         index = faiss.IndexIVFFlat(flat, dim, isqrt(count), faiss.METRIC_L2)
         index.cp.min_points_per_centroid = 1
         index.train(values)
@@ -119,30 +119,3 @@ def _sampled(vectors: Tensor, weights: Tensor | None, most: int, seed: int) -> t
     share = None if weights is None else weights.double().numpy() / float(weights.double().sum())
     chosen = generator.choice(len(vectors), most, replace=share is not None, p=share)
     return vectors[torch.from_numpy(chosen)], None
-
-
-def load_faiss() -> Any:
-    """faiss, which only these kinds of tables need.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import faiss
-    except ModuleNotFoundError:
-        raise InputError('codebooks and clusters need faiss: pip install "slimrank[train]"') from None
-    return faiss
-
-
-class _one_thread:
-    """faiss on one thread: its result does not depend on how many there are, and torch's threads are left alone."""
-
-    def __init__(self, faiss: Any):
-        self.faiss = faiss
-
-    def __enter__(self) -> None:
-        self.before = self.faiss.omp_get_max_threads()
-        self.faiss.omp_set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        self.faiss.omp_set_num_threads(self.before)
