@@ -7,8 +7,9 @@ import pytest
 
 from slimrank.config import InputError
 from slimrank.data.ragged import Ragged
-from slimrank.evaluation import catalogue, top_k
+from slimrank.evaluation import catalogue
 from slimrank.evaluation.catalogue import draw_negatives, find_among_sampled, find_in_catalogue, product
+from slimrank.metrics import top_k
 
 
 def given(scores):

@@ -3,8 +3,8 @@
 A query (a user, a text) has items that it is to find and items that are left out, such as those that it met already.
 All others are ranked. Scores are made for a chunk of queries at a time, and nothing is sorted: an item's rank is the
 number of scores above its own. Items of equal score have no order, so every metric is its mean over all orders of them,
-as in `top_k.py`, whose definitions these are. Values are kept by query, for paired tests. Left out: graded relevance,
-which `top_k.py` takes from rows.
+as in `slimrank.metrics.top_k`, whose definitions these are. Values are kept by query, for paired tests. Left out:
+graded relevance, which `slimrank.metrics.top_k` takes from rows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,12 +136,13 @@ def latency(
         raise InputError(f"no rows to time: {', '.join(empty)}")
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in models}
     for size in sizes:
-        for name, taken in _take_turns(models, rows, size, samples).items():
-            found[name][str(size)] = _summary(taken / 1e6)
+        calls = {name: _calling(model.session, rows[name], size) for name, model in models.items()}
+        for name, taken in take_turns(calls, samples).items():
+            found[name][str(size)] = summary(taken / 1e6)
     return found
 
 
-def _summary(taken: NDArray[np.float64]) -> dict[str, Any]:
+def summary(taken: NDArray[np.float64]) -> dict[str, Any]:
     """Median and 99th percentile of milliseconds, with their intervals, other quantiles, and of how many calls."""
     p50, p99 = (round(float(value), 6) for value in np.percentile(taken, [50, 99]))
     of_p50, of_p99 = ([round(bound, 6) for bound in quantile_interval(taken, share)] for share in (0.5, 0.99))
@@ -215,23 +216,34 @@ def _calls(session: Any, feeds: Sequence[dict[str, NDArray[Any]]], until: float)
     return count
 
 
-def _take_turns(
-    models: Mapping[str, Timed], rows: Mapping[str, Inputs], size: int, samples: int
-) -> dict[str, NDArray[np.int64]]:
-    """Nanoseconds of every call, with `size` rows a call, the models one after the other, `TURN` calls each."""
-    taken = {name: np.empty(samples, dtype=np.int64) for name in models}
-    sessions = {name: model.session for name, model in models.items()}
-    names = {name: {one.name for one in session.get_inputs()} for name, session in sessions.items()}
+Prepared = Callable[[int], Callable[[], object]]
+"""What gets sample number i ready, untimed, and gives the call that is timed."""
+
+
+def take_turns(calls: Mapping[str, Prepared], samples: int) -> dict[str, NDArray[np.int64]]:
+    """Nanoseconds of every call [samples], `TURN` calls of each name after the other; after a warm-up."""
+    taken = {name: np.empty(samples, dtype=np.int64) for name in calls}
     with _no_collection():
         for start in range(-WARM_UP, samples, TURN):
-            for name, session in sessions.items():
+            for name, prepare in calls.items():
                 for sample in range(start, min(start + TURN, samples)):
-                    feeds = _stretch(rows[name], sample * size, size, names[name])
+                    call = prepare(sample)
                     begin = time.perf_counter_ns()
-                    session.run(None, feeds)
+                    call()
                     # A negative sample is warm-up: it is overwritten by the real ones at the end of the list.
                     taken[name][sample] = time.perf_counter_ns() - begin
     return taken
+
+
+def _calling(session: Any, rows: Inputs, size: int) -> Prepared:
+    """Runs of the session, `size` rows a call, every sample another stretch of `rows`."""
+    names = {one.name for one in session.get_inputs()}
+
+    def prepare(sample: int) -> Callable[[], object]:
+        feeds = _stretch(rows, sample * size, size, names)
+        return lambda: session.run(None, feeds)
+
+    return prepare
 
 
 def _stretch(inputs: Inputs, start: int, size: int, names: set[str]) -> dict[str, NDArray[Any]]:
