@@ -31,6 +31,7 @@ from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.search_front import search_front
 from bench.throughput import CASES, throughput
+from bench.top_k import top_k
 from slimrank.config import InputError, nearest
 from slimrank.evaluation.machine import machine
 from slimrank.files import write_json
@@ -81,6 +82,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",
     ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
+    "top-k": (
+        lambda options: top_k(),
+        "the first ten of 1e5 and 1e6 items: indices beside a flat product",
+    ),
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }

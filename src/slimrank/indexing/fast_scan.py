@@ -22,14 +22,14 @@ from slimrank.indexing.index import Arrays, Index, Vectors
 from slimrank.indexing.sub_scores import product_index, train_codes, widened
 
 BITS = 4
-PARTS = 32
+WIDE = 64  # dimensions from which a code stands for four of them: a bit for each
 
 
 class FastScan(Config):
     """faiss: a fast scan of 4-bit product codes, and a re-rank by int8 vectors.
 
     Attributes:
-        parts: codes an item has; by default one for every two dimensions, 32 at most.
+        parts: codes an item has; by default one for every four dimensions, below 64 of them for every two.
         rerank: candidates for each of the k that are asked for.
     """
 
@@ -81,12 +81,11 @@ class FastScanIndex(Index):
 
 
 def _parts(config: FastScan, dim: int) -> int:
-    """Codes an item has: as asked, or parts of two dimensions, of more where that would be more than 32.
+    """Codes an item has: as asked, or one for every four dimensions, or two where there are few.
 
-    >>> _parts(FastScan(), 50), _parts(FastScan(), 100)
-    (25, 25)
+    >>> _parts(FastScan(), 50), _parts(FastScan(), 64), _parts(FastScan(), 384)
+    (25, 16, 96)
     """
     if config.parts is not None:
         return min(config.parts, dim)
-    width = max(2, -(-dim // PARTS))
-    return int(np.ceil(dim / width))
+    return -(-dim // (4 if dim >= WIDE else 2))

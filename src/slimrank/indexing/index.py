@@ -214,4 +214,4 @@ def fit(ok: bool, kind: str, why: str) -> None:
 
 def dots(vectors: Vectors, query: Vectors) -> NDArray[np.float64]:
     """[n] products of `vectors` [n, D] with `query` [D], each summed alike however many there are."""
-    return np.asarray(np.add.reduce(vectors.astype(np.float64) * query, axis=1))
+    return np.asarray(np.add.reduce(np.multiply(vectors, query, dtype=np.float64), axis=1))

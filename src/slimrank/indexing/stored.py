@@ -31,7 +31,8 @@ def stored(vectors: Vectors, values: Stored, scale_of: ScaleOf = "dimension") ->
 
 def restored(arrays: Arrays, which: Any, scale_of: ScaleOf = "dimension") -> Vectors:
     """[n, D] the vectors of the rows that `which` (places or a slice) names."""
-    rows: NDArray[Any] = arrays["vectors"][which]
+    whole = arrays["vectors"]
+    rows: NDArray[Any] = whole[which] if isinstance(which, slice) else whole.take(which, axis=0)
     if "scale" not in arrays:
         return rows.astype(np.float32, copy=False)
     scale = arrays["scale"] if scale_of == "dimension" else arrays["scale"][which]

@@ -114,7 +114,8 @@ def decoded(codes: Codes, entries: Vectors, dim: int) -> Vectors:
 
 def widened(vectors: Vectors, dim: int) -> Vectors:
     """`vectors` with 0 appended up to `dim` numbers."""
-    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, dim - vectors.shape[1]))))
+    lacking = dim - vectors.shape[1]
+    return np.pad(vectors, ((0, 0), (0, lacking))) if lacking else vectors
 
 
 def train_codes(vectors: Vectors, parts: int, bits: int, what: str) -> tuple[Codes, Vectors]:
