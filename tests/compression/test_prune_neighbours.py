@@ -112,6 +112,13 @@ def test_what_it_cannot_prune_is_told(model, context) -> None:
     assert again["skipped"] == [{"name": "embedding", "reason": "is a SparseTable already"}]
 
 
+def test_rows_of_items_are_not_cut_without_their_columns(model) -> None:
+    same, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 30}], Context(TRAIN, VALID))
+    assert record["touched"] == []
+    assert record["skipped"][0]["reason"].startswith("its columns are the ids of its rows")
+    assert torch.equal(same(VALID.ids), model(VALID.ids))
+
+
 @pytest.mark.parametrize("settings", [{}, {"per_item": 8, "budget": 100}, {"budget": 100, "max_drop": 0.1}])
 def test_one_way_to_say_how_many(settings) -> None:
     with pytest.raises(InputError, match="give exactly one of per_item, budget and max_drop"):

@@ -110,9 +110,9 @@ def test_an_empty_history_has_a_vector(model: Encoder) -> None:
 
 def test_two_histories_need_a_name() -> None:
     layout = Layout(("user", "tags", "history"), (9, 5, 22), (1, 2, 4), 0, ("tags", "history"))
-    with pytest.raises(InputError, match="there is 2 sequence fields: take one. Allowed: history, tags"):
+    with pytest.raises(InputError, match=r"there is 2 sequence fields: take one. Allowed: history, tags"):
         build_model(MF(), layout, seed=0)
-    with pytest.raises(InputError, match="no sequence field 'histori': take one. Did you mean 'history'"):
+    with pytest.raises(InputError, match=r"no sequence field 'histori': take one. Did you mean 'history'"):
         build_model(TwoTower(catalogue="histori"), layout, seed=0)
     model = build_model(TwoTower(catalogue="history"), layout, seed=0)
     assert (model.num_items, model.first_item) == (22, 2)

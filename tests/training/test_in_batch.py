@@ -144,5 +144,5 @@ def test_negatives_are_items_and_give_gradients_to_their_rows(negatives: int) ->
 
 def test_other_models_are_refused() -> None:
     model = build_model(EASE(), Layout(("history",), (12,), (3,), 0, ("history",)), seed=0)
-    with pytest.raises(InputError, match="for models in two towers.*this is a EASEModel: take catalogue-softmax"):
+    with pytest.raises(InputError, match=r"for models in two towers.*this is a EASEModel: take catalogue-softmax"):
         in_batch_loss(InBatchSoftmax(), model, examples([3]))

@@ -114,7 +114,10 @@ def by_row(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 class ItemScorer(Finder):
-    """A query to the scores of all items, without vectors; its weights have a closed form and need no loop."""
+    """A history to the scores of all items, without vectors; its weights have a closed form and need no loop.
+
+    In an exported graph the histories may be as short as the longest of a request.
+    """
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 of queries to scores [N, num_items] float32."""

@@ -36,7 +36,7 @@ class Popularity(nn.Module):
         Of an item met for the first time in batch t the newest gap is t, as it would be had it been met in batch 0.
         """
         self.batch += 1
-        own = items.unique()
+        own = torch.unique(items)
         newest = (self.batch - self.last[own]).to(torch.float32)
         rate = torch.where(self.last[own] == 0, 1.0, self.rate)
         self.gap[own] += rate * (newest - self.gap[own])

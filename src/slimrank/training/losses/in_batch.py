@@ -51,7 +51,8 @@ def in_batch_loss(config: InBatchSoftmax, model: Encoder, batch: Examples) -> Te
     known = batch.label >= model.first_item
     target, query = batch.label[known], model(batch.ids, batch.numbers)[known]
     if not len(target):
-        return query.sum()  # 0, with the gradient of nothing
+        nothing: Tensor = query.sum()  # 0, with a gradient of 0
+        return nothing
     drawn = torch.randint(model.first_item, model.num_items, (config.negatives,), device=target.device)
     candidates = torch.cat([target, drawn])
     model.popularity.see(target)
