@@ -12,7 +12,9 @@ from slimrank.config import InputError, as_config, entries
 from slimrank.models.dlrm import DLRM
 from slimrank.models.dnn import DNN
 from slimrank.models.finalmlp import FinalMLP
-from slimrank.models.layers import matrices
+from slimrank.models.layers import Ranker, matrices
+
+RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
 
 
 def test_the_least_important_neurons_go(make_model, context) -> None:
@@ -57,7 +59,7 @@ def test_scores_are_those_of_a_model_with_the_neurons_at_zero(config, batch_norm
     assert small.train()(*given).isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(set(entries("model")) - {"gmf"}))
+@pytest.mark.parametrize("name", sorted(RANKERS - {"gmf"}))
 def test_keeping_all_changes_nothing_and_says_so(name, make_model, context) -> None:
     model = make_model(as_config("model", name))
     same, (record,) = compress(model, [{"name": "prune-neurons", "keep": 1.0}], context)

@@ -5,7 +5,11 @@ import torch
 
 from slimrank.config import Entry, InputError, entries
 from slimrank.models.architecture import build_model
+from slimrank.models.layers import Ranker
 from slimrank.tables.embedding import Layout
+
+RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+
 
 LAYOUTS = {
     "ids": Layout(("user", "item", "city"), (11, 23, 5), (1, 1, 1)),
@@ -33,7 +37,7 @@ def fits(entry: Entry, layout: Layout) -> bool:
     return entry.name != "dlrm" or (vectors >= 2 and bool(layout.names))
 
 
-@pytest.fixture(params=sorted(entries("model")))
+@pytest.fixture(params=sorted(RANKERS))
 def entry(request: pytest.FixtureRequest) -> Entry:
     return entries("model")[request.param]
 

@@ -15,9 +15,13 @@ from slimrank.compression.steps import Context, compress, unsorted_fields
 from slimrank.config import as_config, entries
 from slimrank.exporting.artifact import export
 from slimrank.exporting.pack import pack
+from slimrank.models.layers import Ranker
 from slimrank.models.quantized import TableQuantizer
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import KeepZeros, Training, fit
+
+RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+
 
 VARIANTS: list[dict[str, Any]] = [
     {"name": "threshold-rows", "min_count": 3},
@@ -49,6 +53,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "hash-tables", "ratio": 4, "least_rows": 8},
     {"name": "hash-tables", "method": "clustered", "chunks": 2, "ratio": 4, "least_rows": 8},
     {"name": "hash-tables", "method": "plain", "budget": "20 KB", "least_rows": 8},
+    {"name": "prune-neighbours", "per_item": 8},
 ]
 STACKS: list[list[dict[str, Any] | str]] = [
     [{"name": "reduce-dimensions", "rank": 4}, {"name": "quantize-tables", "bits": 4}, "quantize-dense"],
@@ -191,12 +196,12 @@ def test_tables_of_several_kinds_feed_one_integer_layer(case, tmp_path) -> None:
     assert ("Mul" in operators) == bool(case.layout.sequences)  # without averages the codes go on as they are
 
 
-@pairs(set(entries("model")) - {"logistic-regression"})
+@pairs(RANKERS - {"logistic-regression"})
 def test_all_steps_one_after_another_ship(architecture, shape, problem, tmp_path) -> None:
     """Each kind once, in the order in which they do not stand in each other's way."""
     case = problem(shape)
     order = ["threshold-rows", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
-    others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables"}
+    others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables", "prune-neighbours"}
     assert {*order, *others} == set(entries("step"))  # others: do the same to tables, or leave layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
     context = context_of(case)

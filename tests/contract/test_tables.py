@@ -49,6 +49,8 @@ VARIANTS: list[tuple[str, dict[str, Any], float]] = [  # settings, and the least
     ("hashed", {"buckets": 64, "weight_bits": 16, "bias": True}, 2.5),
     ("hashed", {"buckets": 64, "method": "plain", "inner": {"name": "scaled", "bits": 8}}, 1.5),
     ("hashed", {"buckets": 64, "method": "clustered", "chunks": 4}, 11.0),
+    ("sparse", {"keep": 0.5}, 8.0),
+    ("sparse", {"keep": 1.0}, 36.0),
     ("remapped", {"keep": 0.5}, 3.0),
     ("remapped", {"keep": 0.5, "inner": {"name": "scaled", "bits": 4}}, 2.8),
     ("remapped", {"keep": 0.8, "to": "row", "inner": {"name": "codebook", "parts": 4, "bits": 4}}, 2.0),
@@ -60,6 +62,7 @@ NO_OPS: dict[str, dict[str, Any]] = {  # settings with which the packed form giv
     "codebook": {"parts": 16, "bits": 8, "entry_bits": 32},  # exact where a part has no more than 256 distinct values
     "low-rank": {"rank": DIM},
     "hashed": {"buckets": 300},
+    "sparse": {"keep": 1.0, "bits": 32},
     "remapped": {"keep": 1.0},
 }
 

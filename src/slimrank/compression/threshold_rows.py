@@ -30,7 +30,7 @@ from slimrank.compression.tables import (
     trial_of,
 )
 from slimrank.config import InputError, register
-from slimrank.models.layers import Network
+from slimrank.models.layers import ItemScorer, Network
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.remapped import remap, weighted_mean
@@ -71,6 +71,9 @@ def threshold_rows(model: Network, config: ThresholdRows, context: Context) -> N
     Raises:
         InputError: the budget is below the least possible, which the message names.
     """
+    if isinstance(model, ItemScorer):
+        context.skip("embedding", "its columns are the ids of its rows: raise `min_count` of the field instead")
+        return model
     check_names(model, config)
     if config.budget is not None:
         config = _within_budget(model, config, int(config.budget), context)

@@ -3,7 +3,8 @@
 A `Ranker`: `ids` [N, K] and, where there are numbers, `numbers` [N, M] to `logit` [N]. An `Encoder`: the same to
 `vector` [N, D], and `items` [C] local ids of the catalogue to `item_vector` [C, D], so that a table that both read is
 stored once; of a table of codes `item_codes` [C, parts] and the `entries` [parts, 2**bits, width] that they name come
-out as well, for an index that adds up sub-scores.
+out as well, for an index that adds up sub-scores. An `ItemScorer`: `ids` to `scores` [N, C] of all local ids of the
+catalogue.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from slimrank.models.layers import Encoder, Network, SequenceEncoder
+from slimrank.models.layers import Encoder, ItemScorer, Network, SequenceEncoder
 from slimrank.tables.codebook import PackedCodebook
 
 
@@ -41,6 +42,9 @@ def interface_of(model: Network) -> Interface:
     """The interface of a packed model."""
     layout = model.embedding.layout
     rows = of_rows(model, sum(layout.widths), layout.numbers)
+    if isinstance(model, ItemScorer):
+        axes = {"ids": {**rows.axes["ids"], 1: Dim("L")}}
+        return Interface(model, rows.inputs, axes, ("scores",))
     if not isinstance(model, Encoder):
         return rows
     axes = dict(rows.axes)

@@ -13,7 +13,7 @@ from slimrank.tables.embedding import FusedEmbedding, Layout, Row
 
 
 class Network(nn.Module):
-    """What every model is: ids and numbers of rows in, through one fused table; a `Ranker` or an `Encoder`.
+    """What every model is: ids and numbers of rows in, through one fused table; a `Ranker` or a `Finder`.
 
     `reads_linearly`: nothing but layers of the kind `InputLinear` reads the row.
     """
@@ -25,21 +25,10 @@ class Network(nn.Module):
         self.embedding = embedding
 
 
-class Encoder(Network):
-    """A query to a vector; the catalogue's items have vectors as well, and the score of an item is their product.
-
-    `catalogue` is the field whose ids the items are, None where items are encoded as queries are.
-    """
+class Finder(Network):
+    """Answers with items: `catalogue` is the field whose ids they are, None where items are encoded as queries are."""
 
     catalogue: str | None = None
-
-    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
-        """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 of queries to vectors [N, D] float32."""
-        raise NotImplementedError
-
-    def items(self, ids: Tensor) -> Tensor:
-        """Vectors [M, D] of the items with the local ids `ids` [M] of the catalogue's field."""
-        raise NotImplementedError
 
     @property
     def num_items(self) -> int:
@@ -59,6 +48,18 @@ class Encoder(Network):
             return None
         columns = self.embedding.layout.columns_of((self.catalogue,)).to(ids.device)
         return ids.index_select(1, columns).long()
+
+
+class Encoder(Finder):
+    """A query to a vector; the catalogue's items have vectors as well, and the score of an item is their product."""
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 of queries to vectors [N, D] float32."""
+        raise NotImplementedError
+
+    def items(self, ids: Tensor) -> Tensor:
+        """Vectors [M, D] of the items with the local ids `ids` [M] of the catalogue's field."""
+        raise NotImplementedError
 
     def all_items(self) -> Tensor:
         """Vectors [num_items, D] of all local ids of the catalogue."""
@@ -110,6 +111,21 @@ def by_row(layer: nn.Module, values: Tensor) -> Tensor:
     """A dense layer on vectors [..., in]: rows of one matrix, which a graph knows how to multiply as integers."""
     rows: Tensor = layer(values.flatten(0, -2))
     return rows.view(*values.shape[:-1], rows.shape[1])
+
+
+class ItemScorer(Finder):
+    """A history to the scores of all items, without vectors; its weights have a closed form and need no loop.
+
+    In an exported graph the histories may be as short as the longest of a request.
+    """
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """`ids` [N, K] int32 local ids and `numbers` [N, M] float32 of queries to scores [N, num_items] float32."""
+        raise NotImplementedError
+
+    def solve(self, ids: Tensor, label: Tensor, group: Tensor | None) -> float:
+        """Find the weights that train rows give: `ids` [N, K], `label` [N] items, `group` [N] users; the loss left."""
+        raise NotImplementedError
 
 
 class Ranker(Network):

@@ -29,6 +29,9 @@ class DenseTable(Table):
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         return gather_rows(self.weight, ids, sparse=self.sparse)
 
+    def summed(self, chosen: Tensor) -> Tensor:
+        return (chosen != 0).to(self.weight.dtype) @ self.weight  # rows of a batch, side by side, would take its memory
+
     def pack(self) -> Table:
         return self
 

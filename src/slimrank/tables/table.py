@@ -79,6 +79,12 @@ class Table(nn.Module, ABC):
         vectors: Tensor = self(torch.arange(start, stop, device=self.starts.device))
         return vectors
 
+    def summed(self, chosen: Tensor) -> Tensor:
+        """Sums [N, dim] of the rows that `chosen` [N, num_rows] is not 0 at, each once: N bags without repetitions."""
+        owner, row = chosen.nonzero().unbind(dim=1)
+        zeros = torch.zeros(chosen.shape[0], self.dim, device=chosen.device)
+        return zeros.index_add(0, owner, self(row))
+
     def hold_byte_grid(self) -> None:
         """Keep `one` and `zero_point`, with which `dequantize_linear` gives the steps of a byte above `BYTE_ZERO`."""
         self.register_buffer("one", self.starts.new_ones((), dtype=torch.float32), persistent=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slimrank.config import Config, InputError, resolver
-from slimrank.models.layers import Network, Ranker
+from slimrank.models.layers import ItemScorer, Network, Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
 from slimrank.training.examples import Examples
@@ -112,7 +112,7 @@ def fit(
     """Fit `model` in place to `train`; it ends with the weights of the epoch that was best on `valid`.
 
     What is best is told by AUC for clicks and NDCG@10 for all else (`quality.py`). Without an `objective` it is the
-    config's loss, and no teacher.
+    config's loss, and no teacher. Where the weights have a closed form, it is one epoch that solves for them.
 
     Returns:
         One record an epoch: `epoch`, `loss` (mean over the epoch's batches), `valid_auc` or `valid_ndcg@10`.
@@ -120,6 +120,9 @@ def fit(
     Raises:
         InputError: the loss is no longer finite.
     """
+    if isinstance(model, ItemScorer):
+        loss = model.solve(train.ids, train.label, train.group)
+        return [{"epoch": 1, "loss": loss, f"valid_{METRIC[valid.answer]}": quality(model, valid)}]
     objective = objective or objective_of(config.loss, train.answer)
     state = State(model, optimizers(model, **_optimizer_options(config)))
     for hook in hooks:

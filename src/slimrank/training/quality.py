@@ -6,13 +6,15 @@ published is measured on the artifact (`evaluation/`); this one only chooses epo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from slimrank.data.schema import Answer
 from slimrank.metrics import auc
 from slimrank.metrics.top_k import ndcg
-from slimrank.models.layers import Encoder, Network
+from slimrank.models.layers import Encoder, Finder, Network
 from slimrank.training.examples import Examples, score
 
 METRIC: dict[Answer, str] = {"click": "auc", "relevance": "ndcg@10", "item": "ndcg@10"}
@@ -22,7 +24,7 @@ AT_ONCE = 1 << 24  # scores held at once: queries times items
 
 def quality(model: Network, examples: Examples) -> float:
     """The metric of `examples.answer` for `model` on `examples`."""
-    if isinstance(model, Encoder):
+    if isinstance(model, Finder):
         return catalogue_ndcg(model, examples)
     label, logit = examples.label.cpu().numpy(), score(model, examples)
     if examples.answer == "click":
@@ -32,24 +34,32 @@ def quality(model: Network, examples: Examples) -> float:
 
 
 @torch.inference_mode()
-def catalogue_ndcg(model: Encoder, examples: Examples) -> float:
+def catalogue_ndcg(model: Finder, examples: Examples) -> float:
     """The mean of 1 / log2(1 + rank) of the label's item, 0 beyond rank 10, ranked among all items but padding.
 
     Items of the query's own history are left out; a label that is out of vocabulary counts 0.
     """
     training = model.training
     model.eval()
-    items = model.all_items()
-    vectors = torch.from_numpy(score(model, examples)).to(items.device)
-    step = max(1, AT_ONCE // len(items))
-    gains = [_gains(vectors, items, model, examples, start, start + step) for start in range(0, len(examples), step)]
+    scores = _scores(model, examples)
+    step = max(1, AT_ONCE // model.num_items)
+    ranges = ((start, min(start + step, len(examples))) for start in range(0, len(examples), step))
+    gains = [_gains(scores(*each), model, examples, *each) for each in ranges]
     model.train(training)
     return float(torch.cat(gains).mean())
 
 
-def _gains(vectors: Tensor, items: Tensor, model: Encoder, examples: Examples, start: int, stop: int) -> Tensor:
+def _scores(model: Finder, examples: Examples) -> Callable[[int, int], Tensor]:
+    """What gives the scores [n, num_items] of a range of queries."""
+    if not isinstance(model, Encoder):
+        return lambda start, stop: model(examples.ids[start:stop], examples.numbers[start:stop])
+    items = model.all_items()
+    vectors = torch.from_numpy(score(model, examples)).to(items.device)
+    return lambda start, stop: vectors[start:stop] @ items.T
+
+
+def _gains(scores: Tensor, model: Finder, examples: Examples, start: int, stop: int) -> Tensor:
     """What each query of a range adds to the mean."""
-    scores = vectors[start:stop] @ items.T
     first = model.first_item
     scores[:, :first] = -torch.inf
     met = model.met(examples.ids[start:stop])
