@@ -19,7 +19,7 @@ from slimrank.config import as_config
 from slimrank.models.dnn import DNN
 from slimrank.models.gmf import GMF
 from slimrank.recipe import Recipe, Student, read_recipe
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.losses.loss import Distillation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 Steps = list[dict[str, Any] | str]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
@@ -24,9 +20,10 @@ from slimrank.recipe import Recipe
 from slimrank.searching.goal import Goal
 from slimrank.searching.search import Search
 from slimrank.tables.embedding import Layout
-from slimrank.training.examples import Examples, score, training_device
-from slimrank.training.loop import KeepZeros, Training, distilled, fit
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.examples import Examples, training_device
+from slimrank.training.loop import KeepZeros, Training, fit
+from slimrank.training.losses.loss import Distillation, distilled
+from slimrank.training.teachers import Teacher, with_teachers
 
 __all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
@@ -37,7 +34,7 @@ def train(
     training: Training | None = None,
     *,
     seed: int = 0,
-    teachers: Sequence[Network] = (),
+    teachers: Sequence[Teacher] = (),
     distillation: Distillation | None = None,
 ) -> Network:
     """Fit a model to the train rows; it keeps the weights that were best on the validation rows.
@@ -47,11 +44,12 @@ def train(
         data: encoded rows.
         training: epochs, batch size, learning rate and the like.
         seed: of a new model's weights and of the order of rows.
-        teachers: models whose mean logit serves as soft labels.
+        teachers: what the mean score of serves as soft labels: models, functions of the encoded columns [N, K + M]
+            such as `predict` of a boosted model, and `Scores` that were made elsewhere (`slimrank.read_scores`).
         distillation: how soft and hard labels are mixed.
 
     Raises:
-        InputError: the model is unknown, or training diverged.
+        InputError: the model is unknown, a teacher does not fit the rows, or training diverged.
     """
     if not isinstance(model, Network):
         model = build_model(as_config("model", model), Layout.of(data.encoding), seed)
@@ -59,11 +57,11 @@ def train(
     model.to(device)
     rows, valid = (Examples.of(each, device, data.encoding.schema.answer) for each in (data.train, data.valid))
     objective = None
+    training = training or Training()
     if teachers:
-        mean = np.mean([score(teacher.to(device), rows) for teacher in teachers], axis=0)
-        rows = rows.with_teacher(torch.from_numpy(mean))
-        objective = partial(distilled, mix=distillation or Distillation())
-    fit(model, rows, valid, training or Training(), seed=seed, objective=objective, hooks=[KeepZeros()])
+        rows = with_teachers(rows, teachers)
+        objective = distilled(distillation or Distillation(), training.loss, rows.answer)
+    fit(model, rows, valid, training, seed=seed, objective=objective, hooks=[KeepZeros()])
     return model
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 
 from slimrank.config import Config, InputError, as_config, describe, read_table, resolver
 from slimrank.training.loop import Training
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.losses.loss import Distillation
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 OrNone = BeforeValidator(lambda value: None if value is False else value)  # TOML has no word for none: it says false

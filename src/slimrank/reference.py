@@ -19,12 +19,13 @@ from slimrank.data.splits import Split
 from slimrank.recipe import Recipe, Student, Teacher
 from slimrank.searching.search import Search
 from slimrank.training.loop import Training
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.losses.loss import Distillation
 
 TITLES = {
     "dataset": "Datasets",
     "model": "Models",
     "table": "Tables",
+    "loss": "Losses",
     "step": "Steps",
     "target": "Targets",
     "index": "Indices",

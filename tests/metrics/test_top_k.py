@@ -4,10 +4,10 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import average_precision_score, ndcg_score
 
 from slimrank.config import InputError
-from slimrank.metrics.top_k import hit_rate, ndcg, recall, reciprocal_rank
+from slimrank.metrics.top_k import average_precision, hit_rate, ndcg, recall, reciprocal_rank
 
 
 def lists(seed, groups=40, levels=None, graded=False):
@@ -30,11 +30,14 @@ def plain(metric, values, k):
         return float((top > 0).any())
     if metric is reciprocal_rank:
         return 1 / (np.argmax(top > 0) + 1) if (top > 0).any() else 0.0
+    if metric is average_precision:
+        precision = np.cumsum(top > 0) / np.arange(1, len(top) + 1)
+        return precision[top > 0].sum() / (np.array(values) > 0).sum()
     discount = 1 / np.log2(np.arange(len(values)) + 2)
     return (top * discount[:k]).sum() / (np.sort(values)[::-1][:k] * discount[:k]).sum()
 
 
-METRICS = [ndcg, recall, hit_rate, reciprocal_rank]
+METRICS = [ndcg, recall, hit_rate, reciprocal_rank, average_precision]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.__name__)
@@ -64,9 +67,28 @@ def test_ndcg_agrees_with_scikit_learn(levels, k):
             assert value == pytest.approx(ndcg_score([relevance[own]], [score[own]], k=k), abs=1e-12)
 
 
+def test_average_precision_agrees_with_scikit_learn():
+    """Without ties: scikit-learn takes the precision after all rows of a tie, we the mean over their orders."""
+    relevance, score, group = lists(1)
+    found = average_precision(relevance, score, group)
+    for name, value in zip(found.group, found.value, strict=True):
+        own = group == name
+        if relevance[own].any():
+            assert value == pytest.approx(average_precision_score(relevance[own], score[own]), abs=1e-12)
+
+
+def test_average_precision_of_a_tie():
+    """Of two rows, one relevant, behind a relevant one: at rank 2 or 3, with two relevant rows to there."""
+    found = average_precision([1, 1, 0], [2.0, 1.0, 1.0], [0, 0, 0]).value[0]
+    assert found == pytest.approx((1 + (2 / 2 + 2 / 3) / 2) / 2)
+
+
 @pytest.mark.parametrize(
     ("metric", "k", "theirs"),
-    [(ndcg, 5, "ndcg@5"), (recall, 5, "recall@5"), (hit_rate, 5, "hit_rate@5"), (reciprocal_rank, None, "mrr")],
+    [
+        *((ndcg, 5, "ndcg@5"), (recall, 5, "recall@5"), (hit_rate, 5, "hit_rate@5"), (reciprocal_rank, None, "mrr")),
+        *((average_precision, None, "map"), (average_precision, 5, "map@5")),
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_the_mean_agrees_with_ranx(metric, k, theirs):

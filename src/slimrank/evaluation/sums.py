@@ -81,7 +81,7 @@ def find_metric(name: str) -> Metric:
     if plain in RANKED:
         if (at and not ranks.isdecimal()) or ranks == "0":
             raise InputError(f"metric {name!r}: ranks must be a number from 1 on, such as {plain}@10")
-        if not at and plain != "mrr":
+        if not at and plain not in ("mrr", "map"):
             raise InputError(f"metric {name!r} needs its ranks, such as {plain}@10")
         return Metric(name, "higher", _of_groups(RANKED[plain], int(ranks) if at else None), "group", of_groups=True)
     if plain == "field_ece" and ranks:
@@ -154,6 +154,7 @@ RANKED: dict[str, Callable[..., Grouped]] = {
     "recall": top_k.recall,
     "hit_rate": top_k.hit_rate,
     "mrr": top_k.reciprocal_rank,
+    "map": top_k.average_precision,
 }
 METRICS = {
     each.name: each

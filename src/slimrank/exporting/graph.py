@@ -25,7 +25,14 @@ from slimrank.exporting.hoisting import hoist
 from slimrank.exporting.interface import Interface, QueriesAndItems, of_rows
 from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.offsets import expand_offsets
-from slimrank.exporting.passes import LOAD_UNPACK_LIMIT, feed_codes, split_flattened, split_quantizers, unpack_at_load
+from slimrank.exporting.passes import (
+    LOAD_UNPACK_LIMIT,
+    divide_first,
+    feed_codes,
+    split_flattened,
+    split_quantizers,
+    unpack_at_load,
+)
 from slimrank.exporting.pointwise import convolve
 from slimrank.exporting.sparse import store_sparse
 from slimrank.tables.by_row import marking
@@ -53,6 +60,7 @@ def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = L
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
+    divide_first(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)
     hoist(graph.graph, unpack_limit)
     join_lookups(graph.graph)

@@ -88,6 +88,30 @@ def feed_codes(graph: ir.Graph) -> int:
     return count
 
 
+def divide_first(graph: ir.Graph) -> int:
+    """QuantizeLinear by a step a column becomes QuantizeLinear(Div(values, steps)) by 1, which is the same arithmetic.
+
+    ONNX Runtime quantises by one step in vectors, and by one a column a number at a time: on 100 rows of 40 numbers
+    that is 20 times as long as all the rest of a small model.
+    """
+    count = 0
+    for quantize in _all(graph, "QuantizeLinear"):
+        values, steps = quantize.inputs[:2]
+        zero = scalar_of(quantize.inputs[2]) if len(quantize.inputs) > 2 else None
+        array = array_of(steps)
+        if values is None or steps is None or zero is None or array is None or array.ndim != 1 or array.size == 1:
+            continue
+        if quantize.attributes.get_int("axis", 1) not in (-1, _rank(quantize) - 1):
+            continue
+        divided = node_before(quantize, "Div", [values, steps])[0]
+        divided.shape, divided.type = values.shape, values.type
+        one = constant(graph, np.ones((), np.float32), "one_step")
+        codes = np.asarray(int(zero), np.uint8)
+        _replace(quantize, node_before(quantize, "QuantizeLinear", [divided, one, constant(graph, codes, "zero")])[0])
+        count += 1
+    return count
+
+
 def _same_codes(values: ir.Value | None, quantize: ir.Node) -> ir.Value | None:
     """The codes behind `values`, if `quantize` gives exactly them back."""
     multiply = producer(values, "Mul")

@@ -1,4 +1,4 @@
-"""Metrics of ranked lists: NDCG@k, recall@k, hit rate@k and reciprocal rank, group by group, exact with ties.
+"""Metrics of ranked lists: NDCG, recall, hit rate, reciprocal rank, average precision, by group, exact with ties.
 
 A group is what is ranked: the candidates of a request, the documents of a query, the items of a user. Rows of equal
 score have no order, so every metric is its mean over all orders of them (McSherry and Najork 2008, "Computing
@@ -101,6 +101,29 @@ def reciprocal_rank(
     return lists.grouped(np.where(lists.any_relevant, lists.sums(each), np.nan))
 
 
+def average_precision(
+    relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None = None, weight: ArrayLike | None = None
+) -> Grouped:
+    """The mean over a group's relevant rows of the precision at their rank, 0 beyond rank `k`; its mean is the MAP.
+
+    Precision at rank r is the share of relevant rows (relevance above 0) among the first r. In a tie of n rows, r of
+    them relevant, each place is relevant with chance r / n, and then (r - 1) / (n - 1) of the places before it are.
+    NaN with nothing relevant.
+
+    >>> average_precision([1, 0, 1], [3.0, 2.0, 1.0], [7, 7, 7]).value.round(3).tolist()  # (1 / 1 + 2 / 3) / 2
+    [0.833]
+
+    Raises:
+        InputError: as `ndcg`.
+    """
+    lists = _lists(relevance, score, group, k, weight)
+    hit = lists.relevance > 0
+    place, size, hits, above = lists.within_ties()
+    found = above + 1 + place * (hits - 1) / np.maximum(size - 1, 1)
+    each = hits / size * found / (lists.rank + 1) * (lists.rank < lists.k)
+    return lists.grouped(_ratio(lists.sums(each), lists.sums(hit)))
+
+
 @dataclass(frozen=True)
 class _Lists:
     """Rows sorted by group and falling score. `rank` counts from 0 within the group, `tie` numbers the runs of ties."""
@@ -143,20 +166,26 @@ class _Lists:
         In a tie of n rows, r of them relevant, the j-th (from 0) is the first with chance
         r / (n - j) * product over i < j of (1 - r / (n - i)); only the first tie with a relevant row has any.
         """
-        size, hits = np.bincount(self.tie), np.bincount(self.tie, self.relevance > 0)
-        begin = np.concatenate([[0], np.cumsum(size)[:-1]])
-        group = self.code[begin]
-        before = np.cumsum(hits) - hits
-        own = before - before[np.searchsorted(group, group)]  # relevant rows of the group in the ties above
-        place = np.arange(len(self.tie)) - begin[self.tie]
-        left = size[self.tie] - place
-        miss = np.maximum(1 - hits[self.tie] / left, 0.0)
+        place, size, hits, above = self.within_ties()
+        left = size - place
+        miss = np.maximum(1 - hits / left, 0.0)
         with np.errstate(divide="ignore"):
             log_miss = np.maximum(np.log(miss), NEVER)
         missed = np.cumsum(log_miss) - log_miss
-        missed -= missed[begin][self.tie]
-        chance: Floats = np.exp(missed) * np.minimum(hits[self.tie] / left, 1.0) * (own[self.tie] == 0)
+        missed -= missed[np.arange(len(place)) - place]
+        chance: Floats = np.exp(missed) * np.minimum(hits / left, 1.0) * (above == 0)
         return chance
+
+    def within_ties(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+        """Of each row: its place in its tie (from 0), rows and relevant rows of the tie, relevant ones above it."""
+        size = np.bincount(self.tie)
+        hits: Floats = np.bincount(self.tie, self.relevance > 0).astype(np.float64)
+        begin = np.concatenate([[0], np.cumsum(size)[:-1]])
+        group = self.code[begin]
+        before = np.cumsum(hits) - hits
+        above = before - before[np.searchsorted(group, group)]
+        place: NDArray[np.int64] = np.arange(len(self.tie)) - begin[self.tie]
+        return place, size[self.tie], hits[self.tie], above[self.tie]
 
 
 def _lists(relevance: ArrayLike, score: ArrayLike, group: ArrayLike, k: int | None, weight: ArrayLike | None) -> _Lists:

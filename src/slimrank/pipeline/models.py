@@ -27,9 +27,9 @@ from slimrank.recipe import Student
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
 from slimrank.training.examples import Examples, score
-from slimrank.training.loop import Hook, KeepZeros, Training, distilled, fit
+from slimrank.training.loop import Hook, KeepZeros, Training, fit
 from slimrank.training.losses.catalogue import CatalogueSoftmax, distilled_catalogue
-from slimrank.training.losses.loss import Objective
+from slimrank.training.losses.loss import Objective, distilled
 from slimrank.training.progress import ShowProgress
 from slimrank.training.warm_start import start_table
 
@@ -73,8 +73,8 @@ def train_student(run: Run, seed: int, teachers: list[str]) -> str:
         _fitted(run, model, student.training, folder, f"student, seed {seed}", seed, soft=True)
         _store(model, folder)
 
-    distilled = _plain(run.recipe.distillation)
-    inputs = {"teachers": teachers, "seed": seed, "student": _plain(student), "distillation": distilled}
+    mix = _plain(run.recipe.distillation)
+    inputs = {"teachers": teachers, "seed": seed, "student": _plain(student), "distillation": mix}
     return stage(run.seed_folder(seed) / "student", inputs, work)
 
 
@@ -189,7 +189,8 @@ def _lessons(run: Run, model: Network, training: Training, seed: int) -> tuple[E
         asked = [each for each in (_teacher(run, one).eval() for one in teachers) if isinstance(each, Encoder)]
         return run.train, partial(distilled_catalogue, loss=loss, mix=mix, teachers=asked)
     logits = [load_tensors(run.teacher_folder(one) / LOGITS)[0]["logit"] for one in teachers]
-    return run.train.with_teacher(torch.stack(logits).mean(dim=0)), partial(distilled, mix=mix)
+    train = run.train.with_teacher(torch.stack(logits).mean(dim=0))
+    return train, distilled(mix, training.loss, train.answer)
 
 
 def _load(run: Run, model: Network, checkpoint: Path) -> None:

@@ -25,7 +25,8 @@ class Examples:
     """N rows: `ids` [N, K] int32, `numbers` [N, M] float32 and `label` [N], and, to distil, `teacher` [N] logits.
 
     The label is float32, or the int64 local id of an item where that is the `answer`. `group` [N] int64 is the user or
-    query of each row, where rows have one.
+    query of each row, where rows have one. `confidence` [N] is how much the teacher's logit of a row counts; None: all
+    alike.
     """
 
     ids: Tensor
@@ -34,6 +35,7 @@ class Examples:
     teacher: Tensor | None = None
     group: Tensor | None = None
     answer: Answer = "click"
+    confidence: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Rows, device: torch.device | str = "cpu", answer: Answer = "click") -> Examples:
@@ -44,9 +46,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.label)
 
-    def with_teacher(self, logit: Tensor | None) -> Examples:
-        """The same rows with the teacher's logits [N], or without."""
-        return replace(self, teacher=None if logit is None else logit.to(self.label.device))
+    def with_teacher(self, logit: Tensor | None, confidence: Tensor | None = None) -> Examples:
+        """The same rows with the teacher's logits [N] and its confidence in them [N], or without."""
+        device = self.label.device
+        teacher, sure = (None if each is None else each.to(device) for each in (logit, confidence))
+        return replace(self, teacher=teacher, confidence=sure)
 
     def to(self, device: torch.device | str) -> Examples:
         """The same rows on `device`."""
@@ -59,7 +63,7 @@ class Examples:
     def _each(self, change: Callable[[Tensor], Tensor]) -> Examples:
         """The same with every column changed alike."""
         columns: dict[str, Any] = {}
-        for name in ("ids", "numbers", "label", "teacher", "group"):
+        for name in ("ids", "numbers", "label", "teacher", "group", "confidence"):
             column = getattr(self, name)
             columns[name] = None if column is None else change(column)
         return replace(self, **columns)
@@ -67,15 +71,32 @@ class Examples:
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Examples]:
         """All rows once, `size` at a time, in an order that `seed` and `epoch` alone decide.
 
-        The last batch may be smaller, or larger by one row.
+        The last batch may be smaller, or larger by one row. Where the answer is a relevance, queries stay whole: a
+        batch is of queries in an order of chance, each with all its rows, and ends with the query that fills it.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        if self.answer == "relevance":
+            yield from self._whole_groups(size, generator)
+            return
         order = torch.randperm(len(self), generator=generator).to(self.label.device)
         starts = list(range(0, len(self), size))
         if len(starts) > 1 and len(self) - starts[-1] == 1:
             starts.pop()  # one row alone has no variance for batch normalisation: it joins the batch before
         for start, stop in pairwise([*starts, len(self)]):
             yield self.take(order[start:stop])
+
+    def _whole_groups(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
+        """Batches of whole groups, of at least `size` rows but for the last."""
+        assert self.group is not None
+        code, sizes = torch.unique(self.group, return_inverse=True, return_counts=True)[1:]
+        place = torch.randperm(len(sizes), generator=generator).to(code.device)
+        order = torch.argsort(place[code], stable=True)
+        ends = sizes[torch.argsort(place)].cumsum(0).tolist()
+        start = 0
+        for end in ends:
+            if end - start >= size or end == len(self):
+                yield self.take(order[start:end])
+                start = end
 
 
 def _tensor(array: NDArray[Any], device: torch.device | str) -> Tensor:

@@ -10,24 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slimrank.config import Config, InputError, resolver
+from slimrank.config import Config, InputError
 from slimrank.models.layers import ItemScorer, Network, Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
 from slimrank.training.examples import Examples
-from slimrank.training.losses.cross_entropy import Distillation, distillation, lookup_penalty, row_penalty
-from slimrank.training.losses.loss import Objective, objective_of
+from slimrank.training.losses.cross_entropy import lookup_penalty, row_penalty
+from slimrank.training.losses.loss import Loss, Objective, objective_of
 from slimrank.training.optimizers import one_cycle, optimizers
 from slimrank.training.quality import METRIC, quality
-
-Loss = Annotated[SerializeAsAny[Config], resolver("loss")]
 
 
 class Training(Config):
@@ -93,12 +91,6 @@ class Hook:
         """When training ends, by itself or by an error."""
 
 
-def distilled(logit: Tensor, batch: Examples, *, mix: Distillation) -> Tensor:
-    """The objective of clicks with a teacher, whose logits the examples carry."""
-    assert batch.teacher is not None
-    return distillation(logit, batch.label, batch.teacher, mix)
-
-
 def fit(
     model: Network,
     train: Examples,
@@ -161,7 +153,7 @@ def _run_epoch(
         total += _step(state, batch, config, objective).to("cpu")
         for hook in hooks:
             hook.on_step(state)
-    return float(total) / batches
+    return float(total) / (number + 1)
 
 
 def _step(state: State, batch: Examples, config: Training, objective: Objective) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from slimrank.config import Config, register
 from slimrank.models.layers import Encoder, SequenceEncoder
-from slimrank.training.losses.cross_entropy import Distillation
+from slimrank.training.losses.loss import Distillation
 
 if TYPE_CHECKING:
     from slimrank.training.examples import Examples

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from slimrank.config import Config, register
+from slimrank.training.losses.loss import teacher_of
 
 if TYPE_CHECKING:
     from slimrank.training.examples import Examples
@@ -34,27 +36,34 @@ def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logit, label)
 
 
-def soft_cross_entropy(logit: Tensor, teacher_logit: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy between softened teacher and softened student, a scalar (Hinton et al. 2015, arXiv 1503.02531).
+class SoftLabels(Config):
+    """Binary cross-entropy with the teachers' softened probabilities (Hinton et al. 2015)."""
 
-    T^2 * mean(softplus(z/T) - sigmoid(t/T) z/T). The factor T^2 keeps the size of the gradient, which falls with 1/T^2.
-    """
-    student = logit / temperature
-    target = (teacher_logit / temperature).sigmoid()
-    return temperature**2 * (softplus(student) - target * student).mean()
-
-
-class Distillation(Config):
-    """How the teachers' soft labels are mixed with the hard ones."""
-
-    soft_weight: float = Field(default=0.9, ge=0, le=1)
+    name: Literal["soft-labels"] = "soft-labels"
     temperature: float = Field(default=1.0, gt=0)
 
 
-def distillation(logit: Tensor, label: Tensor, teacher_logit: Tensor, mix: Distillation) -> Tensor:
-    """soft_weight * soft cross-entropy + (1 - soft_weight) * cross-entropy with the hard label, a scalar."""
-    soft = soft_cross_entropy(logit, teacher_logit, mix.temperature)
-    return mix.soft_weight * soft + (1.0 - mix.soft_weight) * cross_entropy(logit, label)
+@register("loss", SoftLabels)
+def soft_loss(config: SoftLabels, logit: Tensor, batch: Examples) -> Tensor:
+    """The cross-entropy with the teachers of the batch, each row by its confidence."""
+    return soft_cross_entropy(logit, teacher_of(batch, config), config.temperature, batch.confidence)
+
+
+def soft_cross_entropy(
+    logit: Tensor, teacher_logit: Tensor, temperature: float, weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy between softened teacher and softened student, a scalar (Hinton et al. 2015, arXiv 1503.02531).
+
+    T^2 * mean(softplus(z/T) - sigmoid(t/T) z/T). The factor T^2 keeps the size of the gradient, which falls with 1/T^2.
+    With `weight` [N] the mean is weighted, and 0 where all weights are.
+    """
+    student = logit / temperature
+    target = (teacher_logit / temperature).sigmoid()
+    each = softplus(student) - target * student
+    if weight is None:
+        return temperature**2 * each.mean()
+    total = weight.sum()
+    return temperature**2 * (weight * each).sum() / torch.where(total == 0, 1, total)
 
 
 def lookup_penalty(vectors: Tensor) -> Tensor:

@@ -1,0 +1,159 @@
+"""Teachers of any kind: each turns rows into scores once, and the scores are joined to the rows that learn from them.
+
+A teacher is a model of ours, a function of encoded columns (`predict` of a boosted model, or of anything that
+scikit-learn fits), or scores that were made elsewhere, such as by a cross-encoder or a language model, with the
+confidence in each. Scores are logits where labels are clicks; for lists any scores whose differences mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from slimrank.config import InputError, nearest
+from slimrank.data.encoding import Inputs
+from slimrank.data.files import CSV_SUFFIXES, read_csv, read_parquet, suffix_of
+from slimrank.models.layers import Network
+from slimrank.training.examples import Examples, score
+
+SCORE, WEIGHT = "score", "weight"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A teacher's scores [N] float32 of the train rows, and its confidence in each [N], 0 or more; None: all alike."""
+
+    score: NDArray[np.float32]
+    weight: NDArray[np.float32] | None = None
+
+
+Teacher = Network | Scores | Callable[[NDArray[np.float32]], ArrayLike]
+
+
+def columns(inputs: Inputs) -> NDArray[np.float32]:
+    """Encoded rows as one matrix [N, K + M]: the local ids of every column, then the numbers as they were scaled."""
+    return np.concatenate([inputs.ids.astype(np.float32), inputs.numbers], axis=1)
+
+
+def with_teachers(examples: Examples, teachers: Sequence[Teacher]) -> Examples:
+    """The examples with the mean of the teachers' scores, and the mean of their confidence where one has any.
+
+    Raises:
+        InputError: a teacher's scores do not fit the rows, or are not finite.
+    """
+    found = [scores_of(teacher, examples) for teacher in teachers]
+    mean = np.mean([each.score for each in found], axis=0)
+    if all(each.weight is None for each in found):
+        return examples.with_teacher(torch.from_numpy(mean))
+    sure = [np.ones(len(examples), np.float32) if each.weight is None else each.weight for each in found]
+    return examples.with_teacher(torch.from_numpy(mean), torch.from_numpy(np.mean(sure, axis=0)))
+
+
+def scores_of(teacher: Teacher, examples: Examples) -> Scores:
+    """What a teacher says of the rows.
+
+    Raises:
+        InputError: it says it of another number of rows, or something that is not finite.
+    """
+    if isinstance(teacher, Scores):
+        found = teacher
+    elif isinstance(teacher, Network):
+        found = Scores(score(teacher.to(examples.label.device), examples))
+    else:
+        ids, numbers = (each.cpu().numpy() for each in (examples.ids, examples.numbers))
+        found = Scores(np.asarray(teacher(columns(Inputs(ids, numbers))), dtype=np.float32))
+    _check(found, len(examples))
+    return found
+
+
+def _check(found: Scores, rows: int) -> None:
+    if found.score.shape != (rows,):
+        raise InputError(f"a teacher gave scores {list(found.score.shape)} for {rows} rows: one a row is needed")
+    wrong = int((~np.isfinite(found.score)).sum())
+    if wrong:
+        raise InputError(f"a teacher gave scores of which {wrong} of {rows} are NaN or infinite")
+    if found.weight is not None and (
+        found.weight.shape != (rows,) or not (np.isfinite(found.weight) & (found.weight >= 0)).all()
+    ):
+        raise InputError(f"a teacher's confidence must be {rows} finite numbers of 0 or more")
+
+
+def read_scores(path: Path, rows: pl.DataFrame) -> Scores:
+    """A teacher's scores from a Parquet or CSV file with a column `score`, and `weight` where it has confidence.
+
+    All other columns are keys, such as query and document: they are columns of `rows` too, and every row is found by
+    them exactly once (further rows of the file are not used). A file without keys has one row for each of `rows`, in
+    their order.
+
+    Args:
+        path: the file.
+        rows: the raw rows that are trained on, such as `dataset.train`.
+
+    Raises:
+        InputError: the file cannot be read, has no scores, other keys, or does not match the rows.
+    """
+    kind = suffix_of(path)
+    if kind is None:
+        raise InputError(f"{path}: scores are read from .parquet, {', '.join(CSV_SUFFIXES)}")
+    table = read_parquet(path) if kind == "parquet" else read_csv(path)
+    if SCORE not in table.columns:
+        raise InputError(f"{path}: no column {SCORE!r}. {nearest(SCORE, table.columns)}")
+    keys = [name for name in table.columns if name not in (SCORE, WEIGHT)]
+    unknown = [name for name in keys if name not in rows.columns]
+    if unknown:
+        raise InputError(
+            "\n".join(f"{path}: no key {name!r} in the rows. {nearest(name, rows.columns)}" for name in unknown)
+        )
+    table = _joined(path, table, rows, keys) if keys else _in_order(path, table, rows)
+    found = Scores(_numbers(path, table[SCORE]), _numbers(path, table[WEIGHT]) if WEIGHT in table.columns else None)
+    try:
+        _check(found, len(rows))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found
+
+
+def _in_order(path: Path, table: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    if len(table) != len(rows):
+        raise InputError(f"{path}: {len(table)} scores for {len(rows)} rows, and no key column to join them by")
+    return table
+
+
+def _joined(path: Path, table: pl.DataFrame, rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """The file's row of each of `rows`."""
+    twice = table.select(keys).is_duplicated()
+    if twice.any():
+        raise InputError(
+            f"{path}: {twice.sum()} rows are not the only ones of their {', '.join(keys)}: {_first(table, keys, twice)}"
+        )
+    try:
+        found = rows.select(keys).join(
+            table.with_columns(pl.lit(True).alias("\0")), on=keys, how="left", maintain_order="left", nulls_equal=True
+        )
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: the keys {', '.join(keys)} are of other types than in the rows: {error}") from None
+    missing = found["\0"].is_null()
+    if missing.any():
+        raise InputError(
+            f"{path}: {missing.sum()} of {len(rows)} rows have no score, such as {_first(rows, keys, missing)}"
+        )
+    return found
+
+
+def _first(table: pl.DataFrame, keys: list[str], chosen: pl.Series) -> str:
+    row = table.filter(chosen).row(0, named=True)
+    return ", ".join(f"{key} = {row[key]!r}" for key in keys)
+
+
+def _numbers(path: Path, column: pl.Series) -> NDArray[np.float32]:
+    if not column.dtype.is_numeric():
+        raise InputError(f"{path}: column {column.name!r} is of type {column.dtype}, a number is needed")
+    numbers: NDArray[Any] = column.cast(pl.Float32).to_numpy()
+    return np.where(column.is_null().to_numpy(), np.nan, numbers).astype(np.float32)
