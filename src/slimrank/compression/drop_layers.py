@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
 from slimrank.config import Config, InputError, register
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.text_encoder import TextModel, outputs_of
 
 
@@ -42,7 +42,7 @@ class DropLayers(Config):
 
 
 @register("step", DropLayers)
-def drop_layers(model: Ranker, config: DropLayers, context: Context) -> Ranker:
+def drop_layers(model: Network, config: DropLayers, context: Context) -> Network:
     """The model with fewer transformer layers."""
     if not isinstance(model, TextModel):
         context.skip("layers", "the model has no transformer layers")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
 from slimrank.config import Config, register
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.text_encoder import Block, TextModel, outputs_of
 
 
@@ -28,7 +28,7 @@ class PruneHeads(Config):
 
 
 @register("step", PruneHeads)
-def prune_heads(model: Ranker, config: PruneHeads, context: Context) -> Ranker:
+def prune_heads(model: Network, config: PruneHeads, context: Context) -> Network:
     """The model with narrower transformer layers."""
     found = {name: each for name, each in model.named_modules() if isinstance(each, Block)}
     if not found or not isinstance(model, TextModel):

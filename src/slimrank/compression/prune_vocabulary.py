@@ -19,7 +19,7 @@ from pydantic import Field
 from slimrank.compression.steps import Context
 from slimrank.config import Config, InputError, register
 from slimrank.data.text import SPECIAL, TextCodec
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.text_encoder import TextModel
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding
@@ -38,7 +38,7 @@ class PruneVocabulary(Config):
 
 
 @register("step", PruneVocabulary)
-def prune_vocabulary(model: Ranker, config: PruneVocabulary, context: Context) -> Ranker:
+def prune_vocabulary(model: Network, config: PruneVocabulary, context: Context) -> Network:
     """The model with fewer tokens, most frequent first, and their tokenizer."""
     if not isinstance(model, TextModel) or model.codec is None:
         context.skip("vocabulary", "the model carries no tokenizer")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
 from slimrank.config import Config, InputError, register
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Network
 from slimrank.models.text_encoder import TextEncoderModel, outputs_of
 
 
@@ -27,7 +27,7 @@ class ShortenVectors(Config):
 
 
 @register("step", ShortenVectors)
-def shorten_vectors(model: Ranker, config: ShortenVectors, context: Context) -> Ranker:
+def shorten_vectors(model: Network, config: ShortenVectors, context: Context) -> Network:
     """The model with a projection behind its pooling."""
     if not isinstance(model, TextEncoderModel):
         context.skip("vectors", "the model gives no vectors of texts")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.config import register
+from slimrank.models.layers import Ranker
 from slimrank.models.text_encoder import TextBody, TextModel
 from slimrank.tables.embedding import Layout
 
@@ -23,7 +24,7 @@ class CrossEncoder(TextBody):
     segments: Literal[1, 2] = 2
 
 
-class CrossEncoderModel(TextModel):
+class CrossEncoderModel(TextModel, Ranker):
     """logit = w . tanh(P s + p) + b, with s the state of the first token."""
 
     def __init__(self, config: CrossEncoder, layout: Layout):

@@ -20,7 +20,7 @@ from torch.nn import functional
 from slimrank.config import Config, InputError, register
 from slimrank.data.text import TextCodec
 from slimrank.models.architecture import Architecture
-from slimrank.models.layers import Ranker
+from slimrank.models.layers import Encoder, Network
 from slimrank.tables.embedding import FusedEmbedding, Layout
 
 MASKED = -1e9  # added to the score of padding: its weight after the softmax is 0 in float32
@@ -102,7 +102,7 @@ class Block(nn.Module):
         return taken.transpose(1, 2).reshape(count * length, self.heads * self.head_width)
 
 
-class TextModel(Ranker):
+class TextModel(Network):
     """The body that bi-encoder and cross-encoder share: ids [N, L] to token states [N, L, width], for any L."""
 
     any_length = True
@@ -143,7 +143,7 @@ class TextModel(Ranker):
         return words + places + self.segments[0] + second * (self.segments[1] - self.segments[0])
 
 
-class TextEncoderModel(TextModel):
+class TextEncoderModel(TextModel, Encoder):
     """vector = p / |p|, with p the mean of the token states that are not padding, or the first, times `shorten`."""
 
     output = "vector"
@@ -187,10 +187,10 @@ def trimmed(ids: Tensor, at_once: int = 64) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def outputs_of(model: TextModel, ids: Tensor) -> Tensor:
+def outputs_of(model: TextModel, ids: Tensor, at_once: int = 64) -> Tensor:
     """What the model, in evaluation mode, gives for `ids` [N, L]: [N, D] or [N]; the model's mode is put back."""
     training = model.training
     model.eval()
-    found = torch.cat([model(piece) for piece in trimmed(ids)])
+    found = torch.cat([model(piece) for piece in trimmed(ids, at_once)])
     model.train(training)
     return found
