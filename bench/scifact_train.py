@@ -2,9 +2,9 @@
 
 python -m bench.scifact_train --teacher FOLDER --data FOLDER --out FOLDER [--sizes 12mb 6mb] [--seeds 1 2 3]
 
-Runs on a CPU and on a GPU alike and needs torch, numpy, pydantic, safetensors and tokenizers. The teacher is a folder of
-sentence-transformers, the data one in the layout of BEIR. Texts are the documents, their sentences and pieces of these,
-and the train queries without the validation part: vectors of the teacher are all that is learned from, no judgement is.
+Runs on a CPU and on a GPU alike and needs torch, numpy, pydantic, safetensors and tokenizers. The teacher is a folder
+of sentence-transformers, the data one in the layout of BEIR. Texts are the documents, their sentences and pieces, and
+the train queries without the validation part; what is learned are the teacher's vectors, no judgement.
 Left out: artifacts and figures, which `scifact.py` makes of what is stored here.
 """
 
@@ -104,7 +104,7 @@ def encoded(model: TextEncoderModel, ids: NDArray[np.int32]) -> Tensor:
 
 
 def ndcg_at_10(collection: Collection, queries: Sequence[str], split: str, of_queries: Any, of_documents: Any) -> Any:
-    """nDCG@10 of each of `queries` from unit vectors of the queries and of all documents, every document a candidate."""
+    """nDCG@10 of each of `queries` from unit vectors of queries and documents, every document being a candidate."""
     places = {document: place for place, document in enumerate(collection.documents)}
     rows = {query: row for row, query in enumerate(queries)}
     relevance = np.zeros((len(queries), len(places)), np.float32)

@@ -1,7 +1,8 @@
 """Step: attention heads and feed-forward neurons of transformer layers go, so that every runtime gets faster.
 
 The importance of either is the mean square of what it adds to its layer's output on train rows, and what those that go
-add on average stays, as part of the bias (Michel et al. 2019, arXiv 1905.10650; Molchanov et al. 2019, arXiv 1906.10771).
+add on average stays, as part of the bias (Michel et al. 2019, arXiv 1905.10650; Molchanov et al. 2019, arXiv
+1906.10771).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def prune_heads(model: Network, config: PruneHeads, context: Context) -> Network
             context.skip(name, "is quantised already: prune heads before quantising")
             continue
         before = block.heads, block.up.out_features
-        heads, neurons = (max(1, round(share * n)) for share, n in zip((config.heads, config.neurons), before, strict=True))
+        heads, neurons = (
+            max(1, round(share * n)) for share, n in zip((config.heads, config.neurons), before, strict=True)
+        )
         if (heads, neurons) == before:
             context.skip(name, f"all of its {heads} heads and {neurons} neurons are kept")
             continue
@@ -85,7 +88,7 @@ def _keep_inputs(layer: nn.Linear, kept: Tensor, means: Tensor) -> None:
 
 
 def _inputs(model: TextModel, ids: Tensor) -> dict[str, Tensor]:
-    """What the last linear layer of attention and of the feed-forward part is given for the tokens of `ids`, by name."""
+    """What the last linear layers of attention and feed-forward part are given for `ids`, by name: [T, width]."""
     seen: dict[str, list[Tensor]] = {}
 
     def note(name: str, given: Tensor) -> None:

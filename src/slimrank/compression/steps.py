@@ -63,8 +63,8 @@ class Context:
 
 def unsorted_fields(encoding: Encoding) -> frozenset[str]:
     """The fields without a vocabulary: their ids are not sorted by frequency."""
-    fields = encoding.schema.categorical + encoding.schema.sequences
-    return frozenset(each.name for each in fields if each.encoding != "vocabulary")
+    fields = encoding.schema.looked_up
+    return frozenset(each.name for each in fields if each.encoding != "vocabulary" or each.kind == "text")
 
 
 def compress(

@@ -47,9 +47,7 @@ def read_beir(folder: Path) -> Collection:
     """
     packed = folder / "corpus.jsonl.gz"
     corpus = packed if packed.exists() else folder / "corpus.jsonl"
-    documents = {
-        record["_id"]: f"{record.get('title', '')} {record['text']}".strip() for record in _records(corpus)
-    }
+    documents = {record["_id"]: f"{record.get('title', '')} {record['text']}".strip() for record in _records(corpus)}
     queries = {record["_id"]: record["text"] for record in _records(folder / "queries.jsonl")}
     judged = {path.stem: _judged(path) for path in sorted((folder / "qrels").glob("*.tsv"))}
     if not judged:

@@ -127,7 +127,11 @@ def _max_length(folder: Folder, config: Mapping[str, Any]) -> int:
 def _pooling(folder: Folder) -> str:
     """What sentence-transformers calls the pooling; the mean where the folder does not say."""
     path = folder / "1_Pooling" / "config.json"
-    modes = [key for key, value in _json(path).items() if key.startswith("pooling_mode") and value is True] if path.exists() else []
+    modes = (
+        [key for key, value in _json(path).items() if key.startswith("pooling_mode") and value is True]
+        if path.exists()
+        else []
+    )
     names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
     if not modes:
         return "mean"
@@ -145,7 +149,11 @@ def _weights(folder: Folder) -> dict[str, Tensor]:
         found = load((folder / WEIGHTS).read_bytes())
     except SafetensorError as error:
         raise InputError(f"{folder / WEIGHTS}: damaged: {error}") from None
-    return {name.removeprefix("bert."): tensor.to(torch.float32) for name, tensor in found.items() if tensor.is_floating_point()}
+    return {
+        name.removeprefix("bert."): tensor.to(torch.float32)
+        for name, tensor in found.items()
+        if tensor.is_floating_point()
+    }
 
 
 @torch.no_grad()

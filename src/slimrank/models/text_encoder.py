@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimrank.config import Config, InputError, register
+from slimrank.config import InputError, register
 from slimrank.data.text import TextCodec
 from slimrank.models.architecture import Architecture
 from slimrank.models.layers import Encoder, Network
@@ -98,7 +98,7 @@ class Block(nn.Module):
         parts = self.mix(states).view(count, length, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
         scores = query @ key.transpose(2, 3) * self.head_width**-0.5 + mask
-        taken = torch.softmax(scores, dim=-1) @ value
+        taken: Tensor = torch.softmax(scores, dim=-1) @ value
         return taken.transpose(1, 2).reshape(count * length, self.heads * self.head_width)
 
 
@@ -106,7 +106,7 @@ class TextModel(Network):
     """The body that bi-encoder and cross-encoder share: ids [N, L] to token states [N, L, width], for any L."""
 
     any_length = True
-    codec: TextCodec | None = None  # the tokenizer that the model's ids come from, where it is known
+    codec: TextCodec | None = None  # the tokenizer that the ids come from, where it is known
 
     def __init__(self, config: TextBody, layout: Layout):
         fault = None if len(layout.names) == 1 and layout.sequences and not layout.numbers else "one text field"
@@ -130,7 +130,8 @@ class TextModel(Network):
         states = self.norm(self.tokens(ids)).flatten(0, 1)
         for block in self.blocks:
             states = block(states, mask)
-        return states.view(ids.shape[0], ids.shape[1], states.shape[1])
+        found: Tensor = states.view(ids.shape[0], ids.shape[1], states.shape[1])
+        return found
 
     def tokens(self, ids: Tensor) -> Tensor:
         """Vectors of tokens, their positions and, in pairs, their segments, added: [N, L, width]."""
@@ -181,7 +182,8 @@ def look_up(embedding: FusedEmbedding, ids: Tensor) -> Tensor:
 
 def trimmed(ids: Tensor, at_once: int = 64) -> Iterator[Tensor]:
     """`ids` [N, L] in pieces of that many rows, each without the columns that are padding in all of its rows."""
-    for piece in ids.split(at_once):
+    for start in range(0, len(ids), at_once):
+        piece = ids[start : start + at_once]
         used = int((piece != 0).any(dim=0).sum())
         yield piece[:, : max(used, 1)]
 

@@ -1,8 +1,8 @@
 """A text encoder learns to give its teacher's vectors, on texts alone: no labels, and no catalogue either.
 
-The loss is the mean squared distance of unit vectors, 2 (1 - cos) (embedding alignment; Reimers and Gurevych 2020, arXiv
-2004.09813). Batches hold texts of like length, as many as come to a number of tokens. The same on a CPU and a GPU.
-Left out: choosing among epochs, since the loss goes on falling.
+The loss is the mean squared distance of unit vectors, 2 (1 - cos) (embedding alignment; Reimers and Gurevych 2020,
+arXiv 2004.09813). Batches hold texts of like length, as many as come to a number of tokens. A CPU and a GPU do
+the same. Left out: choosing among epochs, since the loss goes on falling.
 """
 
 from __future__ import annotations
