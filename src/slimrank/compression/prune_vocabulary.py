@@ -75,7 +75,7 @@ def kept_tokens(codec: TextCodec, counts: NDArray[np.int64], config: PruneVocabu
             lines = config.extra.read_bytes().splitlines()
         except OSError as error:
             raise InputError(f"{config.extra}: cannot be read: {error.strerror}") from None
-        extra = set(np.unique(codec.encode(lines, str(config.extra))[0]).tolist())
+        extra = set(np.unique(codec.encode(lines, names=(str(config.extra), ""))[0]).tolist())
     order = np.argsort(-counts, kind="stable").tolist()
     return [
         named[place]

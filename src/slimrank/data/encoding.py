@@ -277,7 +277,7 @@ def _encode_text(frame: polars.DataFrame, each: Field, codec: TextCodec) -> tupl
     if each.pair is not None and each.pair not in frame.columns:
         raise InputError(f"missing column {each.pair!r}. {nearest(each.pair, frame.columns)}")
     pairs = None if each.pair is None else frame[each.pair].to_list()
-    found, cut = codec.encode(frame[each.name].to_list(), each.name, pairs)
+    found, cut = codec.encode(frame[each.name].to_list(), pairs, names=(each.name, each.pair or ""))
     ids = np.zeros((len(frame), each.max_length), np.int32)
     ids[:, : found.shape[1]] = found
     return ids, cut

@@ -64,28 +64,30 @@ class TextCodec:
 
     @property
     def size(self) -> int:
-        """Number of ids."""
-        return int(self._tokenizer.get_vocab_size())
+        """Number of ids: the largest and one, since a vocabulary may leave some out."""
+        return max(self.vocabulary.values()) + 1
 
     @property
     def vocabulary(self) -> dict[str, int]:
         """The id of every token."""
         return dict(self._tokenizer.get_vocab())
 
-    def encode(self, texts: Sequence[Any], name: str = "text", pairs: Sequence[Any] | None = None) -> tuple[Ids, int]:
+    def encode(
+        self, texts: Sequence[Any], pairs: Sequence[Any] | None = None, *, names: tuple[str, str] = ("text", "pair")
+    ) -> tuple[Ids, int]:
         """Ids int32 [N, L] of texts (with `pairs`, of two texts each), L being the longest, and how many were cut.
 
         An empty text is the two tokens of beginning and end.
 
         Raises:
-            InputError: a text is neither a string nor bytes in UTF-8; names field and row.
+            InputError: a text is neither a string nor bytes in UTF-8; says in which of the columns `names`, and row.
         """
         limit = CHARACTERS * self.max_length
-        whole = [_text(value, name, row, limit) for row, value in enumerate(texts)]
+        whole = [_text(value, names[0], row, limit) for row, value in enumerate(texts)]
         rows: list[Any] = [text for text, _ in whole]
         cut = [is_cut for _, is_cut in whole]
         if pairs is not None:
-            others = [_text(value, name, row, limit) for row, value in enumerate(pairs)]
+            others = [_text(value, names[1], row, limit) for row, value in enumerate(pairs)]
             rows = list(zip(rows, (text for text, _ in others), strict=True))
             cut = [one or other for one, (_, other) in zip(cut, others, strict=True)]
         found = self._tokenizer.encode_batch_fast(rows)

@@ -93,6 +93,8 @@ def load_pretrained(folder: Folder | str, *, max_length: int | None = None) -> T
         model = TextEncoderModel(TextEncoder.parse({**body, "pooling": _pooling(folder)}), layout)
     _fill(model, weights, length)
     model.codec = TextCodec((folder / TOKENIZER_FILE).read_bytes(), length)
+    if model.codec.size > layout.num_rows:
+        raise InputError(f"{folder}: {TOKENIZER_FILE} has ids to {model.codec.size - 1}, the table has {layout.num_rows}")
     return model.eval()
 
 
