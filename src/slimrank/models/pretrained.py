@@ -95,6 +95,7 @@ def load_pretrained(folder: Folder | str, *, max_length: int | None = None) -> T
     model.codec = TextCodec((folder / TOKENIZER_FILE).read_bytes(), length)
     if model.codec.size > layout.num_rows:
         raise InputError(f"{folder}: {TOKENIZER_FILE} has ids to {model.codec.size - 1}, the table has {layout.num_rows}")
+    model.separator = model.codec.vocabulary["[SEP]"]
     return model.eval()
 
 
