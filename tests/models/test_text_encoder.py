@@ -1,4 +1,4 @@
-"""Text encoder and cross-encoder: against torch's own transformer layers, pooling from arithmetic, padding that is none."""
+"""Text encoder and cross-encoder: torch's own layers give the same states, pooling is arithmetic, padding adds 0."""
 
 from __future__ import annotations
 

@@ -8,13 +8,14 @@ out as well, for an index that adds up sub-scores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from slimrank.models.layers import Encoder, Network, SequenceEncoder
+from slimrank.models.text_encoder import TextModel
 from slimrank.tables.codebook import PackedCodebook
 
 
@@ -41,9 +42,11 @@ def interface_of(model: Network) -> Interface:
     """The interface of a packed model."""
     layout = model.embedding.layout
     rows = of_rows(model, sum(layout.widths), layout.numbers)
-    if not isinstance(model, Encoder):
-        return rows
     axes = dict(rows.axes)
+    if isinstance(model, TextModel):
+        axes["ids"] = {**axes["ids"], 1: Dim("L", min=2)}  # no text has fewer tokens than its two ends
+    if not isinstance(model, Encoder):
+        return replace(rows, axes=axes)
     if isinstance(model, SequenceEncoder) and len(layout.names) == 1:
         axes["ids"] = {**axes["ids"], 1: Dim("L")}
     if model.catalogue is None:

@@ -94,7 +94,7 @@ def load_pretrained(folder: Folder | str, *, max_length: int | None = None) -> T
     _fill(model, weights, length)
     model.codec = TextCodec((folder / TOKENIZER_FILE).read_bytes(), length)
     if model.codec.size > layout.num_rows:
-        raise InputError(f"{folder}: {TOKENIZER_FILE} has ids to {model.codec.size - 1}, the table has {layout.num_rows}")
+        raise InputError(f"{folder}: {TOKENIZER_FILE} has {model.codec.size} ids, the table {layout.num_rows} rows")
     model.separator = model.codec.vocabulary["[SEP]"]
     return model.eval()
 

@@ -105,7 +105,6 @@ class Block(nn.Module):
 class TextModel(Network):
     """The body that bi-encoder and cross-encoder share: ids [N, L] to token states [N, L, width], for any L."""
 
-    any_length = True
     codec: TextCodec | None = None  # the tokenizer that the ids come from, where it is known
 
     def __init__(self, config: TextBody, layout: Layout):
@@ -146,8 +145,6 @@ class TextModel(Network):
 
 class TextEncoderModel(TextModel, Encoder):
     """vector = p / |p|, with p the mean of the token states that are not padding, or the first, times `shorten`."""
-
-    output = "vector"
 
     def __init__(self, config: TextEncoder, layout: Layout):
         super().__init__(config, layout)
