@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -201,3 +202,81 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, An
         }
 
     return recipe
+
+
+def word_piece_tokenizer(words: str, *, lowercase: bool = True) -> bytes:
+    """A `tokenizer.json` of BERT's form with these tokens behind the special ones."""
+    tokens = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]
+    ids = {token: place for place, token in enumerate(tokens)}
+    special = [token for token in tokens if token.startswith("[")]
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+            "padding": {
+                "strategy": {"Fixed": 4},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            },
+            "added_tokens": [
+                {
+                    "id": ids[token],
+                    "content": token,
+                    "special": True,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                }
+                for token in special
+                if token != "[unused0]"
+            ],
+            "normalizer": {
+                "type": "BertNormalizer",
+                "clean_text": True,
+                "handle_chinese_chars": True,
+                "strip_accents": None,
+                "lowercase": lowercase,
+            },
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [
+                    {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                    {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+                ],
+                "pair": [
+                    {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                    {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+                    {"Sequence": {"id": "B", "type_id": 1}},
+                    {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+                ],
+                "special_tokens": {
+                    token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ("[CLS]", "[SEP]")
+                },
+            },
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+            "model": {
+                "type": "WordPiece",
+                "unk_token": "[UNK]",
+                "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100,
+                "vocab": ids,
+            },
+        }
+    ).encode()
+
+
+LETTERS = " ".join("abcdefghijklmnopqrstuvwxyz.")
+WORDS = f"{LETTERS} {' '.join('##' + letter for letter in LETTERS.split())} the cat cats sat un ##well on mat dog"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> bytes:
+    """A small `tokenizer.json`: some words, and all letters."""
+    return word_piece_tokenizer(WORDS)

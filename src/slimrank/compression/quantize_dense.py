@@ -16,6 +16,7 @@ from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
+from slimrank.models.text_encoder import TextModel, outputs_of
 from slimrank.training.examples import SCORED_AT_ONCE, score
 
 
@@ -74,16 +75,26 @@ def inputs_of_rows(model: Network) -> list[str]:
 
 
 def calibration_inputs(model: Network, rows: int, context: Context) -> dict[str, Tensor]:
-    """What every linear layer is given for a sample of train rows: by name, [rows, in_features]."""
+    """What every linear layer is given for a sample of train rows: by name, [rows, in_features].
+
+    Of texts every token is a row: as many texts are read as give about `rows` tokens.
+    """
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(context.train), generator=generator)[:rows].to(context.train.label.device)
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {}
     hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: seen.__setitem__(name, given[0].detach().clone()))
+        layer.register_forward_pre_hook(
+            lambda _, given, name=name: seen.setdefault(name, []).append(given[0].detach().clone())
+        )
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear)
     ]
-    score(model, context.train.take(chosen))
+    sample = context.train.take(chosen)
+    if isinstance(model, TextModel):
+        tokens = (sample.ids != 0).sum(dim=1).cumsum(0)
+        outputs_of(model, sample.ids[: int((tokens < rows).sum()) + 1], at_once=1)
+    else:
+        score(model, sample)
     for hook in hooks:
         hook.remove()
-    return seen
+    return {name: torch.cat(parts).clone() for name, parts in seen.items()}

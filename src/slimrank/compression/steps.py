@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from slimrank.config import Config, as_config, name_of, runner
 from slimrank.data.encoding import Encoding
-from slimrank.data.rows import EncodedDataset
 from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.tables.table import Table
 from slimrank.training.examples import Examples, training_device
+
+if TYPE_CHECKING:  # models are compressed where rows are read by other means, without polars
+    from slimrank.data.rows import EncodedDataset
 
 
 @dataclass
@@ -61,8 +63,8 @@ class Context:
 
 def unsorted_fields(encoding: Encoding) -> frozenset[str]:
     """The fields without a vocabulary: their ids are not sorted by frequency."""
-    fields = encoding.schema.categorical + encoding.schema.sequences
-    return frozenset(each.name for each in fields if each.encoding != "vocabulary")
+    fields = encoding.schema.looked_up
+    return frozenset(each.name for each in fields if each.encoding != "vocabulary" or each.kind == "text")
 
 
 def compress(

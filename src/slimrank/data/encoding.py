@@ -1,16 +1,14 @@
 """Raw columns to the arrays that a model takes, by rules fitted on train and shipped in the artifact.
 
 Local ids of a field: 0 is out-of-vocabulary (and missing), 1.. are values by falling train frequency. In a sequence
-field 0 is padding, 1 is out-of-vocabulary, 2.. are values; a row's ids stand at the front, the padding behind.
+field 0 is padding, 1 is out-of-vocabulary, 2.. are values; a row's ids stand at the front, the padding behind. The ids
+of a text are its tokenizer's, with padding behind as well.
 Numbers are scaled to mean 0 and standard deviation 1 on train; a missing number is 0, the train mean.
 Left out: the offsets of a fused table, which the model's graph adds itself. polars is imported where it is used.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +20,22 @@ from numpy.typing import NDArray
 from slimrank.config import InputError, nearest
 from slimrank.data.scaling import Scale, fit_scale, scaled
 from slimrank.data.schema import Field, Schema
-from slimrank.data.vocabulary import Codec, Hashed, Identity, Vocabulary, kind_of
+from slimrank.data.stored import (
+    SCHEMA_FILE,
+    VOCABULARY_FILE,
+    codecs_of,
+    read_schema,
+    read_vocabulary,
+    scales_of,
+    schema_json,
+    vocabulary_parquet,
+    without_table,
+)
+from slimrank.data.text import TOKENIZER_FILE, TextCodec
+from slimrank.data.vocabulary import Codec, Vocabulary, kind_of
 
 if TYPE_CHECKING:
     import polars
-
-SCHEMA_FILE = "schema.json"
-VOCABULARY_FILE = "vocabulary.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +69,21 @@ class Encoding:
     """
 
     schema: Schema
-    codecs: Mapping[str, Codec]
+    codecs: Mapping[str, Codec | TextCodec]
     scales: Mapping[str, Scale]
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict, compare=False)
 
     @property
     def sizes(self) -> dict[str, int]:
         """By categorical field, then sequence field: the number of local ids, which is the rows its table needs."""
-        fields = self.schema.categorical + self.schema.sequences
-        return {each.name: self.codecs[each.name].size + each.first_value - 1 for each in fields}
+        return {each.name: self.codecs[each.name].size + each.first_value - 1 for each in self.schema.looked_up}
 
     @property
     def text_fields(self) -> tuple[str, ...]:
-        """Categorical fields whose vocabulary holds text."""
+        """Columns that hold text: categorical fields whose vocabulary does, and texts."""
         known = ((each.name, self.codecs[each.name]) for each in self.schema.categorical)
-        return tuple(n for n, codec in known if isinstance(codec, Vocabulary) and kind_of(codec.values) == "str")
+        ids = [n for n, codec in known if isinstance(codec, Vocabulary) and kind_of(codec.values) == "str"]
+        return (*ids, *(name for each in self.schema.texts for name in (each.name, each.pair) if name))
 
     def cut(self, sizes: Mapping[str, int]) -> Encoding:
         """The rules of a smaller model: the fields in `sizes` with that many ids each, and all numbers.
@@ -87,7 +94,7 @@ class Encoding:
             InputError: a field is unknown, a size is larger than it was, or the field's ids are not a vocabulary's.
         """
         codecs, counts = {}, {}
-        by_name = {each.name: each for each in self.schema.categorical + self.schema.sequences}
+        by_name = {each.name: each for each in self.schema.looked_up}
         for name, size in sizes.items():
             if name not in by_name:
                 raise InputError(f"unknown field {name!r}. {nearest(name, by_name)}")
@@ -101,6 +108,27 @@ class Encoding:
                 counts[name] = self.counts[name][:size]
         fields = tuple(each for each in self.schema.fields if each.kind == "numeric" or each.name in sizes)
         return Encoding(self.schema.model_copy(update={"fields": fields}), codecs, self.scales, counts)
+
+    def with_text(self, codec: TextCodec) -> Encoding:
+        """The same with another tokenizer for the text field, such as the pruned one that a model carries.
+
+        Raises:
+            InputError: there is no text field.
+        """
+        if not self.schema.texts:
+            raise InputError("the schema has no text field for a tokenizer")
+        (each,) = self.schema.texts
+        text = each.model_copy(update={"max_length": codec.max_length})
+        fields = tuple(text if other is each else other for other in self.schema.fields)
+        counts = {name: count for name, count in self.counts.items() if name != each.name}
+        schema = self.schema.model_copy(update={"fields": fields})
+        return Encoding(schema, {**self.codecs, each.name: codec}, self.scales, counts)
+
+    @classmethod
+    def of_text(cls, codec: TextCodec, name: str = "text", pair: str | None = None) -> Encoding:
+        """The rules of one text field, with nothing fitted: what a pretrained text model reads."""
+        text = Field(name=name, kind="text", max_length=codec.max_length, pair=pair)
+        return cls(Schema(fields=(text,)), {name: codec}, {})
 
     @classmethod
     def fit(cls, schema: Schema, frame: polars.DataFrame) -> Encoding:
@@ -132,7 +160,9 @@ class Encoding:
         if name is None:
             return label.cast(polars.Float32).to_numpy()
         each = next(field for field in self.schema.fields if field.name == name)
-        codes, _ = self.codecs[name].codes(label)
+        codec = self.codecs[name]
+        assert not isinstance(codec, TextCodec)  # the schema holds to it
+        codes, _ = codec.codes(label)
         return codes.astype(np.int64) + each.first_value - 1
 
     def encode(self, frame: polars.DataFrame | Mapping[str, Any]) -> Inputs:
@@ -145,22 +175,29 @@ class Encoding:
         return self.encode_counting(frame)[0]
 
     def encode_counting(self, frame: polars.DataFrame | Mapping[str, Any]) -> tuple[Inputs, dict[str, int]]:
-        """Like `encode`, and by field how many values were unknown (missing ones are not counted)."""
+        """Like `encode`, and by field how many values were unknown (missing ones are not counted).
+
+        Of a text field it is how many texts were longer than `max_length`, and were cut.
+        """
         frame = _as_frame(frame)
         unknown: dict[str, int] = {}
 
         def encode_field(each: Field, column: polars.Series) -> NDArray[Any]:
             if each.kind == "numeric":
                 return scaled(column, each, self.scales[each.name])
+            codec = self.codecs[each.name]
+            if isinstance(codec, TextCodec):
+                ids, unknown[each.name] = _encode_text(frame, each, codec)
+                return ids
             coded = _encode_sequence if each.kind == "sequence" else _encode_ids
-            ids, unknown[each.name] = coded(column, each, self.codecs[each.name])
+            ids, unknown[each.name] = coded(column, each, codec)
             return ids
 
         arrays = _each(frame, self.schema.fields, encode_field)
         ids = np.zeros((len(frame), len(self.schema.columns)), np.int32)
         start = 0
-        for each in self.schema.categorical + self.schema.sequences:
-            width = each.max_length if each.kind == "sequence" else 1
+        for each in self.schema.looked_up:
+            width = 1 if each.kind == "categorical" else each.max_length
             ids[:, start : start + width] = arrays[each.name].reshape(len(frame), width)
             start += width
         numbers = np.zeros((len(frame), len(self.schema.numeric)), np.float32)
@@ -169,8 +206,16 @@ class Encoding:
         return Inputs(ids, numbers), unknown
 
     def files(self) -> dict[str, bytes]:
-        """The encoding as `schema.json` and `vocabulary.parquet`; the same encoding gives the same bytes."""
-        return {SCHEMA_FILE: _schema_json(self), VOCABULARY_FILE: _vocabulary_parquet(self)}
+        """The encoding as `schema.json`, `vocabulary.parquet` and, of a text, `tokenizer.json`.
+
+        The same encoding gives the same bytes.
+        """
+        files = {
+            SCHEMA_FILE: schema_json(self.schema, self.sizes, self.scales),
+            VOCABULARY_FILE: vocabulary_parquet(self.codecs),
+        }
+        texts = [codec.content for codec in self.codecs.values() if isinstance(codec, TextCodec)]
+        return files | ({TOKENIZER_FILE: texts[0]} if texts else {})
 
     def save(self, folder: Path) -> None:
         """Write `files` into `folder`, which is made where it is missing."""
@@ -185,11 +230,12 @@ class Encoding:
         Raises:
             InputError: a file is missing, cannot be read, or does not fit the other.
         """
-        record = _read_schema(folder / SCHEMA_FILE)
+        record = read_schema(folder / SCHEMA_FILE)
         schema = Schema.parse(record["schema"], f"{folder / SCHEMA_FILE}: schema")
-        values = _read_vocabulary(folder / VOCABULARY_FILE)
-        codecs = _codecs(schema, values, folder / VOCABULARY_FILE)
-        scales = _scales(schema, record["numbers"], folder / SCHEMA_FILE)
+        values = read_vocabulary(folder / VOCABULARY_FILE)
+        codecs: dict[str, Codec | TextCodec] = {**codecs_of(schema, values, folder / VOCABULARY_FILE)}
+        codecs |= {each.name: TextCodec.read(folder / TOKENIZER_FILE, each.max_length) for each in schema.texts}
+        scales = scales_of(schema, record["numbers"], folder / SCHEMA_FILE)
         encoding = cls(schema, codecs, scales)
         if encoding.sizes != record["sizes"]:
             raise InputError(
@@ -212,20 +258,29 @@ def _with_labels(frame: polars.DataFrame, schema: Schema) -> polars.DataFrame:
     return frame.with_columns(polars.concat_list(last, polars.col(schema.label)).alias(each.name))
 
 
-def _fit_field(each: Field, column: polars.Series) -> Codec | Scale:
+def _fit_field(each: Field, column: polars.Series) -> Codec | TextCodec | Scale:
     """What the train column gives: a scaling for numbers, else what turns values into codes."""
+    if each.kind == "text":
+        if each.tokenizer is None:
+            raise InputError(f"field {each.name!r} is text, and names no tokenizer (a tokenizer.json)")
+        return TextCodec.read(each.tokenizer, each.max_length)
     if each.kind == "numeric":
         return fit_scale(column, each)
     if each.encoding != "vocabulary":
-        return _without_table(each)
+        return without_table(each)
     flat = _flat(column, each)[0] if each.kind == "sequence" else column
     return Vocabulary.fit(flat, each.min_count)
 
 
-def _without_table(each: Field) -> Codec:
-    """What turns values into codes where nothing is fitted."""
-    assert each.num_ids is not None  # the schema holds to it
-    return Hashed(each.num_ids) if each.encoding == "hash" else Identity(each.num_ids)
+def _encode_text(frame: polars.DataFrame, each: Field, codec: TextCodec) -> tuple[NDArray[np.int32], int]:
+    """Ids [N, max_length] of a column of texts, or of two, padded behind, and how many were cut."""
+    if each.pair is not None and each.pair not in frame.columns:
+        raise InputError(f"missing column {each.pair!r}. {nearest(each.pair, frame.columns)}")
+    pairs = None if each.pair is None else frame[each.pair].to_list()
+    found, cut = codec.encode(frame[each.name].to_list(), pairs, names=(each.name, each.pair or ""))
+    ids = np.zeros((len(frame), each.max_length), np.int32)
+    ids[:, : found.shape[1]] = found
+    return ids, cut
 
 
 def _encode_ids(column: polars.Series, each: Field, codec: Codec) -> tuple[NDArray[np.int32], int]:
@@ -287,102 +342,3 @@ def _each(frame: polars.DataFrame, fields: tuple[Field, ...], use: Callable[[Fie
     if faults:
         raise InputError("\n".join(faults))
     return results
-
-
-def _schema_json(encoding: Encoding) -> bytes:
-    """Schema, sizes, and scaling of the numbers, as JSON."""
-    record = {
-        "schema": encoding.schema.model_dump(mode="json", exclude_defaults=True),
-        "sizes": encoding.sizes,
-        "numbers": {name: [scale.mean, scale.std] for name, scale in encoding.scales.items()},
-    }
-    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _vocabulary_parquet(encoding: Encoding) -> bytes:
-    """One row; a column per field with a vocabulary, which holds its values as one list, in the order of their ids."""
-    import polars
-
-    lists = {}
-    for name, codec in encoding.codecs.items():
-        if isinstance(codec, Vocabulary):
-            narrow = codec.values.shrink_dtype() if kind_of(codec.values) == "int" else codec.values
-            lists[name] = polars.Series(name, [narrow])
-    buffer = io.BytesIO()
-    polars.DataFrame(lists).write_parquet(buffer, compression="zstd", compression_level=9, statistics=False)
-    return buffer.getvalue()
-
-
-def _read_schema(path: Path) -> dict[str, Any]:
-    """The record in `schema.json`, with the keys it must have."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a schema: {error}") from None
-    if not isinstance(record, dict) or any(not isinstance(record.get(k), dict) for k in ("schema", "sizes", "numbers")):
-        raise InputError(f"{path}: not a schema: it needs the keys schema, sizes and numbers")
-    return record
-
-
-def _read_vocabulary(path: Path) -> dict[str, polars.Series]:
-    """The values of each field in `vocabulary.parquet`."""
-    import polars
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        frame = polars.read_parquet(path, glob=False)
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        raise InputError(f"{path}: truncated, or not a Parquet file: {error}") from None
-    wrong = [
-        c.name for c in frame.get_columns() if not isinstance(c.dtype, polars.List) or len(c) != 1 or c.null_count()
-    ]
-    if wrong:
-        raise InputError(f"{path}: not a vocabulary: columns {wrong} hold no list of values")
-    return {column.name: column.explode() if column.list.len()[0] else column[0] for column in frame.get_columns()}
-
-
-def _codecs(schema: Schema, values: Mapping[str, polars.Series], path: Path) -> dict[str, Codec]:
-    """What turns values into codes, by field, from the values that were read."""
-    import polars
-
-    fields = [each for each in schema.fields if each.kind != "numeric"]
-    expected = [each.name for each in fields if each.encoding == "vocabulary"]
-    if set(values) != set(expected):
-        raise InputError(
-            f"{path} does not fit {SCHEMA_FILE}: it holds {sorted(values)}, the schema says {sorted(expected)}"
-        )
-    codecs: dict[str, Codec] = {}
-    for each in fields:
-        if each.encoding != "vocabulary":
-            codecs[each.name] = _without_table(each)
-            continue
-        column = values[each.name]
-        if not (column.dtype.is_integer() or column.dtype == polars.String) or column.null_count():
-            raise InputError(f"{path}: values of {each.name!r} are neither integers nor text, or some are missing")
-        column = column.cast(polars.Int64) if column.dtype.is_integer() else column
-        if column.n_unique() != len(column):
-            raise InputError(f"{path}: values of {each.name!r} are not distinct")
-        codecs[each.name] = Vocabulary(column)
-    return codecs
-
-
-def _scales(schema: Schema, record: Mapping[str, Any], path: Path) -> dict[str, Scale]:
-    """The scaling of each numeric field from the record in `schema.json`."""
-    expected = [each.name for each in schema.numeric]
-    if set(record) != set(expected):
-        raise InputError(f"{path}: numbers are {sorted(record)}, the schema says {sorted(expected)}")
-    scales = {}
-    for name in expected:
-        pair = record[name]
-        if not isinstance(pair, list) or len(pair) != 2 or not all(_finite(value) for value in pair) or pair[1] <= 0:
-            raise InputError(f"{path}: numbers.{name} is {pair!r}, allowed: [mean, std] with std > 0")
-        scales[name] = Scale(float(pair[0]), float(pair[1]))
-    return scales
-
-
-def _finite(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)

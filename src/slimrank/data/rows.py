@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,14 @@ def fingerprint(schema: Schema, splits: tuple[pl.DataFrame, ...]) -> str:
     """sha256 over the schema and every value of every split, whatever their chunks and integer widths in memory."""
     later = ("drawn_negatives", "answer", "catalogue")  # keys that came later change no older print
     unset = {key for key in later if getattr(schema, key) == Schema.model_fields[key].default}
-    digest = hashlib.sha256(json.dumps(schema.model_dump(mode="json", exclude=unset), sort_keys=True).encode())
+    record = schema.model_dump(mode="json", exclude=unset)
+    for each in record["fields"]:
+        tokenizer = each.pop("tokenizer")  # where it lies is not what it is
+        if tokenizer is not None:
+            each["tokenizer"] = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
+        if each["pair"] is None:
+            del each["pair"]
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for frame in splits:
         digest.update(f"{len(frame)}".encode())
         for column in frame.get_columns():

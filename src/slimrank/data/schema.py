@@ -8,6 +8,7 @@ polars is imported where it is used, so that the runtime starts fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
@@ -17,7 +18,7 @@ from slimrank.config import Config, InputError, nearest
 if TYPE_CHECKING:
     import polars
 
-Kind = Literal["categorical", "numeric", "sequence"]
+Kind = Literal["categorical", "numeric", "sequence", "text"]
 Answer = Literal["click", "relevance", "item"]
 
 
@@ -26,14 +27,17 @@ class Field(Config):
 
     Attributes:
         name: the column's name.
-        kind: `categorical` (one id), `numeric` (one number) or `sequence` (a list of ids, oldest first).
+        kind: `categorical` (one id), `numeric` (one number), `sequence` (a list of ids, oldest first) or `text`, of
+            which a table has one at most.
         encoding: how raw values become local ids: a `vocabulary` fitted on train, a `hash` into `num_ids` buckets,
             or `identity` for raw ids that are already 0..num_ids-1.
         min_count: values rarer than this in train share the out-of-vocabulary id.
         num_ids: buckets of a hash, or number of raw ids of an identity.
-        max_length: ids kept of a sequence, the most recent (last) ones.
+        max_length: ids kept of a sequence, the most recent (last) ones; tokens kept of a text, the first ones.
         separator: what stands between the ids of a sequence that is stored as text; None for list columns.
         log: numeric: sign(x) * log(1 + |x|) before standard scaling.
+        tokenizer: text: the `tokenizer.json` to fit with. An artifact has its own, and no such key.
+        pair: text: the column with a second text, which is read after the first.
     """
 
     name: str
@@ -44,12 +48,14 @@ class Field(Config):
     max_length: PositiveInt = 20
     separator: str | None = None
     log: bool = False
+    tokenizer: Path | None = None
+    pair: str | None = None
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Field:
         faults = []
-        if self.kind == "numeric" and self.encoding != "vocabulary":
-            faults.append(f"a numeric field has no ids to encode by {self.encoding!r}")
+        if self.kind in ("numeric", "text") and self.encoding != "vocabulary":
+            faults.append(f"a {self.kind} field has no ids to encode by {self.encoding!r}")
         if self.encoding != "vocabulary" and self.num_ids is None:
             faults.append(f"encoding {self.encoding!r} needs num_ids")
         if self.encoding == "vocabulary" and self.num_ids is not None:
@@ -60,6 +66,10 @@ class Field(Config):
             faults.append("log is for numeric fields only")
         if self.separator is not None and (self.kind != "sequence" or not self.separator):
             faults.append("separator is for sequence fields only, and not empty")
+        if self.kind != "text" and (self.tokenizer is not None or self.pair is not None):
+            faults.append("tokenizer and pair are for text fields only")
+        if self.kind == "text" and self.min_count > 1:
+            faults.append("min_count is for ids: a text has the tokens of its tokenizer")
         if faults:
             raise ValueError(f"field {self.name!r}: " + "; ".join(faults))
         return self
@@ -100,6 +110,8 @@ class Schema(Config):
             raise ValueError(f"the label {self.label!r} is also a field")
         if not names:
             raise ValueError("a schema needs at least one field")
+        if len(self.texts) > 1:
+            raise ValueError(f"fields {', '.join(each.name for each in self.texts)} are texts: one at most may be")
         if (self.answer == "item") != (self.catalogue is not None):
             raise ValueError("answer 'item' and catalogue go together: the field whose ids are the items")
         if self.catalogue is not None and self.catalogue not in names:
@@ -124,16 +136,32 @@ class Schema(Config):
         return self._of("sequence")
 
     @property
+    def texts(self) -> tuple[Field, ...]:
+        """The text field, if there is one: its tokens are the last columns of the `ids` input."""
+        return self._of("text")
+
+    @property
+    def looked_up(self) -> tuple[Field, ...]:
+        """The fields whose ids are looked up in tables, in the order of their columns."""
+        return self.categorical + self.sequences + self.texts
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a row without a label needs."""
+        pairs = tuple(field.pair for field in self.texts if field.pair is not None)
+        return tuple(dict.fromkeys([*(field.name for field in self.fields), *pairs]))
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The field behind each column of the `ids` input: a column per categorical field, then per sequence slot."""
-        slots = tuple(field.name for field in self.sequences for _ in range(field.max_length))
+        """The field behind each column of `ids`: a column per categorical field, then one per slot of the others."""
+        slots = tuple(field.name for field in self.sequences + self.texts for _ in range(field.max_length))
         return tuple(field.name for field in self.categorical) + slots
 
     @property
     def used(self) -> tuple[str, ...]:
         """Every column that a labelled table needs, each once: fields, label, group, time."""
         others = [name for name in (self.label, self.group, self.time) if name is not None]
-        return tuple(dict.fromkeys([field.name for field in self.fields] + others))
+        return tuple(dict.fromkeys([*self.inputs, *others]))
 
     def _of(self, kind: Kind) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.kind == kind)

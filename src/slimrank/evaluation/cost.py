@@ -25,7 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from slimrank.artifact import MANIFEST, open_artifact
 from slimrank.config import InputError
-from slimrank.data.encoding import VOCABULARY_FILE, Encoding, Inputs
+from slimrank.data.encoding import Encoding, Inputs
+from slimrank.data.stored import VOCABULARY_FILE
 
 GRAPH = "model.onnx"
 WIRE_LEVEL = 9

@@ -15,6 +15,7 @@ from slimrank.exporting.card import model_card
 from slimrank.exporting.onnx import Onnx
 from slimrank.exporting.pack import pack
 from slimrank.models.layers import Network
+from slimrank.models.text_encoder import TextModel
 
 
 def export(
@@ -28,7 +29,8 @@ def export(
 
     Args:
         model: in its trainable or its packed form; it is not changed.
-        encoding: what the model's rows were encoded with; it is cut to the ids that the model still has.
+        encoding: what the model's rows were encoded with; it is cut to the ids that the model still has, and a
+            tokenizer that the model carries stands in the place of its own.
         path: the artifact's directory; an artifact that is there is replaced in one step.
         target: a registered target; ONNX by default.
         provenance: what the manifest says beside the graph: recipe, data, seeds, versions.
@@ -39,6 +41,8 @@ def export(
     target = target or Onnx()
     packed = pack(model)
     layout = packed.embedding.layout
+    if isinstance(packed, TextModel) and packed.codec is not None:
+        encoding = encoding.with_text(packed.codec)
     cut = encoding.cut(dict(zip(layout.names, layout.sizes, strict=True)))
     with tempfile.TemporaryDirectory() as folder:
         written: list[Path] = runner("target", target)(target, packed, Path(folder))

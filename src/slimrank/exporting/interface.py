@@ -9,13 +9,14 @@ catalogue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from slimrank.models.layers import Encoder, ItemScorer, Network, SequenceEncoder
+from slimrank.models.text_encoder import TextModel
 from slimrank.tables.codebook import PackedCodebook
 
 
@@ -45,9 +46,11 @@ def interface_of(model: Network) -> Interface:
     if isinstance(model, ItemScorer):
         axes = {"ids": {**rows.axes["ids"], 1: Dim("L")}}
         return Interface(model, rows.inputs, axes, ("scores",))
-    if not isinstance(model, Encoder):
-        return rows
     axes = dict(rows.axes)
+    if isinstance(model, TextModel):
+        axes["ids"] = {**axes["ids"], 1: Dim("L", min=2)}  # no text has fewer tokens than its two ends
+    if not isinstance(model, Encoder):
+        return replace(rows, axes=axes)
     if isinstance(model, SequenceEncoder) and len(layout.names) == 1:
         axes["ids"] = {**axes["ids"], 1: Dim("L")}
     if model.catalogue is None:

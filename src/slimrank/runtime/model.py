@@ -14,7 +14,7 @@ from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.runtime.checks import Checks
 from slimrank.runtime.rows import as_table
-from slimrank.runtime.session import check_operators, check_signature, open_session
+from slimrank.runtime.session import any_length, check_operators, check_signature, open_session, without_padding
 
 if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
@@ -52,6 +52,8 @@ class Model:
         self.checks(inputs)
         if len(inputs.ids) == 0:
             return np.empty(0, np.float32)
+        if any_length(self.session):
+            inputs = Inputs(without_padding(inputs.ids), inputs.numbers)
         feeds = {name: getattr(inputs, name) for name in self.feeds}
         logits: NDArray[np.float32] = self.session.run(["logit"], feeds)[0]
         return logits

@@ -32,10 +32,10 @@ def as_table(rows: Rows, schema: Schema) -> polars.DataFrame:
 
     if isinstance(rows, polars.DataFrame):
         _check_fields(schema, rows.columns)
-        return rows.select(field.name for field in schema.fields)
+        return rows.select(schema.inputs)
     if isinstance(rows, Mapping):
         _check_fields(schema, rows)
-        columns = {field.name: rows[field.name] for field in schema.fields}
+        columns = {name: rows[name] for name in schema.inputs}
     elif isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         columns = _columns(rows, schema)
     else:
@@ -43,7 +43,8 @@ def as_table(rows: Rows, schema: Schema) -> polars.DataFrame:
             f"rows are a {type(rows).__name__}; allowed: a polars frame, a mapping of columns, a list of rows"
         )
     try:
-        return polars.DataFrame([_series(field, columns[field.name]) for field in schema.fields])
+        fields = [*schema.fields, *(each.model_copy(update={"name": each.pair}) for each in schema.texts if each.pair)]
+        return polars.DataFrame([_series(field, columns[field.name]) for field in fields])
     except polars.exceptions.ShapeError:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
         raise InputError(f"columns differ in length: {lengths}") from None
@@ -51,7 +52,7 @@ def as_table(rows: Rows, schema: Schema) -> polars.DataFrame:
 
 def _check_fields(schema: Schema, names: Iterable[str]) -> None:
     known = set(names)
-    missing = [field.name for field in schema.fields if field.name not in known]
+    missing = [name for name in schema.inputs if name not in known]
     if missing:
         given = [str(name)[:80] for name in islice(known, 100)]  # a hostile row has a million long keys
         raise InputError("\n".join(f"missing column {name!r}. {nearest(name, given)}" for name in missing))
@@ -63,7 +64,7 @@ def _columns(rows: Sequence[Any], schema: Schema) -> dict[str, list[Any]]:
             raise InputError(f"row {place} is a {type(row).__name__}, must map column names to values")
     if rows:
         _check_fields(schema, chain.from_iterable(rows))
-    return {field.name: [row.get(field.name) for row in rows] for field in schema.fields}
+    return {name: [row.get(name) for row in rows] for name in schema.inputs}
 
 
 def _series(field: Field, column: Any) -> polars.Series:
@@ -74,6 +75,8 @@ def _series(field: Field, column: Any) -> polars.Series:
     if not isinstance(column, list | tuple):
         return polars.Series(field.name, column)
     try:
+        if field.kind == "text":  # values of any type: the tokenizer says which of them is no text
+            return polars.Series(field.name, column, dtype=polars.Object)
         if field.kind == "numeric":
             return polars.Series(field.name, column, dtype=polars.Float64)
         if field.kind == "sequence" and not any(isinstance(value, str) for value in column):

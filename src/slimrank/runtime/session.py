@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from slimrank.artifact import Artifact
 from slimrank.config import InputError, nearest
@@ -66,7 +68,7 @@ def open_session(artifact: Artifact, threads: int, *, optimise: bool = True) -> 
 
 
 def check_signature(session: Any, schema: Schema, where: object) -> None:
-    """Hold the session to the contract: ids int32 [N, K], numbers float32 [N, M], logit float32 [N].
+    """Hold the session to the contract: ids int32 [N, K] (of a text, any K), numbers float32 [N, M], logit float32 [N].
 
     `ids` may be left out where K = 0, `numbers` where M = 0.
 
@@ -86,7 +88,7 @@ def check_signature(session: Any, schema: Schema, where: object) -> None:
     faults += [
         f"input {name!r} is {each.type} {each.shape}, must be {types[name]} [N, {widths[name]}]"
         for name, each in inputs.items()
-        if name in widths and not _fits(each, types[name], widths[name])
+        if name in widths and not _fits(each, types[name], widths[name], any_width=name == "ids" and bool(schema.texts))
     ]
     if list(outputs) != ["logit"] or not _fits(outputs["logit"], "tensor(float)"):
         found = ", ".join(f"{name} {each.type} {each.shape}" for name, each in outputs.items())
@@ -95,6 +97,19 @@ def check_signature(session: Any, schema: Schema, where: object) -> None:
         raise InputError("\n".join(f"{where}: {fault}" for fault in faults))
 
 
-def _fits(node: Any, kind: str, *width: int) -> bool:
-    """Whether a node has that type and the shape [any number of rows, *width]."""
-    return bool(node.type == kind and not isinstance(node.shape[0], int) and list(node.shape[1:]) == list(width))
+def _fits(node: Any, kind: str, *width: int, any_width: bool = False) -> bool:
+    """Whether a node has that type and the shape [any number of rows, *width], or with `any_width` [any, any]."""
+    free = any_width and len(node.shape) == 2 and not isinstance(node.shape[1], int)
+    fits = free or list(node.shape[1:]) == list(width)
+    return bool(node.type == kind and not isinstance(node.shape[0], int) and fits)
+
+
+def any_length(session: Any) -> bool:
+    """Whether the session takes ids of any width, so that rows need no more padding than the longest of them."""
+    return any(each.name == "ids" and not isinstance(each.shape[1], int) for each in session.get_inputs())
+
+
+def without_padding(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`ids` [N, K] without the columns behind the last one that is not 0 in all rows; two columns at least."""
+    used = np.flatnonzero(ids.any(axis=0))
+    return ids[:, : max(2, int(used[-1]) + 1 if len(used) else 0)]

@@ -20,9 +20,9 @@ from slimrank.tables.table import Table
 class Layout:
     """The columns of a model's input `ids` [N, K]: which field each belongs to and how many ids the field has.
 
-    Categorical fields come first with one column each, then sequences with `widths` columns each, whose id 0 is
-    padding and whose id 1 is out of vocabulary (in a categorical field id 0 is). `numbers` is the width of the second
-    input, 0 where there is none.
+    Categorical fields come first with one column each, then sequences, and a text as one, with `widths` columns each,
+    whose id 0 is padding and whose id 1 is out of vocabulary (in a categorical field id 0 is). `numbers` is the width
+    of the second input, 0 where there is none.
     """
 
     names: tuple[str, ...]
@@ -35,10 +35,8 @@ class Layout:
     def of(cls, encoding: Encoding) -> Layout:
         """The columns that an encoding gives."""
         schema, sizes = encoding.schema, encoding.sizes
-        widths = tuple(
-            each.max_length if each.kind == "sequence" else 1 for each in schema.categorical + schema.sequences
-        )
-        sequences = tuple(each.name for each in schema.sequences)
+        widths = tuple(1 if each.kind == "categorical" else each.max_length for each in schema.looked_up)
+        sequences = tuple(each.name for each in schema.sequences + schema.texts)
         return cls(tuple(sizes), tuple(sizes.values()), widths, len(schema.numeric), sequences)
 
     @property

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimrank.data.rows import Rows
 from slimrank.data.schema import Answer
 from slimrank.models.layers import Encoder
+
+if TYPE_CHECKING:
+    from slimrank.data.rows import Rows
 
 SCORED_AT_ONCE = 1 << 15  # rows scored at a time outside training
 SEQUENCES_AT_ONCE = 1 << 7  # and queries encoded at a time, of which each may hold a vector for every place
