@@ -201,18 +201,45 @@ def predict(
     artifact: Folder,
     rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A .parquet or .csv file of raw rows.")],
     out: Annotated[
-        Path | None, typer.Option(help="A .parquet or .csv file for the result; else CSV on stdout.")
+        Path | None, typer.Option(help="A .parquet or .csv (of items: .jsonl) file for the result; else on stdout.")
     ] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many items, of a model that answers with items.")] = 10,
 ) -> None:
-    """Score raw rows; unknown ids are counted."""
+    """Score raw rows, or find the first k items of every query; unknown ids are counted."""
+    from slimrank.artifact import open_artifact
     from slimrank.runtime import load
     from slimrank.runtime.files import predict_file
+    from slimrank.runtime.model import answers_with_items
 
+    if answers_with_items(open_artifact(artifact)):
+        _find(artifact, rows, out, k)
+        return
     predictions = predict_file(load(artifact), rows, out)
     if out is None:
         typer.echo("probability")
         typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
-    for field, count in predictions.unknown.items():
+    _tell_unknown(predictions.unknown)
+
+
+def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
+    """The first k items of every query, a line of JSON each on stdout where there is no file for them."""
+    import json
+
+    from slimrank.runtime import load_retriever
+    from slimrank.runtime.files import find_file
+
+    found = find_file(load_retriever(artifact), rows, k, out)
+    if out is None:
+        typer.echo("\n".join(json.dumps(items, ensure_ascii=False) for items in found.items))
+    _tell_unknown(found.unknown)
+    for field, count in found.shortened.items():
+        if count:
+            typer.echo(f"{field}: {count} longer than the model reads, the most recent items were kept", err=True)
+
+
+def _tell_unknown(unknown: dict[str, int]) -> None:
+    """Counts of values that the vocabulary does not hold, on stderr."""
+    for field, count in unknown.items():
         if count:
             typer.echo(f"{field}: {count} unknown values, scored as out of vocabulary", err=True)
 

@@ -16,12 +16,13 @@ from pydantic import ByteSize, Field, model_validator
 
 from slimrank.compression.steps import Context, skip_others
 from slimrank.config import Config, InputError, register
+from slimrank.data.schema import JUDGED
 from slimrank.models.layers import ItemScorer, Network
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.sparse import BLOCK, SparseTable, nbytes_of, sparse_table
 from slimrank.tables.table import Table
-from slimrank.training.quality import METRIC, quality
+from slimrank.training.quality import quality
 
 LADDER = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
 
@@ -118,7 +119,7 @@ def within_drop(model: ItemScorer, config: PruneNeighbours, context: Context) ->
         small = pruned(model, blocks_for(model, per_item), config, context)
         after = quality(small, context.valid)
         if after >= before * (1 - (config.max_drop or 0.0)):
-            metric = METRIC[context.valid.answer]
+            metric = JUDGED[context.valid.answer]
             context.note(**{f"valid_{metric}_before": before, f"valid_{metric}_after": after})
             return small
     return None

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, skip_others
 from slimrank.config import Config, InputError, register
+from slimrank.data.schema import JUDGED
 from slimrank.models.layers import Network
-from slimrank.training.quality import METRIC, quality
+from slimrank.training.quality import quality
 
 SPARSITIES = tuple(step / 100 for step in range(98, 0, -2))
 
@@ -87,7 +88,7 @@ def largest_threshold(model: Network, weights: list[Tensor], max_auc_drop: float
         for weight, original in zip(weights, kept, strict=True):
             weight.copy_(original)
         if before - after <= max_auc_drop:
-            metric = METRIC[context.valid.answer]
+            metric = JUDGED[context.valid.answer]
             context.note(**{f"valid_{metric}_before": before, f"valid_{metric}_after": after})
             return tau
     return 0.0

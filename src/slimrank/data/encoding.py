@@ -205,6 +205,18 @@ class Encoding:
             numbers[:, place] = arrays[each.name]
         return Inputs(ids, numbers), unknown
 
+    def whole_lists(self, name: str, column: polars.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of a sequence field all values, those beyond what a model reads too.
+
+        Returns:
+            Local ids [M] of all rows behind one another (unknown ones out of vocabulary), and how many each has [N].
+        """
+        each = next(field for field in self.schema.sequences if field.name == name)
+        codec = self.codecs[name]
+        assert not isinstance(codec, TextCodec)  # the schema holds to it
+        flat, lengths = _flat(column, each, whole=True)
+        return codec.codes(flat)[0].astype(np.int64) + 1, lengths
+
     def files(self) -> dict[str, bytes]:
         """The encoding as `schema.json`, `vocabulary.parquet` and, of a text, `tokenizer.json`.
 
@@ -297,8 +309,8 @@ def _encode_sequence(column: polars.Series, each: Field, codec: Codec) -> tuple[
     return ids, unknown
 
 
-def _flat(column: polars.Series, each: Field) -> tuple[polars.Series, NDArray[np.int64]]:
-    """The last `max_length` values of every row behind one another, and how many each row has [N]."""
+def _flat(column: polars.Series, each: Field, *, whole: bool = False) -> tuple[polars.Series, NDArray[np.int64]]:
+    """The last `max_length` values of every row (or all of them) behind one another, and how many each row has [N]."""
     import polars
 
     if each.separator is not None and column.dtype == polars.String:
@@ -310,7 +322,7 @@ def _flat(column: polars.Series, each: Field) -> tuple[polars.Series, NDArray[np
     if not isinstance(column.dtype, polars.List):
         hint = ", or text with a separator" if each.separator is None else ""
         raise InputError(f"column {each.name!r} is of type {column.dtype}, a sequence is a list{hint}")
-    last = column.list.tail(each.max_length)
+    last = column if whole else column.list.tail(each.max_length)
     lengths = last.list.len().fill_null(0)
     return last.filter(lengths > 0).explode(), lengths.cast(polars.Int64).to_numpy()
 

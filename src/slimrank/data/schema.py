@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["categorical", "numeric", "sequence", "text"]
 Answer = Literal["click", "relevance", "item"]
+JUDGED: dict[Answer, str] = {"click": "auc", "relevance": "ndcg@10", "item": "ndcg@10"}
+"""The metric that a model of each answer is chosen and judged by."""
 
 
 class Field(Config):

@@ -14,20 +14,28 @@ from slimrank import runtime
 from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
+from slimrank.data.schema import JUDGED
 from slimrank.evaluation.cost import Floor, bytes_of, floor, latency, throughput
+from slimrank.evaluation.finding import Asked, find_items
 from slimrank.evaluation.machine import cores
-from slimrank.metrics import auc, quality
+from slimrank.metrics import quality
+from slimrank.metrics.top_k import average_precision, ndcg
+from slimrank.runtime import load_retriever
 
 LATENCY_ROWS = 1 << 16
+LATENCY_QUERIES = 1 << 12
 LARGEST_FLOOR = 1 << 30  # bytes of a table from which its floor is not measured beside every run
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`record` is the artifact's part of `result.json`; `logits` [N] are its scores of the split's rows."""
+    """`record` is the artifact's part of `result.json`.
+
+    `scores` [N] are what models are compared by, row by row: logits, or of a query that finds items its NDCG@10.
+    """
 
     record: dict[str, Any]
-    logits: NDArray[np.float32]
+    scores: NDArray[Any]
 
 
 def measure(
@@ -40,9 +48,9 @@ def measure(
     Raises:
         InputError: an artifact is not sound, or the rows do not fit it.
     """
+    if dataset.schema.answer == "item":
+        return _measure_finders(artifacts, dataset, split, threads)
     frame = dataset.splits[split]
-    label = frame[dataset.schema.label].to_numpy()
-    groups = group_codes(dataset)
     models = {name: runtime.load(path, threads=threads) for name, path in artifacts.items()}
     inputs = {name: model.encoding.encode(frame) for name, model in models.items()}
     logits = {name: model.score(inputs[name]) for name, model in models.items()}
@@ -54,7 +62,7 @@ def measure(
     return {
         name: Measured(
             {
-                "quality": quality(label, logits[name], None if groups is None else groups[split]),
+                "quality": quality_of(dataset, split, logits[name]),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
                 "rows_per_second": {"value": round(rates[name]), "workers": cores(), "rows_a_call": 256},
@@ -80,10 +88,50 @@ def table_bytes(path: Path) -> int:
     return sum(tensor["bytes"] for tensor in tensors_of(path) if ".table." in tensor["name"])
 
 
-def split_auc(path: Path, dataset: Dataset, split: str) -> float:
-    """The AUC of an artifact on the rows of one split."""
+def quality_of(dataset: Dataset, split: str, logit: NDArray[np.float32]) -> dict[str, float]:
+    """The metrics of one score a row: of clicks those of `slimrank.metrics.quality`, of grades those of their lists."""
+    label = dataset.splits[split][dataset.schema.label].to_numpy()
+    groups = group_codes(dataset)
+    own = None if groups is None else groups[split]
+    if dataset.schema.answer == "click":
+        return quality(label, logit, own)
+    assert own is not None  # the schema holds to it
+    lists = {"ndcg@10": ndcg(label, logit, own, 10), "map": average_precision(label, logit, own)}
+    return {name: found.mean for name, found in lists.items()}
+
+
+def split_quality(path: Path, dataset: Dataset, split: str) -> float:
+    """The metric that an artifact is judged by (`JUDGED`), on the rows of one split."""
+    answer = dataset.schema.answer
+    if answer == "item":
+        found = find_items(load_retriever(path), dataset.splits[split], dataset.schema)
+        return found.metrics[JUDGED[answer]].mean
     model, frame = runtime.load(path), dataset.splits[split]
-    return auc(frame[dataset.schema.label].to_numpy(), model.score(model.encoding.encode(frame)))
+    return quality_of(dataset, split, model.score(model.encoding.encode(frame)))[JUDGED[answer]]
+
+
+def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str, threads: int) -> dict[str, Measured]:
+    """The same of artifacts that answer with items; latency is of a query's vector and its first ten items."""
+    frame = dataset.splits[split]
+    models = {name: load_retriever(path, threads=threads) for name, path in artifacts.items()}
+    found = {name: find_items(model, frame, dataset.schema) for name, model in models.items()}
+    head = frame.head(LATENCY_QUERIES)
+    inputs = {name: model.encoding.encode(head) for name, model in models.items()}
+    times = latency({name: Asked(model) for name, model in models.items()}, inputs, sizes=(1, 32))
+    return {
+        name: Measured(
+            {
+                "quality": {metric: each.mean for metric, each in found[name].metrics.items()},
+                "unknown_items": found[name].unknown,
+                "bytes": bytes_of(path),
+                "latency_ms": times[name],
+                "floor_ms": {},
+                "tensors": tensors_of(path),
+            },
+            found[name].metrics[JUDGED["item"]].value,
+        )
+        for name, path in artifacts.items()
+    }
 
 
 def tensors_of(path: Path) -> list[dict[str, Any]]:

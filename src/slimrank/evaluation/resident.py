@@ -18,10 +18,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from slimrank import runtime
+from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
+from slimrank.runtime.model import answers_with_items
 
 ROWS = 256
+QUERIES = 10  # and the first items of each, as a request asks for
 
 
 def resident_now() -> int:
@@ -66,12 +69,25 @@ def use_libraries() -> None:
         Encoding.load(Path(folder))
 
 
+def answer(path: Path) -> None:
+    """Load the artifact and ask it: for scores of rows, for the first items of queries, or for vectors."""
+    if not answers_with_items(open_artifact(path)):
+        model = runtime.load(path, threads=1)
+        model.score(spread_rows(model.encoding))
+        return
+    finder = runtime.load_retriever(path, threads=1)
+    queries = spread_rows(finder.encoding, QUERIES)
+    if finder.encoding.schema.catalogue is None:
+        finder.vectors(queries)
+    else:
+        finder.search(queries, QUERIES)
+
+
 def main(path: Path) -> None:
     """Prints the memory before, after, and the difference, in bytes."""
     use_libraries()
     before = resident_now()
-    model = runtime.load(path, threads=1)
-    model.score(spread_rows(model.encoding))
+    answer(path)
     after = resident_now()
     print(json.dumps({"resident": max(0, after - before), "before": before, "after": after}))
 

@@ -145,6 +145,13 @@ def _of_groups(each: Callable[..., Grouped], *settings: Any) -> Callable[[Rows, 
     return sums
 
 
+def _of_values(rows: Rows, value: NDArray[Any], cluster: NDArray[np.int64]) -> Sums:
+    """The mean of what was computed for each row before; rows without a value (NaN) do not count."""
+    known = ~np.isnan(value)
+    count = int(cluster.max()) + 1
+    return Sums(np.stack([np.bincount(cluster[known], each, count) for each in (value[known], known[known])]), _mean)
+
+
 def _mean(totals: Floats) -> float:
     return float(totals[0] / totals[1]) if totals[1] else float("nan")
 
@@ -164,6 +171,7 @@ METRICS = {
         Metric("logloss", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0), _mean)),
         Metric("normalized_entropy", "lower", _rows(lambda y, z, p: (_loss(y, z), 1.0, y), _normalized)),
         Metric("pcoc", "neither", _rows(lambda y, z, p: (p, y), _mean)),
+        Metric("value", "higher", _of_values, "group", of_groups=True),
         Metric("ece", "lower", None, told=lambda rows, logit: ece(rows.label, logit)),
         Metric("field_ece", "lower", None, "field", told=_field_ece),
     )

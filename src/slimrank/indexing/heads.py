@@ -25,6 +25,23 @@ def slack_of(queries: Vectors, longest: float, terms: int) -> NDArray[np.float64
     return np.asarray(2 * ((terms + 2) * unit * lengths * longest + terms * least))
 
 
+def first_of(scores: Vectors, k: int) -> tuple[Places, Vectors]:
+    """The `k` largest of each row of `scores` [n, C], falling, of equal ones the lower place first: places and scores.
+
+    Both are [n, min(k, C)]; where too few are above -inf, place -1 stands for the rest.
+    """
+    width = min(k, scores.shape[1])
+    places = np.full((len(scores), width), -1, np.int64)
+    best = np.full((len(scores), width), -np.inf, np.float32)
+    if not width:
+        return places, best
+    for row, found in enumerate(heads(scores, width, np.zeros(len(scores)))):
+        kept = found[scores[row, found] > -np.inf]
+        order = kept[np.lexsort((kept, -scores[row, kept]))][:width]
+        places[row, : len(order)], best[row, : len(order)] = order, scores[row, order]
+    return places, best
+
+
 def heads(products: Vectors, wanted: int, slack: NDArray[np.float64]) -> Iterator[Places]:
     """Of each row of `products` [n, C] the items whose product is within `slack` [n] of its `wanted`-th."""
     last = products.shape[1] - wanted

@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slimrank.config import InputError
 from slimrank.data.rows import Dataset, EncodedDataset, group_codes
+from slimrank.data.schema import JUDGED
 from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.machine import machine
-from slimrank.evaluation.measure import measure, split_auc
+from slimrank.evaluation.measure import measure, split_quality
 from slimrank.evaluation.paired import MARGIN, compare, judge
 from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_frequency
 from slimrank.recipe import Recipe
@@ -38,8 +40,8 @@ def measured_record(
     return {
         "seed": seed,
         "models": models,
-        **compared(encoded, measured["teacher"].logits, measured["slim"].logits, own, margin),
-        "slim_valid_auc": split_auc(artifacts["slim"], dataset, "valid"),
+        **compared(encoded, measured["teacher"].scores, measured["slim"].scores, own, margin),
+        "slim_valid_quality": split_quality(artifacts["slim"], dataset, "valid"),
         "unknown_ids": encoded.unknown["test"],
     }
 
@@ -51,32 +53,40 @@ def compared(
     group: NDArray[Any] | None = None,
     margin: float = MARGIN,
 ) -> dict[str, Any]:
-    """Teacher and slim on the same test rows: `comparison` with its verdict, `slices` and `calibration` of both.
+    """Teacher and slim on the same test rows: `comparison` with its verdict, `slices`, and `calibration` of clicks.
 
-    Without a comparison where a class has too few rows, or the rows too few groups, for an interval. Rows of one
-    `group` hang together, so that intervals are of groups where there are any.
+    Scores are logits, or where items are found the metric of each query. Without a comparison where a class has too
+    few rows, or the rows too few groups, for an interval. Rows of one `group` hang together, so that intervals are of
+    groups where there are any.
     """
-    label = data.test.label
+    answer, label = data.encoding.schema.answer, data.test.label
+    metric = "value" if answer == "item" else JUDGED[answer]
+    if answer == "item" and group is None:
+        group = np.arange(len(label))
     whole = None
     with suppress(InputError):
-        whole = compare(label, teacher, slim, group=group)
+        whole = compare(label, teacher, slim, metric, group=group)
     cuts = by_frequency(data)
-    slices = compare_slices(label, teacher, slim, cuts, group) if cuts else {}
+    slices = compare_slices(label, teacher, slim, cuts, group, metric) if cuts else {}
+    named = {} if whole is None else {**asdict(whole), "metric": JUDGED[answer]}
+    both = (("teacher", teacher), ("slim", slim)) if answer == "click" else ()
     return {
-        "comparison": whole and {**asdict(whole), "verdict": asdict(judge(whole, margin))},
+        "comparison": whole and {**named, "verdict": asdict(judge(whole, margin))},
         "slices": as_records(slices),
-        "calibration": {name: as_lists(label, logit) for name, logit in (("teacher", teacher), ("slim", slim))},
+        "calibration": {name: as_lists(label, logit) for name, logit in both},
     }
 
 
 def shipped_seed(records: Sequence[Mapping[str, Any]]) -> int:
-    """The seed whose slim artifact has the best AUC on validation rows."""
-    return int(max(records, key=lambda record: float(record["slim_valid_auc"]))["seed"])
+    """The seed whose slim artifact is best on validation rows."""
+    return int(max(records, key=lambda record: float(record["slim_valid_quality"]))["seed"])
 
 
 def by_frequency(data: EncodedDataset) -> dict[str, Cut]:
-    """Test rows cut into frequent, less frequent, rare and new ids, for each field of many ids."""
-    counts = data.encoding.counts
+    """Test rows cut into frequent, less frequent, rare and new ids, for each field of many ids, and by the label's."""
+    schema, counts = data.encoding.schema, data.encoding.counts
+    if schema.catalogue is not None:
+        return {schema.label: cut_by_frequency(data.test.label, counts[schema.catalogue])}
     return {
         each.name: cut_by_frequency(data.test.inputs.ids[:, column], counts[each.name])
         for column, each in enumerate(data.encoding.schema.categorical)
@@ -96,6 +106,7 @@ def combined(recipe: Recipe, dataset: Dataset, records: Sequence[Mapping[str, An
     return {
         "name": recipe.name,
         "data": dataset.name,
+        "metric": JUDGED[dataset.schema.answer],
         "recipe": recipe.model_dump(mode="json"),
         **{name: _mean_model(found, shipped["models"][name]) for name, found in models.items() if found},
         "floor": {"latency_ms": shipped["models"]["slim"]["floor_ms"]},

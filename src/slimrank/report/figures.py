@@ -16,6 +16,12 @@ QUALITY = {
     "logloss": "Logloss",
     "normalized_entropy": "Normalised entropy",
     "pcoc": "PCOC",
+    "ndcg@10": "NDCG@10",
+    "ndcg@20": "NDCG@20",
+    "recall@10": "Recall@10",
+    "recall@20": "Recall@20",
+    "mrr": "MRR",
+    "map": "MAP",
 }
 BYTES = {
     "disk": "Graph, weights on disk",
@@ -220,12 +226,18 @@ def answer(result: Result) -> str:
         parts.append(
             f"{latencies[-1].change.replace('about equal', 'about as fast')} {latencies[-1].name.removeprefix('p50 ')}"
         )
-    auc = lines.get(("Quality", QUALITY["auc"]))
+    name = metric_name(result)
+    judged = lines.get(("Quality", name))
     costs = f"Against its teacher the slim model is {' and '.join(parts)}" if parts else ""
-    if auc is None or auc.change == NONE:
+    if judged is None or judged.change == NONE:
         return f"{costs or 'Nothing can be compared'}."
-    quality = f"ts AUC changes by {auc.change}{_evidence(result)}."
+    quality = f"ts {name} changes by {judged.change}{_evidence(result)}."
     return f"{costs}; i{quality}" if costs else f"I{quality}"
+
+
+def metric_name(result: Result) -> str:
+    """The metric that models are compared by, as people write it."""
+    return QUALITY.get(result.metric, result.metric)
 
 
 def _evidence(result: Result) -> str:

@@ -13,6 +13,7 @@ from slimrank.report.figures import (
     interval,
     limits_line,
     machine_line,
+    metric_name,
     probability,
     signed,
     verdict,
@@ -81,14 +82,15 @@ def _proof(result: Result) -> str:
         )
         for one in result.comparison
     ]
-    return _table(["AUC, slim less teacher", "difference", "95% interval", "p", "verdict"], rows) if rows else ""
+    titles = [f"{metric_name(result)}, slim less teacher", "difference", "95% interval", "p", "verdict"]
+    return _table(titles, rows) if rows else ""
 
 
 def _slices(result: Result) -> str:
     """The slices that lost, or that none did."""
     parts = [(field, part) for field, each in result.slices.items() for part in each if part.comparison]
     lost = [
-        f"- {escape(field)}, {escape(part.name)}: AUC {signed(part.comparison.difference)} "
+        f"- {escape(field)}, {escape(part.name)}: {metric_name(result)} {signed(part.comparison.difference)} "
         f"({interval(part.comparison)}), p of a loss {probability(part.p_worse)}, corrected"
         for field, part in parts
         if part.lost and part.comparison

@@ -25,6 +25,7 @@ from slimrank.report.figures import (
     interval,
     limits_line,
     machine_line,
+    metric_name,
     milliseconds,
     plural,
     probability,
@@ -63,7 +64,7 @@ def render(result: Result) -> str:
         picture_section("How long a request takes", latencies(result)),
         _proof_section(result),
         picture_section("Do probabilities mean what they say?", calibration(result)),
-        _slices_section(result.slices),
+        _slices_section(result.slices, metric_name(result)),
         _steps_section(result.slim.steps),
         sensitivity_section(result.search.sensitivity) if result.search else "",
         _origin_section(result),
@@ -74,17 +75,17 @@ def render(result: Result) -> str:
         title=escape(result.name or "Teacher and slim model"),
         kind=escape("slimrank report" + (f" · {result.data}" if result.data else "")),
         answer="".join(f'<p class="answer">{escape(one)}</p>' for one in answers(result)),
-        tiles=_tiles(figures(result)),
+        tiles=_tiles(figures(result), metric_name(result)),
         sections="\n".join(filter(None, sections)),
         foot=FOOT,
     )
 
 
-def _tiles(lines: Sequence[Figure]) -> str:
+def _tiles(lines: Sequence[Figure], metric: str) -> str:
     """The three figures that most readers came for, large."""
     by_name = {line.name: line for line in lines}
     p50 = [line for line in lines if line.name.startswith("p50")]
-    chosen = [("Size on disk", by_name.get(BYTES["disk"])), ("AUC", by_name.get(QUALITY["auc"]))]
+    chosen = [("Size on disk", by_name.get(BYTES["disk"])), (metric, by_name.get(metric))]
     if p50:
         chosen.insert(1, (f"Time, {p50[-1].name}", p50[-1]))
     tiles = [
@@ -140,7 +141,8 @@ def _proof_section(result: Result) -> str:
     if not result.comparison:
         return ""
     seeds = any(paired.seed is not None for paired in result.comparison)
-    titles = ["AUC, teacher", "AUC, slim", "Difference", "95% interval", "p", "Verdict"]
+    metric = metric_name(result)
+    titles = [f"{metric}, teacher", f"{metric}, slim", "Difference", "95% interval", "p", "Verdict"]
     rows = "".join(
         table_row(
             f"Seed {paired.seed}" if seeds else "Test rows",
@@ -151,9 +153,8 @@ def _proof_section(result: Result) -> str:
         )
         for paired in result.comparison
     )
-    notes = [
-        "Both models scored the same rows; the interval is of the paired difference (DeLong, by group where given)."
-    ]
+    how = "DeLong, by group where given" if result.metric == "auc" else "a bootstrap over queries"
+    notes = [f"Both models scored the same rows; the interval is of the paired difference ({how})."]
     needed = [one.verdict.rows_needed for one in result.comparison if one.verdict and one.verdict.rows_needed]
     if needed:
         notes.append(f"Undecided: of equally good models about {max(needed):,} rows like these would show it.")
@@ -169,18 +170,19 @@ def _paired(paired: Paired | None) -> tuple[str, str, str]:
     return signed(paired.difference), interval(paired), probability(paired.p)
 
 
-def _slices_section(slices: dict[str, tuple[Slice, ...]]) -> str:
+def _slices_section(slices: dict[str, tuple[Slice, ...]], metric: str) -> str:
     """The comparison within bands of train frequency, a table for each field."""
     if not slices:
         return ""
-    head = header("", "Ids", "Test rows", "Clicks", "AUC difference", "95% interval", "p of a loss")
+    clicks = "Clicks" if metric == QUALITY["auc"] else "Relevant"
+    head = header("", "Ids", "Test rows", clicks, f"{metric} difference", "95% interval", "p of a loss")
     tables = []
     for field, parts in slices.items():
         rows = "".join(_slice(part) for part in parts)
         tables.append(scroll(f"{head}<tbody>{rows}</tbody>", f"slices by {field}", f"By train frequency of {field}"))
     notes = ["p of a loss is corrected for all slices that were looked at (Holm)."]
     if any(part.comparison is None for parts in slices.values() for part in parts):
-        notes.append("A dash: too few clicks or non-clicks for an interval.")
+        notes.append("A dash: too few rows for an interval.")
     return section("Where a loss could hide", f'{"".join(tables)}<p class="note">{" ".join(notes)}</p>')
 
 

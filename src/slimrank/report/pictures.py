@@ -17,7 +17,7 @@ from typing import Any
 from slimrank.config import InputError
 from slimrank.files import replace_file
 from slimrank.report.drawing import NARROW, PLACEHOLDERS, UNITS, WIDE, Picture, altair_module, round_numbers, svg
-from slimrank.report.figures import QUALITY, size
+from slimrank.report.figures import metric_name, size
 from slimrank.report.front import front
 from slimrank.report.latencies import latencies
 from slimrank.report.result import Measured, Result, Tensor, read
@@ -89,17 +89,19 @@ def _short(name: str, pixels: int) -> str:
 
 
 def quality_against_bytes(result: Result) -> Picture | None:
-    """Points: AUC over bytes on disk (logarithmic), with the range over seeds. None where AUC or bytes are missing."""
-    points = [point for name, model, colour in _models(result) if (point := _point(name, model, colour))]
+    """Points: the metric over bytes on disk (logarithmic), with the range over seeds. None where either is missing."""
+    found = [_point(name, model, colour, result.metric) for name, model, colour in _models(result)]
+    points = [point for point in found if point]
+    metric = metric_name(result)
     if len(points) < 2:
         return None
-    words = f"{QUALITY['auc']} against bytes on disk. " + " ".join(
-        f"{point['name']}: {point['auc']:.4f} at {point['words']}." for point in points
+    words = f"{metric} against bytes on disk. " + " ".join(
+        f"{point['name']}: {point['quality']:.4f} at {point['words']}." for point in points
     )
     caption = "" if result.student is None else "The student is the small model before its compression. "
     if any(point["least"] < point["most"] for point in points):
         caption += "A line spans the least and the greatest of the seeds."
-    wide, narrow = (svg(_scatter(points, width), f"quality-{width}", words) for width in (WIDE, NARROW))
+    wide, narrow = (svg(_scatter(points, width, metric), f"quality-{width}", words) for width in (WIDE, NARROW))
     return Picture(wide, narrow, words, caption.strip())
 
 
@@ -158,17 +160,23 @@ def _models(result: Result) -> list[tuple[str, Measured, str]]:
     return [("Teacher", result.teacher, "teacher"), *student, ("Slim", result.slim, "slim")]
 
 
-def _point(name: str, model: Measured, colour: str) -> dict[str, Any] | None:
+def _point(name: str, model: Measured, colour: str, metric: str) -> dict[str, Any] | None:
     """One model as a row of the picture's data."""
-    auc, count = model.quality.get("auc"), model.bytes.get("disk")
-    if auc is None or not count:
+    quality, count = model.quality.get(metric), model.bytes.get("disk")
+    if quality is None or not count:
         return None
-    seeds = [one["auc"] for one in model.by_seed if "auc" in one] or [auc]
+    seeds = [one[metric] for one in model.by_seed if metric in one] or [quality]
     spread = {"least": min(seeds), "most": max(seeds)}
-    return {"name": name, "auc": auc, "bytes": count, "words": size(count), "colour": PLACEHOLDERS[colour]} | spread
+    return {
+        "name": name,
+        "quality": quality,
+        "bytes": count,
+        "words": size(count),
+        "colour": PLACEHOLDERS[colour],
+    } | spread
 
 
-def _scatter(points: list[dict[str, Any]], width: int) -> Any:
+def _scatter(points: list[dict[str, Any]], width: int, metric: str) -> Any:
     """The points with their names and their ranges."""
     altair = altair_module()
     least = min(point["least"] for point in points)
@@ -183,11 +191,11 @@ def _scatter(points: list[dict[str, Any]], width: int) -> Any:
         axis=altair.Axis(labelExpr=UNITS, values=round_numbers(low, high, 8 if width == WIDE else 4), grid=False),
     )
     y_scale = altair.Scale(domain=[least - room, min(most + room, 1.0)], zero=False, nice=False)
-    y = altair.Y("auc:Q", title="AUC", scale=y_scale, axis=altair.Axis(format=".4f", tickCount=5, domain=False))
+    y = altair.Y("quality:Q", title=metric, scale=y_scale, axis=altair.Axis(format=".4f", tickCount=5, domain=False))
     colour = altair.Color("colour:N", scale=None)
     base = altair.Chart(altair.Data(values=points)).encode(x=x, y=y)
     span = base.mark_rule(strokeWidth=2).encode(
-        y=altair.Y("least:Q", scale=y_scale, title="AUC"), y2="most:Q", color=colour
+        y=altair.Y("least:Q", scale=y_scale, title=metric), y2="most:Q", color=colour
     )
     dots = base.mark_point(size=110, filled=True, opacity=1, stroke=PLACEHOLDERS["paper"]).encode(color=colour)
     middle = (min(counts) * max(counts)) ** 0.5

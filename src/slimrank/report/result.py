@@ -198,10 +198,11 @@ class Searched(Record):
 
 
 class Result(Record):
-    """All of `result.json` that the report shows."""
+    """All of `result.json` that the report shows; `metric` is the one that models are compared by."""
 
     name: str = ""
     data: str = ""
+    metric: str = "auc"
     teacher: Measured
     slim: Slim
     student: Measured | None = None

@@ -2,8 +2,12 @@
 
 model = load("run/artifact")
 model.predict([{"user": 7, "item": 42}]).probability
+
+finder = load_retriever("run/artifact")  # where the artifact answers with items
+finder.top_k([{"history": [7, 42]}], k=10).items
 """
 
 from slimrank.runtime.model import Model, Predictions, load, predict, sigmoid
+from slimrank.runtime.retriever import Retriever, TopK, load_retriever
 
-__all__ = ["Model", "Predictions", "load", "predict", "sigmoid"]
+__all__ = ["Model", "Predictions", "Retriever", "TopK", "load", "load_retriever", "predict", "sigmoid"]

@@ -13,13 +13,16 @@ from slimrank.config import InputError, nearest
 from slimrank.data.encoding import Encoding
 from slimrank.files import replace_file
 from slimrank.runtime.model import Model, Predictions
+from slimrank.runtime.retriever import Retriever, TopK
 
 if TYPE_CHECKING:
     import polars
 
 PIECE = 65_536  # rows a call: bounds the memory of encoding and of the graph's intermediate tensors
 COLUMN = "probability"
+ITEMS, SCORES = "items", "scores"
 SUFFIXES = (".parquet", ".csv")
+LISTS = (".parquet", ".jsonl")
 
 
 def predict_file(model: Model, rows: Path, out: Path | None = None) -> Predictions:
@@ -40,6 +43,32 @@ def predict_file(model: Model, rows: Path, out: Path | None = None) -> Predictio
         scored = frame.with_columns(polars.Series(COLUMN, predictions.probability))
         replace_file(out, _rendered(scored, out))
     return predictions
+
+
+def find_file(model: Retriever, rows: Path, k: int, out: Path | None = None) -> TopK:
+    """The first `k` items of every query in a Parquet or CSV file; with `out`, a Parquet file or JSON lines of them.
+
+    `out` has the file's columns, and `items` and `scores`, a list for each query.
+
+    Raises:
+        InputError: as `predict_file`; lists have no place in a CSV file.
+    """
+    if out is not None:
+        if out.suffix not in LISTS:
+            raise InputError(f"{out}: unknown kind of file {out.suffix!r} for lists. {nearest(out.suffix, LISTS)}")
+        _check_folder(out)
+    frame = read_rows(rows, [model.encoding])
+    taken = [name for name in (ITEMS, SCORES) if name in frame.columns]
+    if out is not None and taken:
+        raise InputError(f"{rows}: already has a column {taken[0]!r}, which the output adds")
+    found = model.top_k(frame, k)
+    if out is not None:
+        import polars
+
+        scores = [row[: len(items)].tolist() for row, items in zip(found.scores, found.items, strict=True)]
+        listed = frame.with_columns(polars.Series(ITEMS, found.items), polars.Series(SCORES, scores))
+        replace_file(out, listed.write_ndjson().encode() if out.suffix == ".jsonl" else _rendered(listed, out))
+    return found
 
 
 def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:
@@ -76,6 +105,10 @@ def read_rows(path: Path, encodings: Sequence[Encoding] = ()) -> polars.DataFram
 def _check_output(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}. {nearest(path.suffix, SUFFIXES)}")
+    _check_folder(path)
+
+
+def _check_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path}: could not be written: {path.parent} is no directory")
 

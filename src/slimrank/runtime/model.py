@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from slimrank.runtime.session import any_length, check_operators, check_signatur
 
 if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,17 @@ def load(path: str | Path, *, threads: int = 1) -> Model:
         InputError: the artifact is damaged (`open_artifact`), uses an operator that is not allowed, does not
             load, or does not take what its schema says.
     """
+    return opened(path, threads, _open)
+
+
+def opened(path: str | Path, threads: int, make: Callable[[Artifact, int], Loaded]) -> Loaded:
+    """What `make` makes of the verified artifact in `path`; one that is replaced meanwhile is opened again."""
     if type(threads) is not int or threads < 1:
         raise InputError(f"threads is {threads!r}, must be an integer of at least 1")
     for _ in range(8):
         artifact = open_artifact(path)
         try:
-            model = _open(artifact, threads)
+            model = make(artifact, threads)
         except (InputError, OSError):
             if artifact.unchanged():
                 raise
@@ -105,9 +113,17 @@ def _open(artifact: Artifact, threads: int) -> Model:
     check_operators(artifact)
     encoding = Encoding.load(artifact.path)
     session = open_session(artifact, threads)
+    if answers_with_items(artifact):
+        raise InputError(f"{artifact.path}: answers with items or vectors, not with a score for each row")
     check_signature(session, encoding.schema, artifact.files["model.onnx"])
     feeds = tuple(each.name for each in session.get_inputs())
     return Model(artifact, encoding, session, Checks.of(encoding.schema, encoding.sizes), feeds)
+
+
+def answers_with_items(artifact: Artifact) -> bool:
+    """Whether an artifact is a `Retriever`'s: its graph gives no logit."""
+    outputs = artifact.manifest.get("outputs", [])
+    return "logit" not in [each.get("name") for each in outputs if isinstance(each, Mapping)]
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

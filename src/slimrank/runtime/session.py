@@ -67,10 +67,20 @@ def open_session(artifact: Artifact, threads: int, *, optimise: bool = True) -> 
         raise InputError(f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from error
 
 
-def check_signature(session: Any, schema: Schema, where: object) -> None:
-    """Hold the session to the contract: ids int32 [N, K] (of a text, any K), numbers float32 [N, M], logit float32 [N].
+LOGIT = (("logit",),)
+ANSWERS = (
+    ("vector",),
+    ("scores",),
+    ("vector", "item_vector"),
+    ("vector", "item_vector", "item_codes", "entries"),
+)
 
-    `ids` may be left out where K = 0, `numbers` where M = 0.
+
+def check_signature(session: Any, schema: Schema, where: object, answers: tuple[tuple[str, ...], ...] = LOGIT) -> None:
+    """Hold the session to the contract: ids int32 [N, K] (of a text or a history, any K) and numbers float32 [N, M].
+
+    `ids` may be left out where K = 0, `numbers` where M = 0. What comes out is one of `answers`; a graph that gives
+    vectors of items takes `items` int32 [C].
 
     Raises:
         InputError: an input or output is missing, unknown, or of another type or shape.
@@ -79,6 +89,9 @@ def check_signature(session: Any, schema: Schema, where: object) -> None:
     types = {"ids": "tensor(int32)", "numbers": "tensor(float)"}
     inputs = {each.name: each for each in session.get_inputs()}
     outputs = {each.name: each for each in session.get_outputs()}
+    if "item_vector" in outputs and "items" in inputs and inputs["items"].type == "tensor(int32)":
+        del inputs["items"]
+    free = {"ids"} if schema.texts or schema.catalogue else set()  # of any width
     faults = [f"unknown input {name!r}. {nearest(name, widths)}" for name in inputs if name not in widths]
     faults += [
         f"no input {name!r}, the schema has {n} columns for it"
@@ -88,11 +101,12 @@ def check_signature(session: Any, schema: Schema, where: object) -> None:
     faults += [
         f"input {name!r} is {each.type} {each.shape}, must be {types[name]} [N, {widths[name]}]"
         for name, each in inputs.items()
-        if name in widths and not _fits(each, types[name], widths[name], any_width=name == "ids" and bool(schema.texts))
+        if name in widths and not _fits(each, types[name], widths[name], any_width=name in free)
     ]
-    if list(outputs) != ["logit"] or not _fits(outputs["logit"], "tensor(float)"):
+    if tuple(outputs) not in answers or ("logit" in outputs and not _fits(outputs["logit"], "tensor(float)")):
         found = ", ".join(f"{name} {each.type} {each.shape}" for name, each in outputs.items())
-        faults.append(f"outputs are {found}; must be logit tensor(float) [N]")
+        allowed = " or ".join(", ".join(names) for names in answers)
+        faults.append(f"outputs are {found}; must be {allowed}, tensor(float) with a row for each of N")
     if faults:
         raise InputError("\n".join(f"{where}: {fault}" for fault in faults))
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slimrank.config import Config, InputError
+from slimrank.data.schema import JUDGED
 from slimrank.models.layers import ItemScorer, Network, Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
@@ -25,7 +26,7 @@ from slimrank.training.examples import Examples
 from slimrank.training.losses.cross_entropy import lookup_penalty, row_penalty
 from slimrank.training.losses.loss import Loss, Objective, objective_of
 from slimrank.training.optimizers import one_cycle, optimizers
-from slimrank.training.quality import METRIC, quality
+from slimrank.training.quality import quality
 
 
 class Training(Config):
@@ -114,7 +115,7 @@ def fit(
     """
     if isinstance(model, ItemScorer):
         loss = model.solve(train.ids, train.label, train.group)
-        return [{"epoch": 1, "loss": loss, f"valid_{METRIC[valid.answer]}": quality(model, valid)}]
+        return [{"epoch": 1, "loss": loss, f"valid_{JUDGED[valid.answer]}": quality(model, valid)}]
     objective = objective or objective_of(config.loss, train.answer)
     state = State(model, optimizers(model, **_optimizer_options(config)))
     for hook in hooks:
@@ -208,7 +209,7 @@ def _validate(state: State, loss: float, valid: Examples) -> None:
     if not math.isfinite(loss):
         raise InputError(f"training diverged in epoch {state.epoch + 1}: the loss is {loss}; lower learning_rate")
     found = quality(state.model, valid)
-    state.history.append({"epoch": state.epoch + 1, "loss": loss, f"valid_{METRIC[valid.answer]}": found})
+    state.history.append({"epoch": state.epoch + 1, "loss": loss, f"valid_{JUDGED[valid.answer]}": found})
     if found > state.best_quality:
         state.best_quality, state.best_epoch = found, state.epoch
         state.best = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}

@@ -11,13 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from slimrank.data.schema import Answer
 from slimrank.metrics import auc
 from slimrank.metrics.top_k import ndcg
 from slimrank.models.layers import Encoder, Finder, Network
 from slimrank.training.examples import Examples, score
 
-METRIC: dict[Answer, str] = {"click": "auc", "relevance": "ndcg@10", "item": "ndcg@10"}
 CUT = 10
 AT_ONCE = 1 << 24  # scores held at once: queries times items
 
