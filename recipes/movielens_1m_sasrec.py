@@ -1,7 +1,7 @@
 """SASRec on MovieLens-1M: the next film among all 3,416, trained with cross-entropy over the whole catalogue.
 
-The slim model is the teacher itself, its films and positions in 4 bits and its layers in integers, retrained on the
-teacher's list-wise soft labels.
+The slim model is the teacher itself: films become codes of codebooks, positions 4 bits, layers integers of which half
+are 0; then it is retrained on the teacher's soft labels over the catalogue.
 """
 
 from slimrank import Recipe, Training
@@ -12,10 +12,15 @@ recipe = Recipe(
     seeds=(1, 2, 3),
     teacher={
         "model": {"name": "sasrec", "embedding_dim": 64, "heads": 2, "dropout": 0.2},
-        "training": Training(epochs=60, batch_size=128, learning_rate=2e-3, patience=10),
+        "training": Training(epochs=50, batch_size=128, learning_rate=2e-3, patience=0, precision="bfloat16"),
     },
     student=None,
-    distillation={"soft_weight": 0.7},
-    steps=({"name": "quantize-tables", "bits": 4}, "quantize-dense"),
-    retraining=Training(epochs=6, batch_size=128, learning_rate=5e-4, patience=0),
+    distillation={"soft_weight": 0.9},
+    steps=(
+        {"name": "codebook-tables", "parts": 16, "bits": 8, "only": ("history",)},
+        {"name": "quantize-tables", "bits": 4, "only": ("position",)},
+        {"name": "prune-weights", "sparsity": 0.5},
+        {"name": "quantize-dense", "rows": 512},
+    ),
+    retraining=Training(epochs=12, batch_size=128, learning_rate=1e-3, patience=0, precision="bfloat16"),
 )
