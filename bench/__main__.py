@@ -20,6 +20,7 @@ from typing import Any
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
 from bench.frappe_goal import frappe_goal
+from bench.full_ranking import full_ranking
 from bench.import_time import import_time
 from bench.ladder.entries import LADDERS
 from bench.ladder.page import write_page
@@ -82,6 +83,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",
     ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
+    "full-ranking": (
+        lambda options: full_ranking(threads=options.threads),
+        "SASRec on MovieLens-1M, every user and every item: seconds beside RecBole",
+    ),
     "top-k": (
         lambda options: top_k(),
         "the first ten of 1e5 and 1e6 items: indices beside a flat product",

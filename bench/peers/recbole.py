@@ -12,6 +12,7 @@ which spares it work. Batches are RecBole's default and a smaller one; prints on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -96,9 +97,10 @@ def main() -> None:
 
     import torch
 
-    path, threads = Path(sys.argv[1]), int(sys.argv[2])
+    path, threads = Path(sys.argv[1]).resolve(), int(sys.argv[2])
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="recbole-") as parent:
+    # RecBole writes logs to where it is run.
+    with tempfile.TemporaryDirectory(prefix="recbole-") as parent, contextlib.chdir(parent):
         folder = Path(parent) / "ml-1m"
         folder.mkdir()
         write_files(pl.read_parquet(path), folder)

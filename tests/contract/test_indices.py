@@ -99,6 +99,12 @@ def test_one_query_gets_what_it_gets_among_others(config: Any) -> None:
         one, own = index.search(queries[row : row + 1], 10)
         np.testing.assert_array_equal(one[0], places[row])
         np.testing.assert_array_equal(own[0], products[row])
+    out = Ragged.of([range(2 * row) for row in range(30)])
+    places, _ = index.search(queries, 10, out)
+    for row in (0, 1, 5, 29):
+        np.testing.assert_array_equal(
+            index.search(queries[row : row + 1], 10, out.part(row, row + 1))[0][0], places[row]
+        )
 
 
 def test_what_is_left_out_is_never_found(config: Any) -> None:

@@ -22,6 +22,8 @@ def test_lists_come_back() -> None:
     assert lists(ragged.where(ragged.values != 3)) == [[1], [], [-1, 2, -1], [5], []]
     assert lists(Ragged.one_each([4, 2])) == [[4], [2]]
     assert lists(Ragged.of([])) == []
+    padded = np.array([[5, 0, 7], [0, 0, 0]], np.int32)
+    assert lists(Ragged.kept(padded, padded != 0)) == [[5, 7], []]
 
 
 def test_distinct_values_are_those_of_sets() -> None:

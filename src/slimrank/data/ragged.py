@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,15 +48,23 @@ class Ragged:
         """From one list for each query."""
         each = [integers("a list", one) for one in lists]
         lengths = [len(one) for one in each]
-        return cls(
-            np.concatenate([np.empty(0, np.int64), *each]), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        )
+        return cls.of_lengths(np.concatenate([np.empty(0, np.int64), *each]), lengths)
+
+    @classmethod
+    def of_lengths(cls, values: ArrayLike, lengths: ArrayLike) -> Ragged:
+        """From all lists one after the other, and how long each is, [N]."""
+        return cls(integers("values", values), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     @classmethod
     def one_each(cls, values: ArrayLike) -> Ragged:
         """Lists of one value: `values` [N]."""
         own = integers("values", values)
         return cls(own, np.arange(len(own) + 1))
+
+    @classmethod
+    def kept(cls, values: NDArray[np.integer[Any]], where: NDArray[np.bool_]) -> Ragged:
+        """The row of each query in `values` [N, L], without what `where` [N, L] does not keep, such as padding."""
+        return cls.of_lengths(values[where], where.sum(axis=1))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -90,7 +99,7 @@ class Ragged:
         key = np.sort(self.query * span + self.values - lowest)  # one sort of numbers, far faster than of pairs
         key = key[np.concatenate([[True], key[1:] != key[:-1]])[: len(key)]]
         lengths = np.bincount(key // span, minlength=len(self))
-        return Ragged(key % span + lowest, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        return Ragged.of_lengths(key % span + lowest, lengths)
 
     def holds(self, query: Places, value: Places) -> NDArray[np.bool_]:
         """Whether the list of each `query` [n] has that `value` [n]; lists must be `distinct` ones."""

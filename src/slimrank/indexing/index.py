@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,20 +95,17 @@ class Index(ABC):
         width = min(k, self.items)
         places = np.full((len(queries), width), -1, np.int64)
         products = np.full((len(queries), width), -np.inf, np.float32)
-        spare = 0 if out is None else int(out.lengths.max(initial=0))
-        for row, found in enumerate(self.candidates(queries, width, spare) if len(queries) else ()):
-            kept = found if out is None else found[~np.isin(found, out[row])]
-            own = dots(self.vectors(kept), queries[row])
-            order = np.lexsort((kept, -own))[:width]
-            places[row, : len(order)], products[row, : len(order)] = kept[order], own[order]
+        for rows, spare in _alike(len(queries), out):
+            for row, found in zip(rows, self.candidates(queries[rows], width, spare), strict=True):
+                kept = found if out is None else found[~np.isin(found, out[row])]
+                own = dots(self.vectors(kept), queries[row])
+                order = np.lexsort((kept, -own))[:width]
+                places[row, : len(order)], products[row, : len(order)] = kept[order], own[order]
         return places, products
 
     def record(self) -> dict[str, Any]:
         """What `open_index` needs beside the files, as plain data."""
-        arrays = {
-            name: {"file": file_of(name), "dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in self.arrays.items()
-        }
+        arrays = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in self.arrays.items()}
         return {"config": self.config.model_dump(mode="json"), "items": self.items, "dim": self.dim, "arrays": arrays}
 
     def files(self) -> dict[str, bytes]:
@@ -204,6 +201,19 @@ def checked(vectors: ArrayLike, name: str, dim: int | None = None) -> Vectors:
             f"{name}: {int(wrong.sum())} of {len(wrong)} are NaN, infinite or beyond {LARGEST:g} (row {at})"
         )
     return np.ascontiguousarray(given, dtype=np.float32)
+
+
+def _alike(queries: int, out: Ragged | None) -> Iterator[tuple[Places, int]]:
+    """The queries that are searched together, and a number that none of them leaves more out than.
+
+    How many candidates a query has must not hang on the queries beside it: it is the power of 2 above its own number.
+    """
+    if out is None:
+        spare = np.zeros(queries, np.int64)
+    else:
+        spare = np.where(out.lengths > 0, 1 << np.ceil(np.log2(np.maximum(out.lengths, 1))).astype(np.int64), 0)
+    for each in set(spare.tolist()):
+        yield np.flatnonzero(spare == each), each
 
 
 def fit(ok: bool, kind: str, why: str) -> None:

@@ -206,11 +206,14 @@ class Retriever:
 
     def _of_queries(self, output: str, inputs: Inputs) -> NDArray[np.float32]:
         self.checks(inputs)
+        order = np.arange(len(inputs))
+        if any_length(self.session):  # queries of like length go together, so that little padding is computed
+            order = np.argsort((inputs.ids != 0).sum(axis=1), kind="stable")
         parts = [
-            self._run([output], inputs.take(slice(start, start + AT_ONCE)), np.zeros(1, np.int32))[0]
+            self._run([output], inputs.take(order[start : start + AT_ONCE]), np.zeros(1, np.int32))[0]
             for start in range(0, max(len(inputs), 1), AT_ONCE)
         ]
-        return np.concatenate(parts)[: len(inputs)]
+        return np.concatenate(parts)[np.argsort(order)]
 
     def _of_items(self, output: str) -> NDArray[np.float32]:
         first = self.first_item
