@@ -62,15 +62,11 @@ def each_item(lists: pl.DataFrame, length: int) -> pl.DataFrame:
     >>> each_item(frame, 2).select("history", "item").rows()
     [([], 3), ([3], 4), ([3, 4], 5), ([4, 5], 6)]
     """
-    items = lists.select(USER, items=pl.concat_list(HISTORY, ITEM))
-    places = items.with_columns(place=pl.int_ranges(0, pl.col("items").list.len())).explode("place")
-    place = pl.col("place").cast(pl.Int64)
-    start = (place - length).clip(0)
-    return places.select(
-        USER,
-        pl.col("items").list.slice(start, place - start).alias(HISTORY),
-        pl.col("items").list.get(place).alias(ITEM),
-    )
+    each = lists.select(USER, items=pl.concat_list(HISTORY, ITEM)).with_row_index("list").explode("items")
+    place = pl.int_range(pl.len()).over("list")
+    each = each.with_columns(place=place)
+    before = [pl.when(pl.col("place") >= back).then(pl.col("items").shift(back)) for back in range(length, 0, -1)]
+    return each.select(USER, pl.concat_list(before).list.drop_nulls().alias(HISTORY), pl.col("items").alias(ITEM))
 
 
 def _with_attributes(
