@@ -8,7 +8,7 @@ leave-one-out on all users, whose figures sequence models have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,16 @@ from slimrank.artifact import open_artifact
 from slimrank.compression.steps import Context, compress
 from slimrank.data.datasets.movielens_1m import read
 from slimrank.data.encoding import Inputs
+from slimrank.data.ragged import Ragged
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset, make_dataset
 from slimrank.data.schema import Field, Schema
 from slimrank.data.sequences import HISTORY, ITEM, USER
 from slimrank.evaluation.bootstrap import bootstrap
+from slimrank.evaluation.catalogue import find_in_catalogue
 from slimrank.evaluation.cost import disk_bytes, latency, sent_bytes
 from slimrank.evaluation.sums import Sums
 from slimrank.exporting.artifact import export
+from slimrank.metrics import Floats
 from slimrank.models.architecture import build_model
 from slimrank.models.ease import EASE
 from slimrank.models.layers import ItemScorer
@@ -39,24 +42,21 @@ from slimrank.training.loop import Training, fit
 
 SEEDS = (1, 2, 3)
 TEST_USERS, VALID_USERS, FOUND_SHARE = 1200, 600, 0.2
-PENALTIES = (100.0, 200.0, 400.0, 800.0, 1600.0)
-PER_ITEM = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+PENALTIES = (200.0, 400.0, 800.0)
+PENALTIES_OF_LAST = (50.0, 100.0, 200.0)
+PER_ITEM = (12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 ALLOWED = 0.01  # of validation recall that pruning may lose; the goal is 0.02 of test recall
-CUT, GAIN_CUT = 20, 10
+FIRST = 2  # local ids of padding and out of vocabulary come before those of items
 GOAL = {"bytes_ratio": 50.0, "recall_loss": 0.02}
-AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Users by their encoded histories [N, L], and what is to be found: true in `wanted` [N, local ids], `counts` [N].
-
-    Items that training never met can be found by nobody: they count, and stand nowhere in `wanted`.
-    """
+    """Users by their encoded histories [N, L], and the items that each is to be answered with, by place."""
 
     inputs: Inputs
-    wanted: NDArray[np.bool_]
-    counts: NDArray[np.int64]
+    wanted: Ragged
+    items: int
 
 
 @dataclass(frozen=True)
@@ -87,39 +87,47 @@ def strong(frame: pl.DataFrame, seed: int, folder: Path) -> dict[str, Any]:
     """One division of the users: the choice on validation users, the figures on test users."""
     encoded, valid, test = divided(frame, seed)
     tried = {l2: fitted(encoded, l2) for l2 in PENALTIES}
-    of_penalty = {l2: float(recall(scored_by(model), valid).mean()) for l2, model in tried.items()}
+    of_penalty = {l2: float(found_by(model, valid).mean()) for l2, model in tried.items()}
     l2 = max(of_penalty, key=lambda each: of_penalty[each])
-    dense = tried[l2]
-    slim, of_pruning = chosen(dense, encoded, valid, of_penalty[l2])
-    narrow, _ = compress(dense, narrower(slim, dense), Context.of(encoded))
-    models = {"dense": dense, "slim": slim, "fewer dimensions": narrow}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, model in models.items():
-        export(model, encoded.encoding, folder / name)
-    sessions = {name: open_session(open_artifact(folder / name), 1) for name in models}
-    found = {name: scored_by(session) for name, session in sessions.items()}
-    matrix = 4 * (dense.num_items - dense.first_item) ** 2
+    models = {"dense": tried[l2]}
+    models["slim"], of_pruning = chosen(models["dense"], encoded, valid, of_penalty[l2])
+    if seed == SEEDS[0]:
+        models["narrow"], _ = compress(models["dense"], narrower(models["slim"]), Context.of(encoded))
+    sessions = exported(models, encoded, folder)
+    matrix = 4 * items_of(encoded) ** 2
     disk = {name: disk_bytes(folder / name) for name in models}
+    recall = {name: found_by(session, test) for name, session in sessions.items()}
     return {
         "seed": seed,
         "l2": l2,
         "valid_recall@20_by_l2": of_penalty,
         "valid_recall@20_by_weights_per_item": of_pruning,
-        "items": dense.num_items - dense.first_item,
+        "items": items_of(encoded),
         "dense_matrix_bytes": matrix,
         "artifact_bytes": disk,
         "wire_bytes": {name: sent_bytes(folder / name) for name in models},
         "ratio_of_matrix_to_artifact": matrix / disk["slim"],
-        "recall@20": compared(recall(found["dense"], test), recall(found["slim"], test)),
-        "recall@20_of_at_most_20": compared(
-            recall(found["dense"], test, most=CUT), recall(found["slim"], test, most=CUT)
-        ),
-        "recall@20_fewer_dimensions": float(recall(found["fewer dimensions"], test).mean()),
-        "recall@20_by_popularity": by_popularity(found, test, encoded),
+        "recall@20": compared(recall["dense"], recall["slim"]),
+        "recall@20_at_most_20": compared(*(at_most(recall[name], test) for name in ("dense", "slim"))),
+        "recall@20_narrow": float(recall["narrow"].mean()) if "narrow" in recall else None,
+        "recall@20_by_popularity": by_popularity(sessions, test, encoded),
         "latency_ms": latency(
             {name: Timed(sessions[name]) for name in ("dense", "slim")}, test.inputs, sizes=(1, 32), samples=400
         ),
     }
+
+
+def at_most(recall: Floats, asked: Asked) -> Floats:
+    """The same with at most 20 items to be found, as the papers count: hits / min(20, items)."""
+    return recall * asked.wanted.lengths / np.minimum(asked.wanted.lengths, 20)
+
+
+def exported(models: Mapping[str, ItemScorer], encoded: EncodedDataset, folder: Path) -> dict[str, Any]:
+    """The session of every model's artifact, which is written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in models.items():
+        export(model, encoded.encoding, folder / name)
+    return {name: open_session(open_artifact(folder / name), 1) for name in models}
 
 
 def divided(frame: pl.DataFrame, seed: int) -> tuple[EncodedDataset, Asked, Asked]:
@@ -157,12 +165,14 @@ def histories(name: str, frames: Sequence[pl.DataFrame], longest: int) -> Datase
 
 
 def asked_of(encoded: EncodedDataset, inputs: Inputs, items: Sequence[Sequence[int]]) -> Asked:
-    """The users with the items to be found."""
-    wanted = np.zeros((len(items), encoded.encoding.sizes[HISTORY]), bool)
-    for row, own in enumerate(items):
-        wanted[row, encoded.encoding.encode_label(pl.Series(own))] = True
-    wanted[:, :2] = False
-    return Asked(inputs, wanted, np.array([len(own) for own in items]))
+    """The users with the items to be found; one that training never met is -1, counts and can be found by nobody."""
+    codes = (encoded.encoding.encode_label(pl.Series(own)) for own in items)
+    return Asked(inputs, Ragged.of(np.where(own < FIRST, -1, own - FIRST) for own in codes), items_of(encoded))
+
+
+def items_of(encoded: EncodedDataset) -> int:
+    """Items of the catalogue."""
+    return encoded.encoding.sizes[HISTORY] - FIRST
 
 
 def fitted(encoded: EncodedDataset, l2: float) -> ItemScorer:
@@ -181,45 +191,38 @@ def chosen(
     tried: dict[float, float] = {}
     for per_item in PER_ITEM:
         slim, _ = compress(dense, [{"name": "prune-neighbours", "per_item": per_item}], Context.of(encoded))
-        tried[per_item] = float(recall(scored_by(slim), valid).mean())
+        tried[per_item] = float(found_by(slim, valid).mean())
         if tried[per_item] >= before * (1 - ALLOWED):
             break
     return slim, tried
 
 
-def narrower(slim: ItemScorer, dense: ItemScorer) -> list[dict[str, Any]]:
-    """Steps to as many bytes as the pruned table has, by fewer dimensions of a byte each."""
-    rank = slim.embedding.table.nbytes // (2 * dense.num_items)
+def narrower(slim: ItemScorer) -> list[dict[str, Any]]:
+    """Steps from the dense model to as many bytes as the pruned one has, by fewer dimensions of a byte each.
+
+    The projection back from them is of floats: five bytes an item and dimension.
+    """
+    rank = slim.embedding.table.nbytes // (5 * slim.num_items)
     return [{"name": "reduce-dimensions", "rank": rank, "fold": False}, {"name": "quantize-tables", "bits": 8}]
 
 
-def scored_by(model: Any) -> Any:
-    """What gives scores [N, local ids] of ids [N, L]: a session's, or a module's."""
+def scored_by(model: Any) -> Callable[[NDArray[np.int32]], NDArray[np.float32]]:
+    """What gives scores [N, items] of ids [N, L]: a session, or a module."""
     if isinstance(model, torch.nn.Module):
         model.eval()
-        return lambda ids: model(torch.from_numpy(ids)).detach().numpy()
-    return lambda ids: model.run(["scores"], {"ids": ids})[0]
+        return lambda ids: model(torch.from_numpy(ids)).detach().numpy()[:, FIRST:]
+    return lambda ids: model.run(["scores"], {"ids": ids})[0][:, FIRST:]
 
 
-def top(scores: Any, inputs: Inputs, k: int) -> NDArray[np.int64]:
-    """The `k` best items [N, k] of each user, best first, without what they met."""
-    parts = []
-    for start in range(0, len(inputs), AT_ONCE):
-        ids = inputs.ids[start : start + AT_ONCE]
-        found = np.array(scores(ids))
-        np.put_along_axis(found, ids.astype(np.int64), -np.inf, axis=1)
-        found[:, :2] = -np.inf
-        parts.append(np.argsort(-found, axis=1, kind="stable")[:, :k])
-    return np.concatenate(parts)
-
-
-def recall(scores: Any, asked: Asked, k: int = CUT, most: int | None = None, only: Any = None) -> NDArray[np.float64]:
-    """Of every user the share of what is to be found (of at most `most`) that the first `k` hold; of `only` items."""
-    wanted = asked.wanted if only is None else asked.wanted & only
-    hits = np.take_along_axis(wanted, top(scores, asked.inputs, k), axis=1).sum(axis=1)
-    whole = asked.counts if only is None else wanted.sum(axis=1)
-    whole = whole if most is None else np.minimum(whole, most)
-    return np.asarray(hits[whole > 0] / whole[whole > 0])
+def found_by(model: Any, asked: Asked, metric: str = "recall@20", only: NDArray[np.bool_] | None = None) -> Floats:
+    """A metric of every user [N] among all items but those they met; of `only` [items] of those to be found."""
+    scores, items = scored_by(model), asked.items
+    places = asked.wanted.values
+    wanted = asked.wanted if only is None else asked.wanted.where((places >= 0) & only[places])
+    ids = asked.inputs.ids
+    met = Ragged.of(np.unique(own[own >= FIRST]).astype(np.int64) - FIRST for own in ids)
+    found = find_in_catalogue(lambda start, stop: scores(ids[start:stop]), wanted, items, met)
+    return np.asarray(found.metrics[metric].value)
 
 
 def compared(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
@@ -238,13 +241,13 @@ def compared(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[st
     }
 
 
-def by_popularity(found: Mapping[str, Any], test: Asked, encoded: EncodedDataset) -> dict[str, dict[str, float]]:
-    """Recall of items that are popular in train, less so, and rare: thirds of all that was met, by local id."""
-    met = np.cumsum(np.where(np.arange(len(encoded.encoding.counts[HISTORY])) < 2, 0, encoded.encoding.counts[HISTORY]))
-    place = met / met[-1]
+def by_popularity(models: Mapping[str, Any], test: Asked, encoded: EncodedDataset) -> dict[str, dict[str, float]]:
+    """Recall of items popular in train, less so, and rare: a third of all that was met, up to 90% of it, the rest."""
+    counts = encoded.encoding.counts[HISTORY][FIRST:]
+    place = (np.cumsum(counts) - counts / 2) / counts.sum()
     parts = {"head": place <= 1 / 3, "torso": (place > 1 / 3) & (place <= 0.9), "tail": place > 0.9}
     return {
-        name: {which: float(recall(scores, test, only=part).mean()) for which, scores in found.items()}
+        name: {which: float(np.nanmean(found_by(model, test, only=part))) for which, model in models.items()}
         for name, part in parts.items()
     }
 
@@ -266,27 +269,20 @@ def leave_one_out(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
         name: asked_of(encoded, each.inputs, frames[n][ITEM].to_frame().rows())
         for n, (name, each) in enumerate(rows.items(), 1)
     }
-    tried = {l2: fitted(encoded, l2) for l2 in (50.0, 100.0, 200.0, 400.0)}
-    of_penalty = {l2: float(gain(scored_by(model), asked["valid"]).mean()) for l2, model in tried.items()}
+    tried = {l2: fitted(encoded, l2) for l2 in PENALTIES_OF_LAST}
+    of_penalty = {l2: float(found_by(model, asked["valid"], "ndcg@10").mean()) for l2, model in tried.items()}
     l2 = max(of_penalty, key=lambda each: of_penalty[each])
     models = {"dense": tried[l2]}
     steps = [{"name": "prune-neighbours", "max_drop": ALLOWED}]
     models["slim"], records = compress(tried[l2], steps, Context.of(encoded))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, model in models.items():
-        export(model, encoded.encoding, folder / name)
-    found = {name: scored_by(open_session(open_artifact(folder / name), 1)) for name in models}
+    sessions = exported(models, encoded, folder)
     return {
         "l2": l2,
         "valid_ndcg@10_by_l2": of_penalty,
         "weights_per_item": records[0]["facts"].get("neighbours"),
         "artifact_bytes": {name: disk_bytes(folder / name) for name in models},
-        "ndcg@10": compared(gain(found["dense"], asked["test"]), gain(found["slim"], asked["test"])),
-        "recall@20": compared(recall(found["dense"], asked["test"]), recall(found["slim"], asked["test"])),
+        **{
+            metric: compared(*(found_by(sessions[name], asked["test"], metric) for name in ("dense", "slim")))
+            for metric in ("ndcg@10", "recall@20")
+        },
     }
-
-
-def gain(scores: Any, asked: Asked, k: int = GAIN_CUT) -> NDArray[np.float64]:
-    """1 / log2(1 + rank) of every user's one item, 0 beyond rank `k`."""
-    hits = np.take_along_axis(asked.wanted, top(scores, asked.inputs, k), axis=1)
-    return np.asarray((hits / np.log2(np.arange(k) + 2)).sum(axis=1))
