@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.ease import ease
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
 from bench.frappe_goal import frappe_goal
@@ -90,6 +91,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "top-k": (
         lambda options: top_k(),
         "the first ten of 1e5 and 1e6 items: indices beside a flat product",
+    ),
+    "ease": (
+        lambda options: ease(options.runs / "ease"),
+        "EASE on MovieLens-1M, dense and pruned: bytes, recall of unseen users' items, latency",
     ),
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),

@@ -54,6 +54,11 @@ def interactions(folder: Path | None) -> pl.DataFrame:
     return frame.select(**{own: pl.col(name).cast(pl.Int64) for own, name in columns.items()})
 
 
+def users(folder: Path | None) -> pl.DataFrame:
+    """The attributes of all users, as `user_id` and further columns of text."""
+    return _read(find(folder)[1])
+
+
 def find(folder: Path | None) -> tuple[Path, ...]:
     """The three files, wherever they are.
 
