@@ -14,9 +14,11 @@ from slimrank import runtime
 from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
+from slimrank.data.schema import Answer
 from slimrank.evaluation.cost import Floor, bytes_of, floor, latency, throughput
 from slimrank.evaluation.machine import cores
 from slimrank.metrics import auc, quality
+from slimrank.metrics.top_k import average_precision, ndcg
 
 LATENCY_ROWS = 1 << 16
 LARGEST_FLOOR = 1 << 30  # bytes of a table from which its floor is not measured beside every run
@@ -54,7 +56,9 @@ def measure(
     return {
         name: Measured(
             {
-                "quality": quality(label, logits[name], None if groups is None else groups[split]),
+                "quality": quality_of(
+                    dataset.schema.answer, label, logits[name], None if groups is None else groups[split]
+                ),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
                 "rows_per_second": {"value": round(rates[name]), "workers": cores(), "rows_a_call": 256},
@@ -65,6 +69,16 @@ def measure(
         )
         for name, path in artifacts.items()
     }
+
+
+def quality_of(
+    answer: Answer, label: NDArray[Any], score: NDArray[Any], group: NDArray[Any] | None
+) -> dict[str, float]:
+    """The metrics of an answer: those of clicks, or NDCG@10 and MAP over the queries that have a relevant document."""
+    if answer != "relevance" or group is None:
+        return quality(label, score, group)
+    lists = {"ndcg@10": ndcg(label, score, group, 10), "map": average_precision(label, score, group)}
+    return {name: found.mean for name, found in lists.items()}
 
 
 def floor_of(model: runtime.Model, inputs: Inputs) -> Floor | None:
