@@ -29,6 +29,7 @@ from bench.ladder.points import ladder
 from bench.lookups import lookups
 from bench.metrics import metrics
 from bench.movielens import movielens
+from bench.mq2008 import mq2008
 from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.search_front import search_front
@@ -82,6 +83,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "exact-steps": (
         lambda options: exact_steps(options.runs / "frappe"),
         "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",
+    ),
+    "mq2008": (
+        lambda options: mq2008(options.runs / "mq2008"),
+        "learning to rank: a network distilled from LightGBM beside it and beside one from grades, five folds",
     ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
     "full-ranking": (

@@ -150,3 +150,49 @@ def test_the_fingerprint_is_of_content_not_of_memory() -> None:
     prints.append(fingerprint(SCHEMA, (table()[:2], table()[2:])))
     prints.append(fingerprint(SCHEMA.model_copy(update={"group": None}), (table(),)))
     assert len({base, *prints}) == len(prints) + 1
+
+
+RELEVANCE = SCHEMA.model_copy(update={"answer": "relevance"})
+
+
+def graded(*queries: object, label: list[object] | None = None) -> pl.DataFrame:
+    return table(query=list(queries), label=label or [2, 0, 1, 0])
+
+
+def test_grades_are_labels_and_a_query_may_have_none_that_is_relevant_or_one_document() -> None:
+    parts = (graded(1, 1, 1, 2), graded(3, 3, 3, 3, label=[0, 0, 0, 0]), graded(4, 5, 6, 7))
+    encoded = encode_dataset(make_dataset("t", RELEVANCE, parts))
+    assert encoded.train.label.tolist() == [2.0, 0.0, 1.0, 0.0]
+    assert encoded.encoding.schema.answer == "relevance"
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([2, -1, 0, 0], "label 'label' is no grade in 1 of 4 rows: found -1 (1 rows). Allowed: numbers of at least 0."),
+        ([2.0, math.nan, math.inf, 0.0], "label 'label' is no grade in 2 of 4 rows"),
+        ([2, None, 0, 0], "label 'label' is no grade in 1 of 4 rows"),
+        (["2", "1", "0", "0"], "label 'label' is of type String. Allowed: numbers of at least 0."),
+    ],
+)
+def test_other_labels_are_no_grades(label: list[object], message: str) -> None:
+    found = faults(graded(1, 1, 1, 1, label=label), RELEVANCE)
+    assert [fault for fault in found if message in fault] == found
+
+
+def test_a_grade_without_its_query_is_refused() -> None:
+    assert faults(graded(1, 1, None, None), RELEVANCE) == [
+        "group 'query' is missing in 2 of 4 rows: a grade is of a query"
+    ]
+    assert faults(graded(1, 1, 1, 1).drop("query"), RELEVANCE)[0].startswith("missing column 'query'")
+    with pytest.raises(InputError, match="answer 'relevance' needs a group"):
+        Schema.parse({**dict(RELEVANCE), "group": None})
+
+
+def test_the_documents_of_a_query_stay_together() -> None:
+    with pytest.raises(InputError) as error:
+        make_dataset("t", RELEVANCE, (graded(1, 1, 2, 2), graded(2, 3, 1, 1), graded(3, 4, 4, 4)))
+    assert str(error.value).splitlines() == [
+        "t: 2 of 'query' are in train and in valid, such as 1",
+        "t: 1 of 'query' are in valid and in test, such as 3",
+    ]

@@ -98,6 +98,8 @@ def make_dataset(
         for split, frame in zip(SPLITS, splits, strict=True)
         for fault in faults(frame, schema, constant=split == "train")
     ]
+    if not found and schema.answer == "relevance":
+        found = [f"{name}: {fault}" for fault in torn_groups(schema, splits)]
     if found:
         raise InputError("\n".join(found))
     train, valid, test = (frame.select(schema.used) for frame in splits)
@@ -118,11 +120,26 @@ def faults(frame: pl.DataFrame, schema: Schema, *, constant: bool = True) -> lis
     found = [f"missing column {name!r}. {nearest(name, frame.columns)}" for name in missing]
     if schema.label not in missing:
         found += LABEL_FAULTS[schema.answer](frame[schema.label])
+    if schema.answer == "relevance" and schema.group not in missing and frame[schema.group or ""].null_count():
+        count = frame[schema.group or ""].null_count()
+        found.append(f"group {schema.group!r} is missing in {count} of {len(frame)} rows: a grade is of a query")
     for name in (column.name for column in schema.numeric if column.name not in missing):
         found += number_faults(frame[name])
     if constant:
         for name in (column.name for column in schema.fields if column.name not in missing):
             found += constant_faults(frame[name])
+    return found
+
+
+def torn_groups(schema: Schema, splits: tuple[pl.DataFrame, ...]) -> list[str]:
+    """Queries with documents in two splits: a model would be judged on a query that it was fitted to."""
+    assert schema.group is not None
+    found = []
+    queries = {split: frame[schema.group].unique() for split, frame in zip(SPLITS, splits, strict=True)}
+    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        both = queries[one].filter(queries[one].is_in(queries[other].implode())).sort()
+        if len(both):
+            found.append(f"{len(both)} of {schema.group!r} are in {one} and in {other}, such as {both[0]!r}")
     return found
 
 

@@ -14,7 +14,7 @@ from slimrank import runtime
 from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
-from slimrank.data.schema import JUDGED
+from slimrank.data.schema import JUDGED, Answer
 from slimrank.evaluation.cost import Floor, bytes_of, floor, latency, throughput
 from slimrank.evaluation.finding import Asked, find_items
 from slimrank.evaluation.machine import cores
@@ -62,7 +62,7 @@ def measure(
     return {
         name: Measured(
             {
-                "quality": quality_of(dataset, split, logits[name]),
+                "quality": quality_of(dataset.schema.answer, *labels_of(dataset, split), logits[name]),
                 "bytes": bytes_of(path),
                 "latency_ms": times[name],
                 "rows_per_second": {"value": round(rates[name]), "workers": cores(), "rows_a_call": 256},
@@ -73,6 +73,16 @@ def measure(
         )
         for name, path in artifacts.items()
     }
+
+
+def quality_of(
+    answer: Answer, label: NDArray[Any], group: NDArray[Any] | None, score: NDArray[Any]
+) -> dict[str, float]:
+    """The metrics of an answer: those of clicks, or NDCG@10 and MAP over the queries that have a relevant document."""
+    if answer != "relevance" or group is None:
+        return quality(label, score, group)
+    lists = {"ndcg@10": ndcg(label, score, group, 10), "map": average_precision(label, score, group)}
+    return {name: found.mean for name, found in lists.items()}
 
 
 def floor_of(model: runtime.Model, inputs: Inputs) -> Floor | None:
@@ -88,16 +98,10 @@ def table_bytes(path: Path) -> int:
     return sum(tensor["bytes"] for tensor in tensors_of(path) if ".table." in tensor["name"])
 
 
-def quality_of(dataset: Dataset, split: str, logit: NDArray[np.float32]) -> dict[str, float]:
-    """The metrics of one score a row: of clicks those of `slimrank.metrics.quality`, of grades those of their lists."""
-    label = dataset.splits[split][dataset.schema.label].to_numpy()
+def labels_of(dataset: Dataset, split: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Label [N] and, where rows have one, group [N] of the rows of a split."""
     groups = group_codes(dataset)
-    own = None if groups is None else groups[split]
-    if dataset.schema.answer == "click":
-        return quality(label, logit, own)
-    assert own is not None  # the schema holds to it
-    lists = {"ndcg@10": ndcg(label, logit, own, 10), "map": average_precision(label, logit, own)}
-    return {name: found.mean for name, found in lists.items()}
+    return dataset.splits[split][dataset.schema.label].to_numpy(), None if groups is None else groups[split]
 
 
 def split_quality(path: Path, dataset: Dataset, split: str) -> float:
@@ -107,7 +111,8 @@ def split_quality(path: Path, dataset: Dataset, split: str) -> float:
         found = find_items(load_retriever(path), dataset.splits[split], dataset.schema)
         return found.metrics[JUDGED[answer]].mean
     model, frame = runtime.load(path), dataset.splits[split]
-    return quality_of(dataset, split, model.score(model.encoding.encode(frame)))[JUDGED[answer]]
+    score = model.score(model.encoding.encode(frame))
+    return quality_of(answer, *labels_of(dataset, split), score)[JUDGED[answer]]
 
 
 def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str, threads: int) -> dict[str, Measured]:

@@ -142,3 +142,25 @@ def test_files_of_other_integer_widths_join(tmp_path: Path) -> None:
     assert len(encode_dataset(load_dataset(config)).test) == ROWS
     mixed = load_dataset({**config, "split": {"kind": "rows"}})
     assert sum(map(len, mixed.splits.values())) == 3 * ROWS
+
+
+def test_a_table_of_graded_documents(tmp_path: Path) -> None:
+    """The query is no input, and documents of one query are not torn apart."""
+    for place, name in enumerate(("train", "valid", "test")):
+        rows = range(place * 30, place * 30 + 30)
+        frame = pl.DataFrame(
+            {
+                "grade": [row % 3 for row in rows],
+                "query": [row // 3 for row in rows],
+                "length": [row / 7 for row in rows],
+            }
+        )
+        frame.write_csv(tmp_path / f"{name}.csv")
+    keys = {"name": "csv", "path": str(tmp_path), "label": "grade", "group": "query", "answer": "relevance"}
+    dataset = load_dataset(keys)
+    assert [each.name for each in dataset.schema.fields] == ["length"]
+    assert (dataset.schema.answer, dataset.schema.group) == ("relevance", "query")
+    with pytest.raises(InputError, match="of 'query' are in train and in valid"):
+        load_dataset({**keys, "path": str(tmp_path / "train.csv"), "split": {"kind": "rows", "seed": 1}})
+    with pytest.raises(InputError, match="answer 'relevance' needs a group"):
+        load_dataset({**keys, "group": None})

@@ -28,6 +28,8 @@ class Table(Config):
         time: the column to split by time on.
         fields: by column, what replaces the inferred `Field`: kind, encoding, min_count and so on.
         drop: columns that are not inputs.
+        answer: what the label is: a click, or the relevance (a grade of 0 or more) of a document to the query `group`,
+            which is no input then unless `fields` names it.
         split: how to divide; None for `given` where there are three files, else `time` where there is a time column,
             else `rows`.
     """
@@ -39,6 +41,7 @@ class Table(Config):
     time: str | None = None
     fields: dict[str, dict[str, Any]] = Field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    answer: Literal["click", "relevance"] = "click"
     split: Split | None = None
 
 
@@ -134,8 +137,10 @@ def _schema(config: Table, frame: pl.DataFrame) -> Schema:
     schema = infer_schema(
         frame.drop(dropped), label=label, group=config.group, time=config.time, overrides=_without(config.fields, both)
     )
+    if config.answer == "relevance" and config.group not in config.fields:
+        both = [*both, config.group or ""]
     kept = tuple(each for each in schema.fields if each.name not in both)
-    return Schema.parse({**dict(schema), "fields": kept})
+    return Schema.parse({**dict(schema), "fields": kept, "answer": config.answer})
 
 
 def _without(fields: Mapping[str, Mapping[str, Any]], names: list[str]) -> dict[str, Mapping[str, Any]]:
