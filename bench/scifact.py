@@ -1,15 +1,16 @@
 """SciFact by text encoders: the original, students of two sizes, and ONNX Runtime's own quantiser, all as artifacts.
 
 nDCG@10 of the 300 test queries over all 5,183 documents, paired with the original's; bytes of the whole artifact,
-tokenizer and manifest too; milliseconds a query (one text, one thread) in turns. The original's weights are a distribution of the
-registry, the students what `scifact_train.py` stored in `students/` of the runs' directory.
+tokenizer and manifest too; milliseconds a query (one text, one thread) in turns. The original's weights come from a
+distribution of the registry, the students are what `scifact_train.py` stored in `students/` of the runs' directory.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -23,7 +24,7 @@ from slimrank.config import InputError
 from slimrank.data.beir import Collection, read_beir
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.files import data_folder
-from slimrank.evaluation.cost import latency
+from slimrank.evaluation.cost import take_turns
 from slimrank.evaluation.paired import compare
 from slimrank.exporting.artifact import describe_graph, export
 from slimrank.exporting.pack import pack
@@ -185,11 +186,20 @@ def _by_size(found: Mapping[str, Mapping[str, Any]], size: str) -> dict[str, Any
 def _speed(models: Mapping[str, Opened], inputs: Mapping[str, Inputs]) -> dict[str, Any]:
     """Median milliseconds a query, and how many times as fast as the original: medians of repetitions in turns."""
     timed = {name: model for name, model in models.items() if "-" not in name or name.endswith(("-1", "dynamic"))}
-    rows = {name: inputs[name] for name in timed}
-    turns = [latency(timed, rows, sizes=(1,), samples=SAMPLES) for _ in range(REPETITIONS)]
+    calls = {name: _calling(model.session, inputs[name].ids) for name, model in timed.items()}
+    turns = [take_turns(calls, SAMPLES) for _ in range(REPETITIONS)]
+    p50 = [{name: float(np.median(taken)) / 1e6 for name, taken in turn.items()} for turn in turns]
     return {
-        "p50_ms": {name: median(turn[name]["1"]["p50"] for turn in turns) for name in timed},
-        "times_as_fast": {
-            name: median(turn["original"]["1"]["p50"] / turn[name]["1"]["p50"] for turn in turns) for name in timed
-        },
+        "p50_ms": {name: median(turn[name] for turn in p50) for name in timed},
+        "times_as_fast": {name: median(turn["original"] / turn[name] for turn in p50) for name in timed},
     }
+
+
+def _calling(session: Any, ids: NDArray[np.int32]) -> Callable[[int], Callable[[], object]]:
+    """Runs of the session on one text after the other, without padding."""
+    texts = [without_padding(ids[row : row + 1]) for row in range(len(ids))]
+
+    def prepare(sample: int) -> Callable[[], object]:
+        return partial(session.run, None, {"ids": texts[sample % len(texts)]})
+
+    return prepare
