@@ -45,8 +45,8 @@ class Size(Config):
     """A student: the steps before its distillation, and how long that takes."""
 
     steps: tuple[Step, ...]
-    distillation: Alignment = Alignment(epochs=10, learning_rate=5e-4)
-    retraining: Alignment = Alignment(epochs=4, learning_rate=1e-4)
+    distillation: Alignment = Alignment(epochs=10, tokens=24_576, learning_rate=7e-4)
+    retraining: Alignment = Alignment(epochs=4, tokens=24_576, learning_rate=1.5e-4)
 
 
 FEWER_NEURONS = {"name": "prune-heads", "neurons": 2 / 3, "rows": 32}
@@ -183,15 +183,15 @@ def main() -> None:
             history = align(
                 student, ids, vectors, with_limit(size.distillation, options.epochs, parts[0]), seed=seed, say=print
             )
-            before = valid_ndcg(student, collection, validation)
             student = integer(student.cpu(), corpus).to(device)
             history += align(
                 student, ids, vectors, with_limit(size.retraining, options.epochs, parts[1]), seed=seed, say=print
             )
             facts = {"size": name, "seed": seed, "valid": valid_ndcg(student, collection, validation)}
-            facts |= {"valid_before_integers": before, "history": history}
-            save_tensors(options.out / f"{name}-{seed}.safetensors", pack(student).state_dict(), facts)
-            print(json.dumps({key: value for key, value in facts.items() if key != "history"}), flush=True)
+            save_tensors(
+                options.out / f"{name}-{seed}.safetensors", pack(student).state_dict(), {**facts, "history": history}
+            )
+            print(json.dumps(facts), flush=True)
 
 
 def _options() -> argparse.Namespace:
