@@ -32,6 +32,7 @@ from bench.movielens import movielens
 from bench.mq2008 import mq2008
 from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
+from bench.scifact import scifact
 from bench.search_front import search_front
 from bench.throughput import CASES, throughput
 from bench.top_k import top_k
@@ -61,6 +62,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "search-front": (
         lambda options: search_front(options.runs / "search-front", RESULTS / "ladder-frappe.json"),
         "the front of a search beside chance over the same space and beside every ladder, five seeds",
+    ),
+    "scifact": (
+        lambda options: scifact(options.runs / "scifact"),
+        "text encoders of two sizes beside all-MiniLM-L6-v2 and ONNX Runtime's own quantiser: nDCG@10, bytes, latency",
     ),
     **{
         f"throughput-{case}": (

@@ -1,4 +1,4 @@
-"""SASRec on Amazon Beauty: the next product among 49,439 that train met; their table becomes codes, 59 times smaller."""
+"""SASRec on Amazon Beauty: the next product among 49,437; their table becomes codes, 59 times smaller."""
 
 from slimrank import Recipe, Training
 

@@ -6,9 +6,14 @@ import torch
 from slimrank.config import Entry, InputError, entries
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Ranker
+from slimrank.models.text_encoder import TextModel
 from slimrank.tables.embedding import Layout
 
-RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+RANKERS = {  # texts are not rows of fields: tests/models/test_text_encoder.py has what holds of their models
+    name
+    for name, each in entries("model").items()
+    if issubclass(each.run, Ranker) and not issubclass(each.run, TextModel)
+}
 
 
 LAYOUTS = {

@@ -20,9 +20,15 @@ from slimrank.models.quantized import TableQuantizer
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import KeepZeros, Training, fit
 
-RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+RANKERS = {n for n, each in entries("model").items() if issubclass(each.run, Ranker) and n != "cross-encoder"}
 
 
+TEXT_STEPS: list[dict[str, Any]] = [  # they leave rows of fields alone, and say so; test_text_steps.py has the rest
+    {"name": "drop-layers", "layers": 2},
+    {"name": "prune-heads", "neurons": 0.5},
+    {"name": "prune-vocabulary"},
+    {"name": "shorten-vectors", "outputs": 8},
+]
 VARIANTS: list[dict[str, Any]] = [
     {"name": "threshold-rows", "min_count": 3},
     {"name": "threshold-rows", "budget": "11 KB"},
@@ -54,6 +60,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "hash-tables", "method": "clustered", "chunks": 2, "ratio": 4, "least_rows": 8},
     {"name": "hash-tables", "method": "plain", "budget": "20 KB", "least_rows": 8},
     {"name": "prune-neighbours", "per_item": 8},
+    *TEXT_STEPS,
 ]
 STACKS: list[list[dict[str, Any] | str]] = [
     [{"name": "reduce-dimensions", "rank": 4}, {"name": "quantize-tables", "bits": 4}, "quantize-dense"],
@@ -202,6 +209,7 @@ def test_all_steps_one_after_another_ship(architecture, shape, problem, tmp_path
     case = problem(shape)
     order = ["threshold-rows", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
     others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables", "prune-neighbours"}
+    others |= {step["name"] for step in TEXT_STEPS}
     assert {*order, *others} == set(entries("step"))  # others: do the same to tables, or leave layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
     context = context_of(case)

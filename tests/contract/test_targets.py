@@ -21,7 +21,7 @@ from slimrank.models.size import packed_bytes
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, score
 
-RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+RANKERS = {n for n, each in entries("model").items() if issubclass(each.run, Ranker) and n != "cross-encoder"}
 
 
 SHAPES = ("ids", "two ids", "ids, sequence and numbers", "numbers", "a sequence")

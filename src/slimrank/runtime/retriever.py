@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
 
 AT_ONCE = 256  # queries a call of the session: each may hold a vector for every place of its history
+TEXTS_AT_ONCE = 16  # attention takes the square of the longest text for each of them
 ITEMS_AT_ONCE = 1 << 16
 
 
@@ -206,12 +207,12 @@ class Retriever:
 
     def _of_queries(self, output: str, inputs: Inputs) -> NDArray[np.float32]:
         self.checks(inputs)
-        order = np.arange(len(inputs))
+        order, at_once = np.arange(len(inputs)), TEXTS_AT_ONCE if self.encoding.schema.texts else AT_ONCE
         if any_length(self.session):  # queries of like length go together, so that little padding is computed
             order = np.argsort((inputs.ids != 0).sum(axis=1), kind="stable")
         parts = [
-            self._run([output], inputs.take(order[start : start + AT_ONCE]), np.zeros(1, np.int32))[0]
-            for start in range(0, max(len(inputs), 1), AT_ONCE)
+            self._run([output], inputs.take(order[start : start + at_once]), np.zeros(1, np.int32))[0]
+            for start in range(0, max(len(inputs), 1), at_once)
         ]
         return np.concatenate(parts)[np.argsort(order)]
 
