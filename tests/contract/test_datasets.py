@@ -22,7 +22,17 @@ TABLE = pl.DataFrame(
         "price": [row % 7 / 2 for row in range(600)],
     }
 )
+MET = pl.DataFrame(
+    {
+        "user": [f"u{row % 40}" for row in range(600)],
+        "item": [f"i{(row * row) % 29}" for row in range(600)],
+        "time": list(range(600)),
+    }
+)
+TABLES = {"parquet": TABLE, "csv": TABLE, "interactions": MET}
 NAMES = sorted(entries("dataset"))
+HELD_OUT_ITEMS = ("amazon-beauty-sequences", "interactions", "movielens-100k-sequences", "movielens-1m-sequences")
+DIVIDED_AS_GIVEN = (*HELD_OUT_ITEMS, "mq2008")  # with nothing of their own to divide rows by
 
 
 def load(name: str, folder: Path, **keys: Any) -> Dataset:
@@ -31,11 +41,11 @@ def load(name: str, folder: Path, **keys: Any) -> Dataset:
         keys = {"rows": 3000, **keys}
     if name in ("movielens-1m", "amazon-beauty"):
         keys = {"negatives": 1, "held_out_negatives": 1, **keys}
-    if name in ("parquet", "csv"):
-        path = folder / f"rows.{name}"
-        TABLE.write_parquet(path) if name == "parquet" else TABLE.write_csv(path)
-        keys = {"path": str(path), "group": "user", **keys}
-    elif name not in ("synthetic", "movielens-100k") and not os.environ.get("SLIMRANK_DATA"):
+    if name in TABLES:
+        path = folder / f"rows.{'csv' if name == 'csv' else 'parquet'}"
+        TABLES[name].write_csv(path) if name == "csv" else TABLES[name].write_parquet(path)
+        keys = {"path": str(path), **({"time": "time"} if name == "interactions" else {"group": "user"}), **keys}
+    elif name not in ("synthetic", "movielens-100k", "movielens-100k-sequences") and not os.environ.get("SLIMRANK_DATA"):
         pytest.skip("SLIMRANK_DATA names no directory of real data")
     try:
         return load_dataset({"name": name, **keys})
@@ -46,13 +56,19 @@ def load(name: str, folder: Path, **keys: Any) -> Dataset:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_splits_have_rows_with_labels_of_their_answer(name: str, tmp_path: Path) -> None:
-    """Clicks are 0 or 1, grades of relevance at least 0 and not all alike."""
+def test_splits_have_rows_with_the_labels_of_their_answer(name: str, tmp_path: Path) -> None:
     dataset = load(name, tmp_path)
+    assert (dataset.schema.answer == "item") == (name in HELD_OUT_ITEMS)
+    met = set(dataset.train[dataset.schema.catalogue].explode()) if dataset.schema.catalogue else set()
     for frame in dataset.splits.values():
         assert frame.columns == list(dataset.schema.used)
-        found = set(frame[dataset.schema.label].cast(pl.Int64).unique())
-        assert found == {0, 1} if dataset.schema.answer == "click" else min(found) >= 0 < max(found)
+        label = frame[dataset.schema.label]
+        if dataset.schema.answer == "click":
+            assert set(label.cast(pl.Int64).unique()) == {0, 1}
+        elif dataset.schema.answer == "relevance":
+            assert set(label.unique()) == {0, 1, 2}
+        else:
+            assert met.intersection(label)  # an item is what histories hold
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +80,9 @@ def test_rows_encode_within_sizes(name: str, tmp_path: Path) -> None:
         rows = getattr(encoded, split)
         assert len(rows) == len(dataset.splits[split]) == len(rows.inputs)
         assert rows.inputs.ids.dtype == np.int32
-        assert rows.inputs.numbers.dtype == rows.label.dtype == np.float32
+        assert rows.inputs.numbers.dtype == np.float32
+        assert rows.label.dtype == (np.int64 if dataset.schema.answer == "item" else np.float32)
+        assert rows.label.max() < encoded.encoding.sizes.get(str(dataset.schema.catalogue), 3)
         assert rows.inputs.ids.shape == (len(rows), len(sizes))
         assert rows.inputs.numbers.shape == (len(rows), len(dataset.schema.numeric))
         assert (rows.inputs.ids >= 0).all()
@@ -75,9 +93,10 @@ def test_rows_encode_within_sizes(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fingerprint_is_stable_and_another_split_has_another(name: str, tmp_path: Path) -> None:
-    prints = [load(name, tmp_path, **keys).fingerprint for keys in ({}, {})]
-    others = [{"fold": fold} if name == "mq2008" else {"split": {"kind": "rows", "seed": fold}} for fold in (2, 2, 3)]
-    prints += [load(name, tmp_path, **keys).fingerprint for keys in others]
+    others: list[dict[str, Any]] = [{"split": {"kind": "rows", "seed": seed}} for seed in (1, 2)]
+    if name in DIVIDED_AS_GIVEN:
+        others = [{"fold": fold} for fold in (2, 3)] if name == "mq2008" else [{"max_length": n} for n in (3, 4)]
+    prints = [load(name, tmp_path, **keys).fingerprint for keys in ({}, {}, others[0], *others)]
     assert prints[0] == prints[1]
     assert prints[2] == prints[3]
     assert len(set(prints)) == 3
@@ -97,7 +116,8 @@ def test_a_saved_encoding_encodes_test_rows_alike(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_survives_json_and_says_what_it_is(name: str) -> None:
-    config = entries("dataset")[name].config()
+    needed = {"path": "met.csv"} if name == "interactions" else {}
+    config = entries("dataset")[name].config(**needed)
     assert config.name == name
     assert type(config).parse(config.model_dump(mode="json")) == config
     assert entries("dataset")[name].summary.endswith(".")
