@@ -18,7 +18,7 @@ recipe = Recipe(
     distillation=None,
     steps=(
         {"name": "codebook-tables", "parts": 10, "bits": 4, "only": ("history",)},
-        {"name": "quantize-tables", "bits": 4, "only": ("position",)},
+        {"name": "quantize-tables", "bits": 8, "only": ("position",)},
         {"name": "quantize-dense", "rows": 512},
     ),
     retraining=Training(epochs=12, batch_size=128, learning_rate=1e-3, patience=0, precision="bfloat16"),
