@@ -121,9 +121,10 @@ def _open(artifact: Artifact, threads: int) -> Model:
 
 
 def answers_with_items(artifact: Artifact) -> bool:
-    """Whether an artifact is a `Retriever`'s: its graph gives no logit."""
+    """Whether an artifact is a `Retriever`'s: its graph gives vectors or scores of items."""
     outputs = artifact.manifest.get("outputs", [])
-    return "logit" not in [each.get("name") for each in outputs if isinstance(each, Mapping)]
+    names = [each.get("name") for each in outputs if isinstance(each, Mapping)]
+    return "vector" in names or "scores" in names
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
