@@ -129,6 +129,35 @@ def test_embedding_alignment_through_a_matrix_that_learns() -> None:
     assert matrix.grad[1].tolist() == pytest.approx([-2 / 3 * 2] * 3)
 
 
+@pytest.mark.parametrize("form", ["cosine", "mse"])
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, math.nan, 1.0]), torch.tensor([1.0, 9.0, 1.0])])
+def test_masked_vectors_change_nothing_and_have_no_gradient(form: str, weight: Tensor | None) -> None:
+    student = torch.tensor([[3.0, 4.0], [math.nan, 1.0], [1.0, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[4.0, 3.0], [math.inf, 0.0], [0.0, 2.0]])
+    matrix = torch.eye(2, requires_grad=True)
+    mask = torch.tensor([True, False, True])
+    found = embedding_alignment(student, teacher, mask, form=form, matrix=matrix, weight=weight)  # type: ignore[arg-type]
+    found.backward()  # type: ignore[no-untyped-call]
+    alone = embedding_alignment(student[mask], teacher[mask], form=form)  # type: ignore[arg-type]
+    assert found.item() == pytest.approx(alone.item())
+    assert student.grad is not None
+    assert student.grad[1].tolist() == [0.0, 0.0]
+    assert student.grad.isfinite().all()
+    assert matrix.grad is not None
+    assert matrix.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["cosine", "mse"])
+def test_the_gradient_of_alignment_is_that_of_finite_differences(form: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    student, matrix = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 3), (3, 2)))
+    teacher, weight = torch.randn(4, 2, generator=generator, dtype=torch.float64), torch.tensor([1.0, 0.5, 0.0, 2.0])
+    assert torch.autograd.gradcheck(
+        lambda s, m: embedding_alignment(s, teacher, form=form, matrix=m, weight=weight),  # type: ignore[arg-type]
+        (student.requires_grad_(), matrix.requires_grad_()),
+    )
+
+
 def test_embedding_alignment_of_zeros_is_finite() -> None:
     student = torch.zeros(2, 3, requires_grad=True)
     found = embedding_alignment(student, torch.ones(2, 3))

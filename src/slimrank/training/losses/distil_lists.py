@@ -111,6 +111,7 @@ def relaxed_ranking(
 def embedding_alignment(
     student: Tensor,
     teacher: Tensor,
+    mask: Tensor | None = None,
     *,
     form: Literal["cosine", "mse"] = "cosine",
     matrix: Tensor | None = None,
@@ -119,12 +120,17 @@ def embedding_alignment(
     """How far the student's vectors [N, D] are from the teacher's [N, E], a scalar, 0 where they agree.
 
     The mean over rows of 1 - cos(v, t), or of the mean square of v - t, with v = student @ matrix; `matrix` [D, E] may
-    be learned with the student or given, and may be left out where D = E. `weight` [N] is how much a row counts. A
-    vector of zeros has the cosine 0 with any.
+    be learned with the student or given, and may be left out where D = E. Rows count where `mask` [N] is True, and by
+    `weight` [N]. A vector of zeros has the cosine 0 with any.
 
     Raises:
         InputError: the dimensions do not fit.
     """
+    present = torch.ones(len(student), dtype=torch.bool, device=student.device) if mask is None else mask
+    if weight is not None:
+        weight = kept(weight, present)
+        present = present & (weight > 0)
+    student, teacher = (kept(each, present.unsqueeze(1)) for each in (student, teacher))
     mapped = student if matrix is None else student @ matrix
     if mapped.shape != teacher.shape:
         through = "without a matrix" if matrix is None else f"through a matrix {list(matrix.shape)}"
@@ -133,8 +139,7 @@ def embedding_alignment(
         each = 1 - (normalize(mapped, dim=1) * normalize(teacher, dim=1)).sum(1)
     else:
         each = (mapped - teacher).square().mean(1)
-    counted = torch.ones(len(each), dtype=torch.bool, device=each.device) if weight is None else weight > 0
-    return mean_over_groups(each, counted, weight)
+    return mean_over_groups(each, present, weight)
 
 
 def ensemble(teachers: Tensor, present: Tensor | None = None) -> Tensor:
