@@ -36,6 +36,7 @@ from bench.scifact import scifact
 from bench.search_front import search_front
 from bench.throughput import CASES, throughput
 from bench.top_k import top_k
+from bench.two_tower import two_tower
 from slimrank.config import InputError, nearest
 from slimrank.evaluation.machine import machine
 from slimrank.files import write_json
@@ -105,6 +106,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "ease": (
         lambda options: ease(options.runs / "ease"),
         "EASE on MovieLens-1M, dense and pruned: bytes, recall of unseen users' items, latency",
+    ),
+    "two-tower": (
+        lambda options: two_tower(options.runs / "two-tower"),
+        "two towers and matrix factorisation on MovieLens-100K: what is found, bytes, kinds of index",
     ),
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),

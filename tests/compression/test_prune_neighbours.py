@@ -112,10 +112,17 @@ def test_what_it_cannot_prune_is_told(model, context) -> None:
     assert again["skipped"] == [{"name": "embedding", "reason": "is a SparseTable already"}]
 
 
-def test_rows_of_items_are_not_cut_without_their_columns(model) -> None:
-    same, (record,) = compress(model, [{"name": "threshold-rows", "min_count": 30}], Context(TRAIN, VALID))
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ({"name": "threshold-rows", "min_count": 30}, "its columns are the ids of its rows"),
+        ({"name": "mix-bits", "budget": "4 KB"}, "its rows are as wide as the catalogue"),
+    ],
+)
+def test_steps_for_rows_of_vectors_leave_it_alone(model, step, reason: str) -> None:
+    same, (record,) = compress(model, [step], Context(TRAIN, VALID))
     assert record["touched"] == []
-    assert record["skipped"][0]["reason"].startswith("its columns are the ids of its rows")
+    assert record["skipped"][0]["reason"].startswith(reason)
     assert torch.equal(same(VALID.ids), model(VALID.ids))
 
 

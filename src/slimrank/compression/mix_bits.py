@@ -23,7 +23,7 @@ from slimrank.compression.sensitivity import Sensitivity, sensitivity
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import NEVER, Budgeted, Part, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
-from slimrank.models.layers import Network
+from slimrank.models.layers import ItemScorer, Network
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
 from slimrank.tables.table import Table
@@ -62,6 +62,9 @@ def mix_bits(model: Network, config: MixBits, context: Context) -> Network:
     Raises:
         InputError: the budget is below the least possible, which the message names.
     """
+    if isinstance(model, ItemScorer):
+        context.skip("embedding", "its rows are as wide as the catalogue: prune them (`prune-neighbours`) instead")
+        return model
     parts = [part for part in find_parts(model, config, context) if _takes(part, config, context)]
     measured = {owner: sensitivity(model, owner, context) for owner in {part.owner for part in parts}}
     bands = [band for part in parts for band in bands_of(part, config, _own(part, model, measured[part.owner]))]

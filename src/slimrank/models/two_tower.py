@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional
 
 from slimrank.config import register
 from slimrank.models.architecture import Architecture
 from slimrank.models.layers import row_mlp, tensor_mlp
 from slimrank.models.towers import Towers, TowersEncoder
 from slimrank.tables.embedding import Layout
+
+SMALL = 1e-12  # keeps the gradient of a vector of zeros finite
 
 
 class TwoTower(Towers, Architecture):
@@ -59,7 +61,9 @@ class TwoTowerEncoder(TowersEncoder):
         return self._finished(self.item_out(self.item_mlp(self.item_rows(ids))))
 
     def _finished(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=1) if self.normalised else vectors
+        if not self.normalised:
+            return vectors
+        return vectors * torch.rsqrt(vectors.square().sum(dim=1, keepdim=True) + SMALL)
 
 
 register("model", TwoTower)(TwoTowerEncoder)

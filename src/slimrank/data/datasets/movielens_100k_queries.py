@@ -1,4 +1,4 @@
-"""Datasets of queries for retrieval in two towers: a row for every film that a user met, among all that there are."""
+"""A dataset of queries for retrieval in two towers: a row for every film that a user met, with all known before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 from slimrank.config import register
-from slimrank.data.datasets import movielens_1m, movielens_100k
+from slimrank.data.datasets import movielens_100k
 from slimrank.data.queries import Queries, queries
 from slimrank.data.rows import Dataset
 from slimrank.data.schema import Field
@@ -17,23 +17,10 @@ from slimrank.data.sequences import TIME, USER
 ATTRIBUTES = ("age", "gender", "occupation", "zip_code")
 
 
-class MovieLens1MQueries(Queries):
-    """MovieLens-1M, a row for each of 999,611 ratings: user and last films; the film is to be found among 3,416."""
-
-    name: Literal["movielens-1m-queries"] = "movielens-1m-queries"
-    split: Literal["leave-one-out"] = "leave-one-out"  # the file has no times
-
-
 class MovieLens100KQueries(Queries):
     """MovieLens-100K, a row for each of 100,000 ratings: user, attributes, last films; the film is to be found."""
 
     name: Literal["movielens-100k-queries"] = "movielens-100k-queries"
-
-
-@register("dataset", MovieLens1MQueries)
-def load_movielens_1m(config: MovieLens1MQueries, folder: Path | None = None) -> Dataset:
-    """MovieLens-1M from `folder` (or a file), or SLIMRANK_DATA."""
-    return queries(config, movielens_1m.read(config.name, folder))
 
 
 @register("dataset", MovieLens100KQueries)
