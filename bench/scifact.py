@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.scifact_train import SIZES, integer, query_parts, shrunk
+from bench.scifact_train import SIZES, VALIDATION, integer, shrunk
 from slimrank.artifact import open_artifact, write_artifact
 from slimrank.config import InputError
 from slimrank.data.beir import Collection, read_beir
@@ -84,7 +84,7 @@ def make_artifacts(runs: Path, collection: Collection) -> dict[str, Path]:
     encoding = Encoding.of_text(teacher.codec)
     export(teacher, encoding, paths["original"], provenance={"name": "all-MiniLM-L6-v2"})
     peer(paths["original"], paths["onnxruntime-dynamic"])
-    fitted, _ = query_parts(collection)
+    fitted, _ = collection.parted("train", VALIDATION)
     corpus = [*collection.documents.values(), *(collection.queries[query] for query in fitted)]
     skeletons: dict[str, TextEncoderModel] = {}
     for path in stored:

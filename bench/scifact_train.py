@@ -66,14 +66,6 @@ def _size(layers: tuple[int, ...], min_count: int, *tables: Step) -> Size:
 SIZES = {"12mb": _size((0, 4, 5), 2, *BYTES), "6mb": _size((0, 5), 3, *HALF_BYTES)}
 
 
-def query_parts(collection: Collection) -> tuple[list[str], list[str]]:
-    """The train queries' ids in two parts: to learn from, and the validation part."""
-    queries = sorted(collection.queries_of("train"), key=int)
-    order = np.random.default_rng(0).permutation(len(queries))
-    shuffled = [queries[place] for place in order]
-    return shuffled[VALIDATION:], shuffled[:VALIDATION]
-
-
 def passages(documents: Sequence[str], seed: int) -> list[str]:
     """Each document, its sentences, neighbouring sentences together, and random pieces of it; each text once."""
     draw = np.random.default_rng(seed)
@@ -158,7 +150,7 @@ def main() -> None:
     collection = read_beir(options.data)
     teacher = load_pretrained(options.teacher)
     assert isinstance(teacher, TextEncoderModel)
-    fitted, validation = query_parts(collection)
+    fitted, validation = collection.parted("train", VALIDATION)
     documents = list(collection.documents.values())[: options.documents]
     queries = [collection.queries[query] for query in fitted][: options.documents]
     corpus = [*documents, *queries]

@@ -50,6 +50,8 @@ def load(name: str, folder: Path, **keys: Any) -> Dataset:
         keys = {"rows": 3000, **keys}
     if name in ("movielens-1m", "amazon-beauty"):
         keys = {"negatives": 1, "held_out_negatives": 1, **keys}
+    if name == "scifact":
+        keys = {"negatives": 1, "max_length": 16, **keys}
     if name in TABLES:
         path = folder / f"rows.{'csv' if name == 'csv' else 'parquet'}"
         TABLES[name].write_csv(path) if name == "csv" else TABLES[name].write_parquet(path)

@@ -39,6 +39,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "prune-weights", "sparsity": 0.9},
     {"name": "prune-weights", "max_auc_drop": 0.01},
     {"name": "quantize-dense"},
+    {"name": "round-dense"},
     {"name": "quantize-tables", "bits": 8},
     {"name": "quantize-tables", "bits": 4, "scale": "table"},
     {"name": "quantize-tables", "bits": 2, "range": "max"},
@@ -209,7 +210,7 @@ def test_all_steps_one_after_another_ship(architecture, shape, problem, tmp_path
     case = problem(shape)
     order = ["threshold-rows", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
     others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables", "prune-neighbours"}
-    others |= {step["name"] for step in TEXT_STEPS}
+    others |= {"round-dense", *(step["name"] for step in TEXT_STEPS)}
     assert {*order, *others} == set(entries("step"))  # others: do the same to tables, or leave layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
     context = context_of(case)

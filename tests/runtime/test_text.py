@@ -19,7 +19,7 @@ from slimrank.data.text import TextCodec
 from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
 from slimrank.models.cross_encoder import CrossEncoder
-from slimrank.models.text_encoder import TextModel
+from slimrank.models.text_encoder import TextEncoder, TextModel, outputs_of
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
 
@@ -134,3 +134,23 @@ def test_texts_that_cannot_be_are_refused() -> None:
         Field.parse({"name": "t", "kind": "categorical", "pair": "u"})
     with pytest.raises(InputError, match="fields a, b are texts: one at most may be"):
         Schema.parse({"fields": [{"name": "a", "kind": "text"}, {"name": "b", "kind": "text"}]})
+
+
+def test_an_encoder_gives_vectors_of_raw_texts_and_no_top_k(tokenizer: bytes, tmp_path: Path) -> None:
+    codec = TextCodec(tokenizer, 16)
+    layout = Layout(("text",), (codec.size,), (16,), 0, ("text",))
+    small = {"embedding_dim": 16, "layers": 1, "heads": 2, "hidden": 24, "embedding_std": 0.5}
+    made = build_model(TextEncoder.parse(small), layout, seed=1)
+    assert isinstance(made, TextModel)
+    export(made, Encoding.of_text(codec), tmp_path / "artifact")
+    found = runtime.load_retriever(tmp_path / "artifact")
+    texts = [*CLAIMS, *DOCUMENTS] * 2  # more than are encoded at once
+    vectors = found.encode([{"text": text} for text in texts])
+    assert vectors.shape == (20, 16)
+    np.testing.assert_allclose(vectors, outputs_of(made, torch.from_numpy(codec.encode(texts)[0])), atol=1e-5)
+    np.testing.assert_allclose(found.encode({"text": [texts[4]]})[0], vectors[4], atol=1e-6)
+    assert found.encode({"text": []}).shape == (0, 16)
+    with pytest.raises(InputError, match="has no vectors of items"):
+        found.top_k([{"text": "the cat"}])
+    with pytest.raises(InputError, match="field 'text': row 0 holds a int, must be text"):
+        found.encode([{"text": 5}])

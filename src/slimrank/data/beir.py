@@ -3,7 +3,7 @@ arXiv 2104.08663).
 
     corpus.jsonl.gz (or corpus.jsonl)   queries.jsonl   qrels/train.tsv   qrels/test.tsv
 
-Read with the standard library alone. Left out: a table of rows; `datasets/scifact.py` makes one.
+Read with the standard library. Left out: a table of rows; `datasets/scifact.py` makes one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from slimrank.config import InputError
 
@@ -37,6 +39,13 @@ class Collection:
     def queries_of(self, split: str) -> list[str]:
         """The ids of the queries that a split judges, in its order."""
         return list(dict.fromkeys(query for query, _, _ in self.judged[split]))
+
+    def parted(self, split: str, held_out: int, seed: int = 0) -> tuple[list[str], list[str]]:
+        """The ids of a split's queries in two parts, drawn at random: to learn from, and `held_out` to choose by."""
+        queries = sorted(self.queries_of(split), key=lambda query: (len(query), query))
+        order = np.random.default_rng(seed).permutation(len(queries))
+        shuffled = [queries[place] for place in order]
+        return shuffled[held_out:], shuffled[:held_out]
 
 
 def read_beir(folder: Path) -> Collection:

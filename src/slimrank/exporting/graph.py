@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 from torch import nn
 
 from slimrank.exporting.folding import fold_constants
+from slimrank.exporting.halves import store_halves
 from slimrank.exporting.hoisting import hoist
 from slimrank.exporting.interface import Interface, QueriesAndItems, of_rows
 from slimrank.exporting.joining import join_lookups
@@ -67,6 +68,7 @@ def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = L
     expand_offsets(graph.graph)
     convolve(graph.graph)
     shrink(graph)
+    store_halves(graph.graph)
     if sparse:
         store_sparse(graph.graph)
     strip(graph)
