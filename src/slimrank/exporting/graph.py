@@ -34,6 +34,7 @@ from slimrank.exporting.passes import (
     unpack_at_load,
 )
 from slimrank.exporting.pointwise import convolve
+from slimrank.exporting.recurrent import dequantize_at_load
 from slimrank.exporting.sparse import store_sparse
 from slimrank.tables.by_row import marking
 from slimrank.tables.integer import OPSET
@@ -57,6 +58,7 @@ def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = L
     """
     graph = trace(interface)
     fold_constants(graph.graph)
+    dequantize_at_load(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
