@@ -45,7 +45,9 @@ def load(name: str, folder: Path, **keys: Any) -> Dataset:
         path = folder / f"rows.{'csv' if name == 'csv' else 'parquet'}"
         TABLES[name].write_csv(path) if name == "csv" else TABLES[name].write_parquet(path)
         keys = {"path": str(path), **({"time": "time"} if name == "interactions" else {"group": "user"}), **keys}
-    elif name not in ("synthetic", "movielens-100k", "movielens-100k-sequences") and not os.environ.get("SLIMRANK_DATA"):
+    elif name not in ("synthetic", "movielens-100k", "movielens-100k-sequences") and not os.environ.get(
+        "SLIMRANK_DATA"
+    ):
         pytest.skip("SLIMRANK_DATA names no directory of real data")
     try:
         return load_dataset({"name": name, **keys})

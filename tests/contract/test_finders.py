@@ -141,7 +141,8 @@ def test_the_state_after_a_place_knows_nothing_of_what_follows(name, problems) -
 
 @pytest.mark.parametrize(
     ("name", "shape", "steps"),
-    [(*case, "floats") for case in CASES] + [(name, shape, "integers") for name, shape in {n: (n, s) for n, s in CASES}.values()],
+    [(*case, "floats") for case in CASES]
+    + [(name, shape, "integers") for name, shape in {n: (n, s) for n, s in CASES}.values()],
 )
 def test_the_artifact_answers_as_the_packed_model_does(name, shape, steps, problems, tmp_path: Path) -> None:
     data = problems[shape]

@@ -14,7 +14,9 @@ NAMED = {"name": "met"}
 
 
 def lists(*items: list[int]) -> pl.DataFrame:
-    return pl.DataFrame({"user": range(len(items)), "items": list(items)}, schema_overrides={"items": pl.List(pl.Int64)})
+    return pl.DataFrame(
+        {"user": range(len(items)), "items": list(items)}, schema_overrides={"items": pl.List(pl.Int64)}
+    )
 
 
 def met(**users: str) -> pl.DataFrame:
@@ -133,7 +135,11 @@ def test_items_are_encoded_with_the_labels_among_them() -> None:
         (pl.DataFrame({"user": [1], "item": [1]}), {"split": "time"}, "met: missing column 'time'"),
         (met(ann="ab", bob="ba"), {}, "met, valid: no rows"),
         (met(ann="abc", bob="bca"), {}, "met, train: no rows"),
-        (pl.DataFrame({"user": [], "item": []}, schema={"user": pl.Int64, "item": pl.Int64}), {}, "met, train: no rows"),
+        (
+            pl.DataFrame({"user": [], "item": []}, schema={"user": pl.Int64, "item": pl.Int64}),
+            {},
+            "met, train: no rows",
+        ),
         (
             pl.DataFrame({"user": [1, 1, 1, 1], "item": [0.5, 1.5, 2.5, 3.5]}),
             {},

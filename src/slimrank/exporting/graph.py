@@ -158,7 +158,8 @@ def strip(model: ir.Model) -> None:
     for node in model.graph:
         node.name = None
     initializers = model.graph.initializers
-    unnamed = [v for name, v in initializers.items() if "." not in name or (v.const_value and v.const_value.size == 1)]
+    inner = [(name, value) for name, value in initializers.items() if value not in interface]  # codebooks are put out
+    unnamed = [v for name, v in inner if "." not in name or (v.const_value and v.const_value.size == 1)]
     for letter, values in (("c", unnamed), ("v", [value for value in computed if value not in interface])):
         for count, value in enumerate(values):
             value.name = f"{letter}{count}"

@@ -121,9 +121,10 @@ def _open(artifact: Artifact, threads: int) -> Model:
 
 
 def answers_with_items(artifact: Artifact) -> bool:
-    """Whether an artifact is a `Retriever`'s: its graph gives no logit."""
+    """Whether an artifact is a `Retriever`'s: the manifest lists outputs, and no logit among them."""
     outputs = artifact.manifest.get("outputs", [])
-    return "logit" not in [each.get("name") for each in outputs if isinstance(each, Mapping)]
+    names = [each.get("name") for each in outputs if isinstance(each, Mapping)]
+    return bool(names) and "logit" not in names
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -93,7 +93,9 @@ def test_a_batch_with_nothing_to_find_changes_nothing() -> None:
 
 def test_an_empty_history_has_no_place_and_its_label_is_left_out() -> None:
     full, other = batch([[2, 3, 0]], [4]), batch([[2, 3, 0], [0, 0, 0]], [4, 5])
-    assert value(catalogue_softmax(WHOLE, last(), other)) == pytest.approx(value(catalogue_softmax(WHOLE, last(), full)))
+    assert value(catalogue_softmax(WHOLE, last(), other)) == pytest.approx(
+        value(catalogue_softmax(WHOLE, last(), full))
+    )
 
 
 def test_next_items_by_hand() -> None:
