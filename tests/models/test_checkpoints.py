@@ -129,7 +129,7 @@ def test_files_are_read_or_refused(tmp_path: Path) -> None:
     save_file(tensors(), tmp_path / "weights.safetensors")
     assert set(read_checkpoint(tmp_path / "weights.safetensors")) == set(tensors())
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(InputError, match="text.safetensors: no safetensors file: "):
+    with pytest.raises(InputError, match=r"text\.safetensors: no safetensors file: "):
         read_checkpoint(tmp_path / "text.safetensors")
     for missing in (tmp_path / "nowhere.safetensors", tmp_path):
         with pytest.raises(InputError, match="no such file"):

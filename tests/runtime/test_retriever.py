@@ -67,7 +67,7 @@ def test_the_first_items_are_those_of_brute_force(case: tuple[Any, Retriever], k
 
 def test_what_the_model_no_longer_reads_is_left_out_too(case: tuple[Any, Retriever]) -> None:
     """The model reads the last 4 of 6 items."""
-    made, model = case
+    _, model = case
     history = [f"item {place}" for place in (20, 30, 40, 41, 42, 43)]
     every = model.top_k([{"history": history}], k=model.count)
     assert not set(every.items[0]).intersection(history)

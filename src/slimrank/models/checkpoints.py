@@ -47,7 +47,8 @@ def load_checkpoint(model: Network, tensors: Mapping[str, Tensor], items: NDArra
         items: the raw ids, from 1, of the model's items from its first local id on; the checkpoint's rows are theirs.
 
     Raises:
-        InputError: the model is no SASRec with `padding_keys`, or a tensor is missing, of another shape, or has no row for an item.
+        InputError: the model is no SASRec with `padding_keys`, or a tensor is missing, of another shape, or has no row
+            for an item.
     """
     if not isinstance(model, SASRecModel):
         raise InputError(f"no checkpoint can be read into a {type(model).__name__}; allowed: sasrec")
