@@ -504,6 +504,20 @@ def test_no_queries_print_nothing(finder, tmp_path: Path) -> None:
     assert (ended.code, ended.out.strip(), ended.err) == (0, "", "")
 
 
+def test_models_that_find_items_are_compared(finder, tmp_path: Path) -> None:
+    good, poor = finder("vectors"), finder("worse")
+    good.dataset.test.write_parquet(tmp_path / "rows.parquet")
+    asked = ("--data", tmp_path / "rows.parquet", "--out", tmp_path / "found.json")
+    same = slimrank("compare", good.path, good.path, *asked)
+    assert same.code == 0, same.err
+    assert "B is non-inferior to A: ndcg@10 at a margin of 0.001 on 400 rows" in same.out
+    assert "Of A's first 10, 100.0% are among B's" in same.out
+    worse = slimrank("compare", good.path, poor.path, *asked)
+    assert worse.code == 3
+    assert "B is inferior to A" in worse.out
+    assert read_json(tmp_path / "found.json")["verdict"]["metric"] == "ndcg@10"
+
+
 def test_a_search_of_items_is_refused(next_item, tmp_path: Path) -> None:
     (tmp_path / "next.json").write_text(json.dumps(next_item()))
     ended = slimrank("search", tmp_path / "next.json", "--goal", "bytes <= 9 KB", "--out", tmp_path / "out")
