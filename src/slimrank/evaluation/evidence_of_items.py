@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.data.vocabulary import Vocabulary
 from slimrank.evaluation.catalogue import AT
 from slimrank.evaluation.columns import as_groups, as_values
 from slimrank.evaluation.finding import find_items
-from slimrank.evaluation.paired import Comparison, compare, judge
+from slimrank.evaluation.paired import compare, judge
 from slimrank.evaluation.question import Question
 from slimrank.evaluation.slices import Cut, as_records, compare_slices, cut_by_rank, cut_by_values
 from slimrank.runtime import Retriever, load_retriever
@@ -55,10 +54,14 @@ def evidence_of_items(a: Path, b: Path, rows: polars.DataFrame | Path, question:
     found = [find_items(model, rows, label, at=at).metrics for model in models]
     known = models[0].encoding.encode_label(rows[label]) >= models[0].first_item
     hung = np.arange(len(rows)) if group is None else as_groups(rows, group)
-    values = {name: [each[name].value for each in found] for name in metrics}
-    compared = [_compared(name, known, *values[name], hung) for name in metrics]
+    values = {name: (found[0][name].value, found[1][name].value) for name in metrics}
+    compared = [
+        replace(compare(known, first, second, "value", group=hung), metric=name)
+        for name, (first, second) in values.items()
+    ]
     cuts = _cuts(rows, models[0], label, question.slices)
-    slices = compare_slices(known, *values[metrics[0]], cuts, hung, "value")
+    first, second = values[metrics[0]]
+    slices = compare_slices(known, first, second, cuts, hung, "value")
     return {
         "a": str(a),
         "b": str(b),
@@ -110,12 +113,6 @@ def _ranks(metrics: Sequence[str]) -> tuple[int, ...]:
                 f"metric {name!r} is of scores of rows, and these models answer with items. {nearest(name, METRICS)}"
             )
     return tuple(sorted({int(name.partition("@")[2]) for name in metrics if "@" in name})) or AT
-
-
-def _compared(
-    name: str, known: NDArray[np.bool_], a: NDArray[np.float64], b: NDArray[np.float64], group: NDArray[Any] | None
-) -> Comparison:
-    return replace(compare(known, a, b, "value", group=group), metric=name)
 
 
 def _renamed(slices: dict[str, list[Any]], metric: str) -> dict[str, list[Any]]:

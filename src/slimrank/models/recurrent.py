@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.onnx import is_in_onnx_export
 
 from slimrank.tables.affine import round_through
-from slimrank.tables.integer import OPSET, dequantize_linear
+from slimrank.tables.integer import OPSET, Attributes, dequantize_linear
 
 LARGEST = 127  # code of a weight: nothing is multiplied as integers, so all eight bits are of use
 WEIGHTS = ("input_weight", "state_weight")
@@ -41,14 +41,15 @@ class Recurrence(nn.Module):
         states: Tensor = torch.gru(values, first, weights, True, 1, 0.0, self.training, False, True)[0]
         return states
 
-    def rounded(self) -> tuple[Tensor, ...]:
+    def rounded(self) -> tuple[Tensor, Tensor]:
         """Both matrices as they are used."""
-        return tuple(self.get_parameter(name) for name in WEIGHTS)
+        return self.get_parameter("input_weight"), self.get_parameter("state_weight")
 
     def last(self, values: Tensor, count: Tensor) -> Tensor:
         """The state [N, state_width] after the first `count` [N] vectors of each row, at least one."""
         final = (count - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, self.state_width)
-        return self(values).gather(1, final).squeeze(1)
+        states: Tensor = self(values)
+        return states.gather(1, final).squeeze(1)
 
     def pack(self) -> PackedRecurrence:
         """The form that is exported."""
@@ -62,21 +63,26 @@ class QuantizedRecurrence(Recurrence):
         super().__init__(source.width, source.state_width)
         self.load_state_dict(source.state_dict())
 
-    def rounded(self) -> tuple[Tensor, ...]:
-        pairs = ((each, scales(each)) for each in super().rounded())
-        return tuple(round_through(each / scale) * scale for each, scale in pairs)
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        inputs, states = super().rounded()
+        return _rounded(inputs), _rounded(states)
 
     def pack(self) -> PackedRecurrence:
         """The form that is exported."""
         weights = super().rounded()
-        steps = tuple(scales(each) for each in weights)
-        codes = (torch.round(each / scale).to(torch.int8) for each, scale in zip(weights, steps, strict=True))
-        return PackedRecurrence(self, *codes, tuple(each.squeeze(1) for each in steps))
+        steps = tuple(scales(each).squeeze(1) for each in weights)
+        inputs, states = (torch.round(each / scales(each)).to(torch.int8) for each in weights)
+        return PackedRecurrence(self, inputs, states, steps)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed form."""
         return self.pack().nbytes
+
+
+def _rounded(weight: Tensor) -> Tensor:
+    scale = scales(weight)
+    return round_through(weight / scale) * scale
 
 
 def scales(weight: Tensor) -> Tensor:
@@ -136,7 +142,7 @@ class PackedRecurrence(nn.Module):
         rows, places, width = values.shape[0], values.shape[1], self.state_width
         if is_in_onnx_export():
             inputs = (values.transpose(0, 1), *(each.unsqueeze(0) for each in weights), self.bias, count)
-            settings = {"hidden_size": width, "linear_before_reset": 1}
+            settings: Attributes = {"hidden_size": width, "linear_before_reset": 1}
             shapes = ([places, 1, rows, width], [1, rows, width])
             types = (torch.float32, torch.float32)
             states, last = torch.onnx.ops.symbolic_multi_out(
