@@ -204,6 +204,88 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, An
     return recipe
 
 
+def walks(users: int, seed: int = 0, items: int = 60) -> polars.DataFrame:
+    """What users met on their way round a circle of items, in order: steps of 1, now and then of 2."""
+    draw = np.random.default_rng(seed)
+    steps = draw.choice([1, 2], (users, 12), p=[0.8, 0.2]).cumsum(axis=1)
+    places = (draw.integers(0, items, (users, 1)) + steps) % items
+    kept = np.arange(12) < draw.integers(5, 13, (users, 1))
+    user, place = np.nonzero(kept)
+    return polars.DataFrame({"user": user, "item": [f"item {each}" for each in places[user, place]]})
+
+
+@pytest.fixture(scope="session")
+def next_item(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """A recipe of seconds for the next item as plain data, over walks in a CSV file; keys may be changed."""
+    rows = tmp_path_factory.mktemp("next") / "walks.csv"
+    walks(300).write_csv(rows)
+
+    def recipe(**changes: Any) -> dict[str, Any]:
+        training = {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "patience": 0}
+        return {
+            "name": "next",
+            "data": {"name": "interactions", "path": str(rows), "max_length": 6},
+            "teacher": {"model": {"name": "sasrec", "embedding_dim": 16, "dropout": 0.0}, "training": training},
+            "student": None,
+            "distillation": None,
+            "steps": [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}],
+            "retraining": training,
+            **changes,
+        }
+
+    return recipe
+
+
+@dataclass(frozen=True)
+class FinderOfWalks:
+    """An artifact that answers with items, the model behind it, and the rows that both were made for."""
+
+    path: Path
+    model: Any
+    dataset: Any
+    encoded: Any
+
+
+@pytest.fixture(scope="session")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FinderOfWalks]:
+    """Makes each once: `vectors` of GRU4Rec trained a little, `worse` ones of less, `codes`, and `scores` of EASE."""
+    folder = tmp_path_factory.mktemp("finders")
+    walks(400).write_csv(folder / "walks.csv")
+    made: dict[str, FinderOfWalks] = {}
+
+    def make(kind: str) -> FinderOfWalks:
+        if kind not in made:
+            made[kind] = _finder_of_walks(kind, folder)
+        return made[kind]
+
+    return make
+
+
+def _finder_of_walks(kind: str, folder: Path) -> FinderOfWalks:
+    from slimrank.compression.steps import Context, compress
+    from slimrank.config import as_config
+    from slimrank.data import load_dataset
+    from slimrank.data.rows import encode_dataset
+    from slimrank.exporting.artifact import export
+    from slimrank.models.architecture import build_model
+    from slimrank.tables.embedding import Layout
+    from slimrank.training.examples import Examples
+    from slimrank.training.loop import Training, fit
+
+    dataset = load_dataset({"name": "interactions", "path": str(folder / "walks.csv"), "max_length": 4})
+    encoded = encode_dataset(dataset)
+    train, valid = (Examples.of(rows, "cpu", "item") for rows in (encoded.train, encoded.valid))
+    small = {"name": "gru4rec", "embedding_dim": 8, "dropout": 0.0}
+    config = as_config("model", {"name": "ease", "l2": 5.0} if kind == "scores" else small)
+    model = build_model(config, Layout.of(encoded.encoding), seed=0)
+    epochs = {"worse": 1}.get(kind, 4)
+    fit(model, train, valid, Training(epochs=epochs, batch_size=32, learning_rate=0.02, patience=0), seed=0)
+    steps = [{"name": "codebook-tables", "parts": 2, "bits": 4}] if kind == "codes" else []
+    model, _ = compress(model, steps, Context(train, valid, encoded.encoding.counts))
+    export(model, encoded.encoding, folder / kind)
+    return FinderOfWalks(folder / kind, model.eval(), dataset, encoded)
+
+
 def word_piece_tokenizer(words: str, *, lowercase: bool = True) -> bytes:
     """A `tokenizer.json` of BERT's form with these tokens behind the special ones."""
     tokens = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]

@@ -445,6 +445,85 @@ def test_compare_ends_by_its_verdict(linear, linear_rows, tmp_path: Path) -> Non
     refused(slimrank("compare", linear.path, constant, *asked[:2], "--margin", "nan"), "margin: got nan")
 
 
+@pytest.fixture
+def queries(tmp_path: Path) -> Path:
+    """A known history, a long one, one with an unknown item, and none."""
+    long = [f"item {place}" for place in range(20, 26)]
+    histories = [["item 3", "item 4"], long, ["item 999", "item 7"], []]
+    path = tmp_path / "queries.parquet"
+    pl.DataFrame({"request": [7, 8, 9, 10], "history": histories}).write_parquet(path)
+    return path
+
+
+def test_the_first_items_of_every_query_are_printed(finder, queries: Path) -> None:
+    ended = slimrank("predict", finder("vectors").path, queries, "--k", "3")
+    assert ended.code == 0, ended.err
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    assert [len(items) for items in found] == [3, 3, 3, 3]
+    assert not {"item 3", "item 4"}.intersection(found[0])
+    assert not {f"item {place}" for place in range(20, 26)}.intersection(found[1])
+    assert ended.err.splitlines() == [
+        "history: 1 unknown values, scored as out of vocabulary",
+        "history: 1 longer than the model reads, the most recent items were kept",
+    ]
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_the_first_items_are_written_beside_what_was_asked(kind: str, finder, queries: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"found{kind}"
+    ended = slimrank("predict", finder("scores").path, queries, "--k", "2", "--out", out)
+    assert (ended.code, ended.out) == (0, "")
+    frame = pl.read_parquet(out) if kind == ".parquet" else pl.read_ndjson(out)
+    assert frame.columns == ["request", "history", "items", "scores"]
+    assert frame["request"].to_list() == [7, 8, 9, 10]
+    assert frame["items"].list.len().to_list() == frame["scores"].list.len().to_list() == [2, 2, 2, 2]
+    printed = slimrank("predict", finder("scores").path, queries, "--k", "2")
+    assert [json.loads(line) for line in printed.out.splitlines()] == frame["items"].to_list()
+
+
+def test_queries_that_cannot_be_answered(finder, linear, queries: Path, tmp_path: Path) -> None:
+    path = finder("vectors").path
+    out = tmp_path / "found.csv"
+    refused(slimrank("predict", path, queries, "--out", out), "unknown kind of file '.csv' for lists", ".jsonl")
+    refused(slimrank("predict", path, queries, "--out", tmp_path / "none" / "found.jsonl"), "is no directory")
+    assert slimrank("predict", path, queries, "--k", "0").code == 2
+    refused(slimrank("predict", path, tmp_path / "queries.json"), "unknown kind of file")
+    pl.read_parquet(queries).rename({"history": "histori"}).write_parquet(tmp_path / "other.parquet")
+    refused(slimrank("predict", path, tmp_path / "other.parquet"), "missing column 'history'. Did you mean 'histori'")
+    pl.read_parquet(queries).with_columns(items=1).write_parquet(tmp_path / "taken.parquet")
+    taken = tmp_path / "taken.parquet"
+    refused(slimrank("predict", path, taken, "--out", tmp_path / "found.jsonl"), "already has a column 'items'")
+    assert not out.exists()
+    pl.DataFrame({"history": ["item 3"]}).write_csv(tmp_path / "text.csv")
+    refused(slimrank("predict", path, tmp_path / "text.csv"), "column 'history'", "a sequence is a list")
+
+
+def test_no_queries_print_nothing(finder, tmp_path: Path) -> None:
+    pl.DataFrame({"history": []}, schema={"history": pl.List(pl.String)}).write_parquet(tmp_path / "none.parquet")
+    ended = slimrank("predict", finder("vectors").path, tmp_path / "none.parquet")
+    assert (ended.code, ended.out.strip(), ended.err) == (0, "", "")
+
+
+def test_models_that_find_items_are_compared(finder, tmp_path: Path) -> None:
+    good, poor = finder("vectors"), finder("worse")
+    good.dataset.test.write_parquet(tmp_path / "rows.parquet")
+    asked = ("--data", tmp_path / "rows.parquet", "--out", tmp_path / "found.json")
+    same = slimrank("compare", good.path, good.path, *asked)
+    assert same.code == 0, same.err
+    assert "B is non-inferior to A: ndcg@10 at a margin of 0.001 on 400 rows" in same.out
+    assert "Of A's first 10, 100.0% are among B's" in same.out
+    worse = slimrank("compare", good.path, poor.path, *asked)
+    assert worse.code == 3
+    assert "B is inferior to A" in worse.out
+    assert read_json(tmp_path / "found.json")["verdict"]["metric"] == "ndcg@10"
+
+
+def test_a_search_of_items_is_refused(next_item, tmp_path: Path) -> None:
+    (tmp_path / "next.json").write_text(json.dumps(next_item()))
+    ended = slimrank("search", tmp_path / "next.json", "--goal", "bytes <= 9 KB", "--out", tmp_path / "out")
+    refused(ended, "a search is of models that answer with clicks", "'item'", "slimrank run")
+
+
 def test_report_writes_what_is_asked_for(folder: Path, tmp_path: Path, smallest_result: dict[str, Any]) -> None:
     (tmp_path / "result.json").write_text(json.dumps(smallest_result))
     assert slimrank("report", tmp_path).code == 0

@@ -140,7 +140,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="A .json file for everything that was found.")] = None,
 ) -> None:
     """Prove that B ranks as well as A on the same rows; exit code 3 where that is not shown."""
-    from slimrank.evaluation.evidence import Question, evidence
+    from slimrank.evaluation.evidence import evidence
+    from slimrank.evaluation.question import Question
     from slimrank.report.comparison import print_comparison
 
     asked = Question(tuple(metric or ()), margin, label, group, tuple(by or ()))

@@ -9,7 +9,8 @@ import pytest
 
 from slimrank import runtime
 from slimrank.config import InputError
-from slimrank.evaluation.evidence import Question, evidence
+from slimrank.evaluation.evidence import evidence
+from slimrank.evaluation.question import Question
 from slimrank.metrics import auc
 
 

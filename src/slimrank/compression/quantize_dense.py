@@ -1,7 +1,8 @@
 """Step: dense layers become 8-bit integers, their input ranges calibrated on train rows and learned in retraining.
 
 Unsigned activations with one scale a layer, signed weights with one scale an output. A layer that reads a quantised
-table takes the table's codes as they are. `models/quantized.py` has the arithmetic.
+table takes the table's codes as they are. `models/quantized.py` has the arithmetic. Of recurrent layers the weights
+alone become bytes (`models/recurrent.py`): they get smaller, not faster.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
+from slimrank.models.recurrent import QuantizedRecurrence, Recurrence
 from slimrank.models.text_encoder import TextModel, outputs_of
 from slimrank.training.examples import SCORED_AT_ONCE, score
 
@@ -49,7 +51,13 @@ def quantize_dense(model: Network, config: QuantizeDense, context: Context) -> N
         quantizer = input_quantizer(model, name, inputs[name])
         replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer))
         context.touch(name)
-    skip_others(model, layers, context)
+    recurrent = [name for name, module in model.named_modules() if isinstance(module, Recurrence)]
+    for name in recurrent:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, Recurrence)
+        replace_module(model, name, QuantizedRecurrence(layer))
+        context.touch(f"{name}: stored as bytes, multiplied as floats")
+    skip_others(model, [*layers, *recurrent], context)
     return model
 
 

@@ -80,9 +80,12 @@ class Encoding:
 
     @property
     def text_fields(self) -> tuple[str, ...]:
-        """Columns that hold text: categorical fields whose vocabulary does, and texts."""
+        """Columns that hold text: categorical fields whose vocabulary does, texts, and a label that names an item."""
         known = ((each.name, self.codecs[each.name]) for each in self.schema.categorical)
         ids = [n for n, codec in known if isinstance(codec, Vocabulary) and kind_of(codec.values) == "str"]
+        catalogue = self.codecs.get(self.schema.catalogue or "")
+        if isinstance(catalogue, Vocabulary) and kind_of(catalogue.values) == "str":
+            ids.append(self.schema.label)
         return (*ids, *(name for each in self.schema.texts for name in (each.name, each.pair) if name))
 
     def cut(self, sizes: Mapping[str, int]) -> Encoding:

@@ -8,12 +8,12 @@ first is the next one of exactly one window. Left out: negatives, which a loss d
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import AfterValidator, PositiveInt
 from pydantic import Field as Bound
-from pydantic import PositiveInt
 
 from slimrank.config import Config, InputError, nearest
 from slimrank.data.rows import Dataset, make_dataset
@@ -21,6 +21,12 @@ from slimrank.data.schema import Field, Schema
 from slimrank.data.splits import Share, Split, by_time
 
 USER, ITEM, TIME, HISTORY = "user", "item", "time", "history"
+
+
+def _leaves_some(held_out: tuple[float, float]) -> tuple[float, float]:
+    if sum(held_out) >= 1:
+        raise ValueError(f"held_out must leave some for train, these add up to {sum(held_out):g}")
+    return held_out
 
 
 class Sequences(Config):
@@ -35,7 +41,7 @@ class Sequences(Config):
     name: str
     max_length: PositiveInt = 200
     split: Literal["leave-one-out", "time"] = "leave-one-out"
-    held_out: tuple[Share, Share] = Bound(default=(0.1, 0.1))
+    held_out: Annotated[tuple[Share, Share], AfterValidator(_leaves_some)] = Bound(default=(0.1, 0.1))
 
 
 def sequences(config: Sequences, frame: pl.DataFrame) -> Dataset:

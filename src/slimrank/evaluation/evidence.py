@@ -1,7 +1,8 @@
 """Two models on the same rows: all that a review asks for, as one record.
 
 Each model is an artifact, which encodes and scores the rows itself, or a file of scores in the order of the rows.
-Needs no torch. Left out: bytes and latency, which are in `measure`, and any markup.
+Needs no torch. Left out: models that answer with items (`evidence_of_items`), bytes and latency, which are in
+`measure`, and any markup.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank import runtime
+from slimrank.artifact import open_artifact
 from slimrank.config import InputError, nearest
 from slimrank.data.encoding import Inputs
 from slimrank.data.schema import Schema
 from slimrank.evaluation.behaviour import invariance, overlap, rank_correlation
 from slimrank.evaluation.calibration import as_lists
-from slimrank.evaluation.paired import MARGIN, Comparison, compare, judge
+from slimrank.evaluation.columns import as_codes, as_groups, as_numbers, as_values
+from slimrank.evaluation.evidence_of_items import evidence_of_items
+from slimrank.evaluation.paired import Comparison, compare, judge
+from slimrank.evaluation.question import Question
 from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_rank, cut_by_values
 from slimrank.evaluation.sums import find_metric
 from slimrank.runtime.files import PIECE, read_rows
+from slimrank.runtime.model import answers_with_items
 
 if TYPE_CHECKING:
     import polars
@@ -34,17 +40,6 @@ CALIBRATED = ("logloss", "normalized_entropy", "pcoc", "ece")
 SCORES = ("logit", "probability", "score")
 """Columns that a file of scores may have; a `score` says how rows are ranked, and nothing of how likely a click is."""
 TOP = 10
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is compared and how: metrics (the verdict is of the first), the margin, and columns by name."""
-
-    metrics: tuple[str, ...] = ()
-    margin: float = MARGIN
-    label: str | None = None
-    group: str | None = None
-    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,8 @@ def evidence(
     """
     question = question or Question()
     _check(question)
+    if any(path.is_dir() and answers_with_items(open_artifact(path)) for path in (a, b)):
+        return dict(_without_nan(evidence_of_items(a, b, rows, question)))
     models = [None if path.is_file() else runtime.load(path) for path in (a, b)]
     if isinstance(rows, Path):
         rows = read_rows(rows, [model.encoding for model in models if model])
@@ -153,37 +150,7 @@ def _rows(frame: polars.DataFrame, question: Question, schemas: Sequence[Schema]
         raise InputError("\n".join(faults))
     if not len(frame):
         raise InputError("no rows to compare on")
-    return _Rows(frame, _numbers(frame[label], f"label {label!r}"), _groups(frame, group), schema)
-
-
-def _numbers(column: polars.Series, what: str) -> NDArray[np.float64]:
-    """A column of numbers or truth values as float64, none missing."""
-    import polars
-
-    if not (column.dtype.is_numeric() or column.dtype == polars.Boolean):
-        raise InputError(f"{what} is of type {column.dtype}; allowed: numbers")
-    if column.null_count():
-        raise InputError(f"{what}: {column.null_count()} of {len(column)} values are missing")
-    return column.cast(polars.Float64).to_numpy()
-
-
-def _groups(frame: polars.DataFrame, name: str | None) -> NDArray[np.int64] | None:
-    """The group of every row, numbered from 0."""
-    if name is None:
-        return None
-    column = frame[name]
-    if column.null_count():
-        raise InputError(f"group {name!r}: {column.null_count()} of {len(column)} values are missing")
-    return _codes(column, f"group {name!r}")
-
-
-def _codes(column: polars.Series, what: str) -> NDArray[np.int64]:
-    import polars
-
-    if column.dtype.is_nested() or column.dtype in (polars.Binary, polars.Object):
-        raise InputError(f"{what} is of type {column.dtype}; allowed: numbers, text and times")
-    place: NDArray[np.int64] = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
-    return np.asarray(place - place.min())
+    return _Rows(frame, as_numbers(frame[label], f"label {label!r}"), as_groups(frame, group), schema)
 
 
 def _score(path: Path, model: runtime.Model | None, frame: polars.DataFrame) -> _Scored:
@@ -198,7 +165,7 @@ def _score(path: Path, model: runtime.Model | None, frame: polars.DataFrame) -> 
         raise InputError(f"{path}: a file of scores has one column of {', '.join(SCORES)}, got {given}")
     if len(scores) != len(frame):
         raise InputError(f"{path}: {len(scores)} scores for {len(frame)} rows; one is needed for each, in their order")
-    values = _numbers(scores[names[0]], f"{path}: {names[0]}")
+    values = as_numbers(scores[names[0]], f"{path}: {names[0]}")
     return _Scored(_as_logit(values, path) if names[0] == "probability" else values, names[0] != "score")
 
 
@@ -223,7 +190,7 @@ def _metrics(rows: _Rows, scored: Sequence[_Scored], question: Question) -> tupl
     found, left_out = [], {}
     for name in asked or (*RANKING, *(CALIBRATED if calibrated else ())):
         field = name.partition("@")[2] if name.startswith("field_ece@") else None
-        values = None if field is None else _codes(rows.frame[field], f"metric {name!r}: {field!r}")
+        values = None if field is None else as_codes(rows.frame[field], f"metric {name!r}: {field!r}")
         try:
             found.append(compare(rows.label, scored[0].logit, scored[1].logit, name, group=rows.group, field=values))
         except InputError as error:
@@ -236,7 +203,7 @@ def _metrics(rows: _Rows, scored: Sequence[_Scored], question: Question) -> tupl
 def _cuts(rows: _Rows, scored: Sequence[_Scored], question: Question) -> dict[str, Cut]:
     """By the columns that are asked for, and by frequency of the ids of every field of many (an artifact knows it)."""
     ids = {each.name for each in rows.schema.categorical} if rows.schema else set()
-    cuts = {name: cut_by_values(_values(rows.frame[name], as_text=name in ids)) for name in question.slices}
+    cuts = {name: cut_by_values(as_values(rows.frame[name], as_text=name in ids)) for name in question.slices}
     known = next((one for one in scored if one.model is not None), None)
     if known is None or known.model is None or known.inputs is None:
         return cuts
@@ -246,16 +213,6 @@ def _cuts(rows: _Rows, scored: Sequence[_Scored], question: Question) -> dict[st
         if field.encoding == "vocabulary" and size >= SLICED_FROM:
             cuts[f"{field.name} by frequency"] = cut_by_rank(known.inputs.ids[:, place], size)
     return cuts
-
-
-def _values(column: polars.Series, *, as_text: bool) -> NDArray[Any]:
-    """Numbers as they are, missing ones NaN; all else, and ids, as text."""
-    import polars
-
-    if column.dtype.is_numeric() and not as_text:
-        return column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
-    _codes(column, f"slices {column.name!r}")
-    return column.cast(polars.String).fill_null("missing").to_numpy().astype(object)
 
 
 def _behaviour(rows: _Rows, scored: Sequence[_Scored]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ which `retrieval.py` compares with the exact one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
-from slimrank.data.schema import Schema
-from slimrank.evaluation.catalogue import Found, Scorer, find_in_catalogue, product
+from slimrank.evaluation.catalogue import AT, Found, Scorer, find_in_catalogue, product
 from slimrank.runtime import Retriever
 
 if TYPE_CHECKING:
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 ASKED = 10  # items a query is asked for where it is timed
 
 
-def find_items(model: Retriever, frame: polars.DataFrame, schema: Schema, *, leave_out_met: bool = True) -> Found:
-    """Metrics of the items that the rows of `frame` are to find among the whole catalogue.
+def find_items(
+    model: Retriever, frame: polars.DataFrame, label: str, *, leave_out_met: bool = True, at: Sequence[int] = AT
+) -> Found:
+    """Metrics of the items, in the column `label`, that the rows of `frame` are to find among the whole catalogue.
 
     Items of a row's own history are left out (but for the one that is to be found, which some meet again), those that
     the model does not read too. An item that train never met is missed, and counted.
     """
     inputs = model.encoding.encode(frame)
-    target = model.encoding.encode_label(frame[schema.label]) - model.first_item
+    target = model.encoding.encode_label(frame[label]) - model.first_item
     target = np.where(target < 0, -1, target)
     met = model.met(frame) if leave_out_met else None
     left_out = None if met is None else met.where(met.values != target[met.query])
-    return find_in_catalogue(scorer(model, inputs), target, model.count, left_out)
+    return find_in_catalogue(scorer(model, inputs), target, model.count, left_out, at)
 
 
 def scorer(model: Retriever, inputs: Inputs) -> Scorer:

@@ -19,10 +19,11 @@ from slimrank.tables.integer import OPSET
 
 STANDARD = (
     "Abs Add BatchNormalization BitShift BitwiseAnd BitwiseOr Cast Clip Concat Constant ConstantOfShape Conv CumSum "
-    "DequantizeLinear Div Einsum Equal Erf Exp Expand Flatten Gather GatherElements GatherND Gelu Gemm Greater "
+    "DequantizeLinear Div Einsum Equal Erf Exp Expand Flatten GRU Gather GatherElements GatherND Gelu Gemm Greater "
     "GreaterOrEqual Identity LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mod Mul Neg NonZero Not "
-    "Or And Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape ScatterElements "
-    "ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
+    "Or And Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape "
+    "ScatterElements ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze "
+    "Where"
 )
 OPERATORS = frozenset(STANDARD.split())
 DENSE = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})

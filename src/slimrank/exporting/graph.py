@@ -35,6 +35,7 @@ from slimrank.exporting.passes import (
     unpack_at_load,
 )
 from slimrank.exporting.pointwise import convolve
+from slimrank.exporting.recurrent import dequantize_at_load
 from slimrank.exporting.sparse import store_sparse
 from slimrank.tables.by_row import marking
 from slimrank.tables.integer import OPSET
@@ -58,6 +59,7 @@ def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = L
     """
     graph = trace(interface)
     fold_constants(graph.graph)
+    dequantize_at_load(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
@@ -158,7 +160,8 @@ def strip(model: ir.Model) -> None:
     for node in model.graph:
         node.name = None
     initializers = model.graph.initializers
-    unnamed = [v for name, v in initializers.items() if "." not in name or (v.const_value and v.const_value.size == 1)]
+    inner = [(name, value) for name, value in initializers.items() if value not in interface]  # codebooks are put out
+    unnamed = [v for name, v in inner if "." not in name or (v.const_value and v.const_value.size == 1)]
     for letter, values in (("c", unnamed), ("v", [value for value in computed if value not in interface])):
         for count, value in enumerate(values):
             value.name = f"{letter}{count}"

@@ -10,6 +10,7 @@ from torch import nn
 from slimrank.models.folded import fold_lookups
 from slimrank.models.layers import MLP
 from slimrank.models.quantized import QuantizedLinear
+from slimrank.models.recurrent import Recurrence
 from slimrank.models.rounded import RoundedLinear
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.tables.modules import Embedding, EmbeddingBag
@@ -30,7 +31,7 @@ def pack(model: Model) -> Model:
 
 def _pack_children(module: nn.Module) -> None:
     """Layers before tables, since a layer that reads a table asks its trainable form for the scales."""
-    for kind in (QuantizedLinear, RoundedLinear, FusedEmbedding, Embedding, EmbeddingBag):
+    for kind in (QuantizedLinear, RoundedLinear, Recurrence, FusedEmbedding, Embedding, EmbeddingBag):
         for owner in list(module.modules()):
             for name, child in list(owner.named_children()):
                 if isinstance(child, kind):

@@ -1,6 +1,8 @@
 """Weights that were trained elsewhere, read into models of ours: which tensor goes where.
 
-`teacher.checkpoint` of a recipe names the file. Left out: training it further, which is a recipe's retraining.
+`teacher.checkpoint` of a recipe names the file. The figures that pmixer/SASRec.pytorch tells of its checkpoints are of
+histories read whole, with the validation item, and of items among 100 that the user did not meet; a full ranking of its
+kind leaves out all that was met. Left out: training it further, which is a recipe's retraining.
 """
 
 from __future__ import annotations
@@ -45,10 +47,13 @@ def load_checkpoint(model: Network, tensors: Mapping[str, Tensor], items: NDArra
         items: the raw ids, from 1, of the model's items from its first local id on; the checkpoint's rows are theirs.
 
     Raises:
-        InputError: the model is no SASRec, or a tensor is missing, of another shape, or has no row for an item.
+        InputError: the model is no SASRec with `padding_keys`, or a tensor is missing, of another shape, or has no row
+            for an item.
     """
     if not isinstance(model, SASRecModel):
         raise InputError(f"no checkpoint can be read into a {type(model).__name__}; allowed: sasrec")
+    if not all(isinstance(each, Block) and each.attention.padding_keys for each in model.blocks):
+        raise InputError("the checkpoint was trained on sequences with zeros in front: set padding_keys")
     if items.size and not 0 < items.min() <= items.max() < len(tensors.get("item_emb.weight", ())):
         raise InputError(f"the checkpoint has no rows for items {items.min()} to {items.max()}")
     source = _Source(tensors)
@@ -57,7 +62,7 @@ def load_checkpoint(model: Network, tensors: Mapping[str, Tensor], items: NDArra
         assert isinstance(table, Tensor)
         table.zero_()
         rows = source.take("item_emb.weight", (None, table.shape[1]))
-        table[model.first_item :].copy_(rows[torch.from_numpy(items)])
+        table[model.first_item :].copy_(rows[torch.tensor(items)])
         positions = model.positions.table.weight
         assert isinstance(positions, Tensor)
         positions.copy_(source.take("pos_emb.weight", (model.length + 1, table.shape[1]))[1:])

@@ -46,8 +46,10 @@ class Finder(Network):
         """Local ids [N, L] int64 of the items that the queries `ids` [N, K] tell of, padding among them, or None."""
         if self.catalogue not in self.embedding.layout.sequences:
             return None
-        columns = self.embedding.layout.columns_of((self.catalogue,)).to(ids.device)
-        return ids.index_select(1, columns).long()
+        layout = self.embedding.layout
+        place = layout.names.index(self.catalogue or "")
+        start = sum(layout.widths[:place])
+        return ids[:, start : start + layout.widths[place]].long()
 
 
 class Encoder(Finder):

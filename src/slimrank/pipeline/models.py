@@ -197,9 +197,9 @@ def _load(run: Run, model: Network, checkpoint: Path) -> None:
     """Weights that were trained elsewhere; a path that is not here is looked for where the data is."""
     root = data_folder(run.data)
     path = checkpoint if checkpoint.exists() or root is None else root / checkpoint
-    codec = run.encoded.encoding.codecs[run.dataset.schema.catalogue or ""]
-    if not isinstance(codec, Vocabulary):
-        raise InputError(f"{path}: the checkpoint's rows are found by a vocabulary, and the items have none")
+    codec = run.encoded.encoding.codecs.get(run.dataset.schema.catalogue or "")
+    if not isinstance(codec, Vocabulary) or not codec.values.dtype.is_integer():
+        raise InputError(f"{path}: a checkpoint has a row for each item's number, and these rows have no such items")
     load_checkpoint(model, read_checkpoint(path), codec.values.to_numpy().astype(np.int64))
 
 

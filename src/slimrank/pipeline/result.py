@@ -86,7 +86,8 @@ def by_frequency(data: EncodedDataset) -> dict[str, Cut]:
     """Test rows cut into frequent, less frequent, rare and new ids, for each field of many ids, and by the label's."""
     schema, counts = data.encoding.schema, data.encoding.counts
     if schema.catalogue is not None:
-        return {schema.label: cut_by_frequency(data.test.label, counts[schema.catalogue])}
+        unknown = next(each.first_value for each in schema.fields if each.name == schema.catalogue) - 1
+        return {schema.label: cut_by_frequency(data.test.label - unknown, counts[schema.catalogue][unknown:])}
     return {
         each.name: cut_by_frequency(data.test.inputs.ids[:, column], counts[each.name])
         for column, each in enumerate(data.encoding.schema.categorical)

@@ -63,8 +63,18 @@ class Trials:
 
     @cached_property
     def halves(self) -> tuple[Dataset, polars.DataFrame]:
-        """The dataset, its validation rows those that lead the search, and the other validation rows."""
-        return halve(load_dataset(self.recipe.data, self.data))
+        """The dataset, its validation rows those that lead the search, and the other validation rows.
+
+        Raises:
+            InputError: the label is no click, or the validation rows are too few.
+        """
+        dataset = load_dataset(self.recipe.data, self.data)
+        if dataset.schema.answer != "click":
+            raise InputError(
+                f"a search is of models that answer with clicks, and its goals bound losses of {', '.join(QUALITY)}; "
+                f"{dataset.name} has labels of answer {dataset.schema.answer!r}: take `slimrank run`"
+            )
+        return halve(dataset)
 
     @cached_property
     def run(self) -> Run:

@@ -32,10 +32,10 @@ class CatalogueSoftmax(Config):
 
 @register("loss", CatalogueSoftmax)
 def catalogue_softmax(config: CatalogueSoftmax, model: Encoder, batch: Examples) -> Tensor:
-    """The mean over all places that have a next item."""
+    """The mean over all places that have a next item that is known; 0 where none has."""
     target, known = targets(model, batch)
     logits, place = catalogue_logits(model, batch, target, known, drawn_items(config, model, target))
-    return functional.cross_entropy(logits, place)
+    return _missed(logits, place)
 
 
 def distilled_catalogue(
@@ -53,9 +53,13 @@ def distilled_catalogue(
         asked = [catalogue_logits(each, batch, target, known, drawn)[0] for each in teachers]
         soft = torch.stack([(each / mix.temperature).softmax(dim=1) for each in asked]).mean(dim=0)
     likely = functional.log_softmax(logits / mix.temperature, dim=1)
-    distance = -(soft * likely.clamp(min=NEVER)).sum(dim=1).mean()
-    hard = functional.cross_entropy(logits, place)
-    return mix.soft_weight * mix.temperature**2 * distance + (1 - mix.soft_weight) * hard
+    distance = -(soft * likely.clamp(min=NEVER)).sum() / max(place.shape[0], 1)
+    return mix.soft_weight * mix.temperature**2 * distance + (1 - mix.soft_weight) * _missed(logits, place)
+
+
+def _missed(logits: Tensor, place: Tensor) -> Tensor:
+    """Cross-entropy of `logits` [T, S] with the item at `place` [T]; 0, with a gradient of 0, where there is none."""
+    return functional.cross_entropy(logits, place, reduction="sum") / max(place.shape[0], 1)
 
 
 def targets(model: Encoder, batch: Examples) -> tuple[Tensor, Tensor]:

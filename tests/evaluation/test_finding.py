@@ -1,0 +1,75 @@
+"""Artifacts that answer with items, measured on rows: against brute force, and what `measure` says of them."""
+
+from __future__ import annotations
+
+from operator import eq, gt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from slimrank.evaluation.cost import bytes_of
+from slimrank.evaluation.finding import Asked, find_items, scorer
+from slimrank.evaluation.measure import measure, split_quality
+from slimrank.runtime import load_retriever
+
+
+def ndcg_by_hand(model, frame: pl.DataFrame, *, leave_out_met: bool = True) -> list[float]:
+    """1 / log2(1 + rank) of the item of each row, by the list that a caller gets; of equal scores the mean."""
+    found = model.top_k(frame, model.count, leave_out_met=False)
+    gains = []
+    rows = zip(found.items, found.scores, frame["history"].to_list(), frame["item"], strict=True)
+    for items, scores, history, item in rows:
+        left = {
+            each: score
+            for each, score in zip(items, scores, strict=True)
+            if each == item or not leave_out_met or each not in history
+        }
+        above, tied = (sum(compare(score, left.get(item, np.inf)) for score in left.values()) for compare in (gt, eq))
+        ranks = np.arange(above + 1, above + tied + 1)
+        gains.append(float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()) if tied else 0.0)
+    return gains
+
+
+@pytest.mark.parametrize("leave_out_met", [True, False])
+@pytest.mark.parametrize("kind", ["vectors", "codes", "scores"])
+def test_metrics_are_those_of_the_lists(kind: str, leave_out_met: bool, finder) -> None:
+    made = finder(kind)
+    model = load_retriever(made.path)
+    again = pl.DataFrame(
+        {
+            "history": [["item 3", "item 4", "item 3", "item 5", "item 6", "item 7"], ["item 9"], []],
+            "item": ["item 3", "item 999", "item 8"],  # met before, beyond what is read; unknown; after nothing
+            "user": [1, 2, 3],
+        }
+    )
+    frame = pl.concat([made.dataset.test.head(80).select(again.columns), again], how="vertical_relaxed")
+    found = find_items(model, frame, made.dataset.schema.label, leave_out_met=leave_out_met)
+    expected = ndcg_by_hand(model, frame, leave_out_met=leave_out_met)
+    alike = np.isclose(found.metrics["ndcg@10"].value, expected, atol=1e-6)
+    assert alike.mean() > 0.97  # items of one code tie, but for what float32 makes of the order of a sum
+    assert found.unknown == 1
+
+
+def test_what_is_said_of_several_artifacts(finder) -> None:
+    made, other = finder("vectors"), finder("scores")
+    measured = measure({"a": made.path, "b": other.path}, made.dataset)
+    for name, path in (("a", made.path), ("b", other.path)):
+        record = measured[name].record
+        assert set(record["quality"]) == {"ndcg@10", "recall@10", "ndcg@20", "recall@20", "mrr"}
+        assert record["quality"]["ndcg@10"] == pytest.approx(split_quality(path, made.dataset, "test"))
+        assert measured[name].scores.shape == (len(made.dataset.test),)
+        assert measured[name].scores.mean() == pytest.approx(record["quality"]["ndcg@10"])
+        assert set(record["latency_ms"]) == {"1", "32"}
+        assert record["bytes"]["disk"] == bytes_of(path)["disk"] > 0
+        assert record["unknown_items"] == 0
+
+
+def test_what_is_timed_is_a_whole_answer(finder) -> None:
+    made = finder("vectors")
+    model = load_retriever(made.path)
+    inputs = made.encoded.test.inputs.take(slice(0, 3))
+    asked = Asked(model)
+    assert [each.name for each in asked.session.get_inputs()] == ["ids"]
+    assert np.array_equal(asked.run(None, {"ids": inputs.ids}), model.search(inputs, 10)[0])
+    assert scorer(model, inputs)(1, 3).shape == (2, model.count)
