@@ -30,6 +30,8 @@ from bench.lookups import lookups
 from bench.metrics import metrics
 from bench.movielens import movielens
 from bench.mq2008 import mq2008
+from bench.next_item import GOALS as NEXT_ITEM
+from bench.next_item import next_item
 from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.scifact import scifact
@@ -85,6 +87,13 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
             f"every kind of table at 4 to 256 times fewer bytes, {name}; writes docs/ladders",
         )
         for name in LADDERS
+    },
+    **{
+        name.replace("_", "-"): (
+            partial(lambda options, name: next_item(name, options.runs / name.replace("_", "-")), name=name),
+            f"slim artifact beside its fp32 teacher among the whole catalogue, recipes/{name}.py",
+        )
+        for name in NEXT_ITEM
     },
     "exact-steps": (
         lambda options: exact_steps(options.runs / "frappe"),
