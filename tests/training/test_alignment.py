@@ -11,6 +11,7 @@ from slimrank.models.architecture import build_model
 from slimrank.models.text_encoder import TextEncoder, TextEncoderModel, outputs_of
 from slimrank.tables.embedding import Layout
 from slimrank.training.alignment import Alignment, align, batches
+from slimrank.training.examples import Examples, score
 
 LAYOUT = Layout(("text",), (30,), (8,), 0, ("text",))
 
@@ -82,3 +83,10 @@ def test_rows_without_vectors_and_nan_are_refused() -> None:
         align(model(1, seed=1), ids, torch.zeros(4, 16), Alignment())
     with pytest.raises(InputError, match="alignment diverged in epoch 1"):
         align(model(1, seed=1), ids, torch.full((5, 16), float("nan")), Alignment(epochs=1))
+
+
+def test_texts_are_scored_a_few_at_a_time_and_as_the_model_gives_them() -> None:
+    ids = torch.from_numpy(some_ids(150))
+    one = model(1, seed=1).eval()
+    rows = Examples(ids, torch.zeros(150, 0), torch.zeros(150))
+    np.testing.assert_allclose(score(one, rows), one(ids).detach().numpy(), atol=1e-6)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from slimrank.data.schema import Answer
 from slimrank.models.layers import Encoder
+from slimrank.models.text_encoder import TextModel, outputs_of
 
 if TYPE_CHECKING:
     from slimrank.data.rows import Rows
@@ -113,6 +114,8 @@ def training_device() -> torch.device:
 @torch.inference_mode()
 def score(model: nn.Module, examples: Examples) -> np.ndarray:
     """Logits [N], or an encoder's vectors [N, D], float32, of all rows, in evaluation mode; the mode is put back."""
+    if isinstance(model, TextModel):
+        return outputs_of(model, examples.ids).to("cpu", torch.float32).numpy()
     training = model.training
     model.eval()
     size = SEQUENCES_AT_ONCE if isinstance(model, Encoder) else SCORED_AT_ONCE
