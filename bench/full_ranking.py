@@ -77,7 +77,7 @@ def evaluated(path: Path, dataset: Dataset, threads: int) -> dict[str, Any]:
     """One evaluation of the artifact, which is open already: what it found, and the time."""
     model = load_retriever(path, threads=threads)
     begin, used = time.perf_counter(), time.process_time()
-    found = find_items(model, dataset.test, dataset.schema.label)
+    found = find_items(model, dataset.test, dataset.schema)
     seconds, processor = time.perf_counter() - begin, time.process_time() - used
     metrics = {name: metric.mean for name, metric in found.metrics.items()}
     return {"seconds": seconds, "processor_seconds": processor, "metrics": metrics}

@@ -35,7 +35,8 @@ def test_a_worse_one_is_judged_query_by_query(finder, tmp_path: Path) -> None:
     assert [one["metric"] for one in found["metrics"]] == ["mrr", "recall@5"]
     assert found["verdict"]["outcome"] == "inferior"
     a, b = (
-        find_items(load_retriever(each.path), good.dataset.test, "item").metrics["mrr"].value for each in (good, poor)
+        find_items(load_retriever(each.path), good.dataset.test, good.dataset.schema).metrics["mrr"].value
+        for each in (good, poor)
     )
     expected = compare(np.ones(400), a, b, "value", group=good.dataset.test["user"])
     one = found["metrics"][0]

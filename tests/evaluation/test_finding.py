@@ -44,7 +44,7 @@ def test_metrics_are_those_of_the_lists(kind: str, leave_out_met: bool, finder) 
         }
     )
     frame = pl.concat([made.dataset.test.head(80).select(again.columns), again], how="vertical_relaxed")
-    found = find_items(model, frame, made.dataset.schema.label, leave_out_met=leave_out_met)
+    found = find_items(model, frame, made.dataset.schema, leave_out_met=leave_out_met)
     expected = ndcg_by_hand(model, frame, leave_out_met=leave_out_met)
     alike = np.isclose(found.metrics["ndcg@10"].value, expected, atol=1e-6)
     assert alike.mean() > 0.97  # items of one code tie, but for what float32 makes of the order of a sum

@@ -49,7 +49,7 @@ def test_the_result_has_what_it_must(done: Path) -> None:
     assert set(result) == {
         *("name", "data", "teacher", "student", "slim", "comparison", "seeds", "rows", "threads", "training_threads"),
         *("data_fingerprint", "data_facts", "versions", "instruction_set", "processor", "cores", "system", "slices"),
-        *("floor", "shipped_seed", "unknown_ids", "calibration", "recipe"),
+        *("floor", "shipped_seed", "unknown_ids", "calibration", "recipe", "metric"),
     }
     for name in ("teacher", "student", "slim"):
         model = result[name]

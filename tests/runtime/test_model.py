@@ -220,7 +220,7 @@ def break_graph(model: onnx.ModelProto) -> None:
             replace_input(1, TensorProto.FLOAT, [3, 1]),
             "input 'numbers' is tensor(float) [3, 1], must be tensor(float) [N, 1]",
         ),
-        (add_output, "must be logit tensor(float) [N]"),
+        (add_output, "must be logit, tensor(float) with a row for each of N"),
         (break_graph, "cannot load it"),
     ],
 )

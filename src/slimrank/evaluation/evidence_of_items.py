@@ -51,7 +51,8 @@ def evidence_of_items(a: Path, b: Path, rows: polars.DataFrame | Path, question:
         rows = read_rows(rows, [model.encoding for model in models])
     label, group = _named(rows, models, question)
     metrics, at = question.metrics or METRICS, _ranks(question.metrics)
-    found = [find_items(model, rows, label, at=at).metrics for model in models]
+    asked = models[0].encoding.schema.model_copy(update={"label": label})
+    found = [find_items(model, rows, asked, at=at).metrics for model in models]
     known = models[0].encoding.encode_label(rows[label]) >= models[0].first_item
     hung = np.arange(len(rows)) if group is None else as_groups(rows, group)
     values = {name: (found[0][name].value, found[1][name].value) for name in metrics}

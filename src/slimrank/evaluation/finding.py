@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
+from slimrank.data.schema import Schema
 from slimrank.evaluation.catalogue import AT, Found, Scorer, find_in_catalogue, product
 from slimrank.runtime import Retriever
 
@@ -24,15 +25,15 @@ ASKED = 10  # items a query is asked for where it is timed
 
 
 def find_items(
-    model: Retriever, frame: polars.DataFrame, label: str, *, leave_out_met: bool = True, at: Sequence[int] = AT
+    model: Retriever, frame: polars.DataFrame, schema: Schema, *, leave_out_met: bool = True, at: Sequence[int] = AT
 ) -> Found:
-    """Metrics of the items, in the column `label`, that the rows of `frame` are to find among the whole catalogue.
+    """Metrics of the items that the rows of `frame` are to find among the whole catalogue; `at` as there.
 
     Items of a row's own history are left out (but for the one that is to be found, which some meet again), those that
     the model does not read too. An item that train never met is missed, and counted.
     """
     inputs = model.encoding.encode(frame)
-    target = model.encoding.encode_label(frame[label]) - model.first_item
+    target = model.encoding.encode_label(frame[schema.label]) - model.first_item
     target = np.where(target < 0, -1, target)
     met = model.met(frame) if leave_out_met else None
     left_out = None if met is None else met.where(met.values != target[met.query])

@@ -107,7 +107,7 @@ def split_quality(path: Path, dataset: Dataset, split: str) -> float:
     """The metric that an artifact is judged by (`JUDGED`), on the rows of one split."""
     answer = dataset.schema.answer
     if answer == "item":
-        found = find_items(load_retriever(path), dataset.splits[split], dataset.schema.label)
+        found = find_items(load_retriever(path), dataset.splits[split], dataset.schema)
         return found.metrics[JUDGED[answer]].mean
     model, frame = runtime.load(path), dataset.splits[split]
     score = model.score(model.encoding.encode(frame))
@@ -118,7 +118,7 @@ def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str
     """The same of artifacts that answer with items; latency is of a query's vector and its first ten items."""
     frame = dataset.splits[split]
     models = {name: load_retriever(path, threads=threads) for name, path in artifacts.items()}
-    found = {name: find_items(model, frame, dataset.schema.label) for name, model in models.items()}
+    found = {name: find_items(model, frame, dataset.schema) for name, model in models.items()}
     head = frame.head(LATENCY_QUERIES)
     inputs = {name: model.encoding.encode(head) for name, model in models.items()}
     times = latency({name: Asked(model) for name, model in models.items()}, inputs, sizes=(1, 32))

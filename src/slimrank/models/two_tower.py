@@ -19,7 +19,7 @@ from slimrank.models.layers import row_mlp, tensor_mlp
 from slimrank.models.towers import Towers, TowersEncoder
 from slimrank.tables.embedding import Layout
 
-SMALL = 1e-12  # keeps the gradient of a vector of zeros finite
+SMALL = 1e-12  # keeps a vector of zeros one; as a least value, since the exporter drops what adds less than 1e-8
 
 
 class TwoTower(Towers, Architecture):
@@ -63,7 +63,8 @@ class TwoTowerEncoder(TowersEncoder):
     def _finished(self, vectors: Tensor) -> Tensor:
         if not self.normalised:
             return vectors
-        return vectors * torch.rsqrt(vectors.square().sum(dim=1, keepdim=True) + SMALL)
+        squares: Tensor = vectors.square().sum(dim=1, keepdim=True)
+        return vectors * torch.rsqrt(squares.clamp(min=SMALL))
 
 
 register("model", TwoTower)(TwoTowerEncoder)
