@@ -82,6 +82,10 @@ def workplace(tmp_path: Path) -> Path:
     frame.write_parquet(tmp_path / "clicks.parquet")
     frame.write_csv(tmp_path / "clicks.csv")
     frame.drop("price").write_parquet(tmp_path / "no_price.parquet")
+    visitor, page = np.repeat(np.arange(60), 8), (generator.integers(0, 30, 60)[:, None] + np.arange(8)).ravel() % 30
+    visits = {"visitor": visitor, "page": [f"page-{each}" for each in page], "seen_at": np.tile(np.arange(8), 60)}
+    polars.DataFrame(visits).write_csv(tmp_path / "visits.csv")
+    polars.DataFrame({"history": [["page-3", "page-4"], ["page-9"]]}).write_parquet(tmp_path / "histories.parquet")
     return tmp_path
 
 

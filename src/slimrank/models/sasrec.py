@@ -61,7 +61,7 @@ class Attention(nn.Module):
         weight = query @ key.transpose(2, 3) / sqrt(query.shape[3])
         weight = weight.masked_fill(~allowed.unsqueeze(1), -1e9)
         if self.padding_keys:  # an empty place is a vector of zeros: its key and value are the layers' biases
-            zeros = torch.zeros_like(inputs[:1, :1])
+            zeros = inputs[:1, :1] * 0.0  # no constant: layers of integers on constants are not folded at load
             none, nothing = (self._split(by_row(layer, zeros)) for layer in (self.key, self.value))
             extra = query @ none.transpose(2, 3) / sqrt(query.shape[3]) + empty.clamp(min=1e-9).log().view(-1, 1, 1, 1)
             weight = torch.cat([weight, extra], dim=3)
