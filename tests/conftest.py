@@ -225,7 +225,10 @@ def next_item(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[st
         return {
             "name": "next",
             "data": {"name": "interactions", "path": str(rows), "max_length": 6},
-            "teacher": {"model": {"name": "sasrec", "embedding_dim": 16, "dropout": 0.0}, "training": training},
+            "teacher": {
+                "model": {"name": "sasrec", "embedding_dim": 16, "blocks": 1, "dropout": 0.0},
+                "training": training,
+            },
             "student": None,
             "distillation": None,
             "steps": [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}],
