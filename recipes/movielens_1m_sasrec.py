@@ -18,6 +18,7 @@ recipe = Recipe(
     distillation=None,
     steps=(
         {"name": "quantize-tables", "bits": 4, "only": ("history",)},
+        "compensate-rounding",
         {"name": "quantize-tables", "bits": 8, "only": ("position",)},
         {"name": "quantize-dense", "rows": 512},
     ),

@@ -61,6 +61,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "hash-tables", "method": "clustered", "chunks": 2, "ratio": 4, "least_rows": 8},
     {"name": "hash-tables", "method": "plain", "budget": "20 KB", "least_rows": 8},
     {"name": "prune-neighbours", "per_item": 8},
+    {"name": "compensate-rounding"},
     *TEXT_STEPS,
 ]
 STACKS: list[list[dict[str, Any] | str]] = [
@@ -210,6 +211,7 @@ def test_all_steps_one_after_another_ship(architecture, shape, problem, tmp_path
     case = problem(shape)
     order = ["threshold-rows", "join-fields", "prune-neurons", "prune-weights", "quantize-tables", "quantize-dense"]
     others = {"fold-first-layer", "mix-bits", "codebook-tables", "reduce-dimensions", "hash-tables", "prune-neighbours"}
+    others |= {"compensate-rounding"}
     others |= {"round-dense", *(step["name"] for step in TEXT_STEPS)}
     assert {*order, *others} == set(entries("step"))  # others: do the same to tables, or leave layers of integers alone
     steps = [next(variant for variant in VARIANTS if variant["name"] == name) for name in order]
