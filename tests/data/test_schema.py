@@ -36,7 +36,7 @@ def test_columns_are_categorical_fields_in_order_then_the_slots_of_sequences() -
         ({"kind": "sequence", "separator": ""}, "separator is for sequence fields only, and not empty"),
         ({"kind": "categorical", "encoding": "hash", "num_ids": 4, "min_count": 2}, "min_count is for the encoding"),
         ({"kind": "categorical", "mincount": 2}, "unknown key 'mincount'. Did you mean 'min_count'?"),
-        ({"kind": "number"}, "kind: Input should be 'categorical', 'numeric' or 'sequence', got 'number'"),
+        ({"kind": "number"}, "kind: Input should be 'categorical', 'numeric', 'sequence' or 'text', got 'number'"),
     ],
 )
 def test_a_field_that_contradicts_itself_is_refused(keys: dict[str, object], message: str) -> None:
