@@ -14,7 +14,7 @@ from slimrank.models.dnn import DNN
 from slimrank.models.layers import Ranker
 from slimrank.models.quantized import ActivationQuantizer, QuantizedLinear, TableQuantizer
 
-RANKERS = {name for name, each in entries("model").items() if issubclass(each.run, Ranker)}
+RANKERS = {n for n, each in entries("model").items() if issubclass(each.run, Ranker) and n != "cross-encoder"}
 
 
 def decibels(signal: Tensor, other: Tensor) -> float:

@@ -168,7 +168,8 @@ def test_groups_of_one_row_give_delong():
 @pytest.mark.parametrize("metric", [*METRICS, "ece"])
 def test_a_metric_of_sums_is_the_metric(metric):
     from slimrank import metrics
-    from slimrank.evaluation import calibration, top_k
+    from slimrank.evaluation import calibration
+    from slimrank.metrics import top_k
 
     label, a, b, group = lists(np.random.default_rng(14))
     name, _, k = metric.partition("@")

@@ -28,6 +28,7 @@ PACKAGES = {
         "psutil",
         "pyarrow",
         "safetensors",
+        "tokenizers",
         "torch",
         "vl-convert-python",
     ),
