@@ -30,7 +30,7 @@ class CompensateRounding(Config):
 
     name: Literal["compensate-rounding"] = "compensate-rounding"
     queries: int = Field(default=2048, ge=1)
-    damping: float = Field(default=0.3, gt=0)
+    damping: float = Field(default=0.6, gt=0)
 
 
 @register("step", CompensateRounding)

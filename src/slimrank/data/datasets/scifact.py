@@ -20,7 +20,6 @@ from slimrank.data.beir import Collection, read_beir
 from slimrank.data.files import locate, nowhere
 from slimrank.data.rows import Dataset, make_dataset
 from slimrank.data.schema import Field, Schema
-from slimrank.data.splits import Split, divide
 from slimrank.data.text import TOKENIZER_FILE
 
 HELD_OUT = 200  # of the train claims
@@ -39,7 +38,6 @@ class SciFact(Config):
     max_length: PositiveInt = 256
     tokenizer: Path | None = None
     seed: NonNegativeInt = 0
-    split: Split = Split(kind="given")
 
 
 @register("dataset", SciFact)
@@ -56,7 +54,7 @@ def load(config: SciFact, folder: Path | None = None) -> Dataset:
     tokenizer = config.tokenizer or _installed_tokenizer()
     text = Field(name="claim", kind="text", max_length=config.max_length, tokenizer=tokenizer, pair="abstract")
     schema = Schema(fields=(text,), group="query", answer="relevance")
-    return make_dataset(config.name, schema, divide(frames, config.split))
+    return make_dataset(config.name, schema, frames)
 
 
 def _pairs(
