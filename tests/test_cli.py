@@ -251,7 +251,7 @@ def test_unknown_names_of_data(tmp_path: Path) -> None:
             ended,
             "unknown dataset 'frapp'",
             "Did you mean 'frappe'?",
-            "Allowed: amazon-beauty, avazu, criteo",
+            "Allowed: amazon-beauty, amazon-beauty-sequences, avazu, criteo",
             ".parquet or .csv",
         )
     assert not (tmp_path / "run").exists()
