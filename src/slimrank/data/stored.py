@@ -85,7 +85,7 @@ def codecs_of(schema: Schema, values: Mapping[str, polars.Series], path: Path) -
     """What turns values into codes, by field, from the values that were read."""
     import polars
 
-    fields = schema.categorical + schema.sequences
+    fields = [each for each in schema.fields if each.kind in ("categorical", "sequence")]
     expected = [each.name for each in fields if each.encoding == "vocabulary"]
     if set(values) != set(expected):
         raise InputError(
