@@ -7,6 +7,20 @@ from typing import Any
 
 from slimrank.data.encoding import Encoding
 
+ANSWERS = {
+    "click": "It answers with the logit of a click for every row;\nthe probability is 1 / (1 + exp(-logit)).",
+    "relevance": "It answers with a score for every document,\nby which the documents of a query are ordered.",
+    "item": "It answers with the first items of its catalogue\nfor every query.",
+    "vector": "It answers with a vector for every row, to be compared\nby products with those of an index.",
+}
+
+
+def answer_of(manifest: Mapping[str, Any], encoding: Encoding) -> str:
+    """What the artifact answers with, by the graph's outputs and the schema."""
+    outputs = {each["name"] for each in manifest.get("outputs", [])}
+    vectors_alone = "vector" in outputs and encoding.schema.catalogue is None
+    return "vector" if vectors_alone else encoding.schema.answer
+
 
 def model_card(manifest: Mapping[str, Any], encoding: Encoding) -> str:
     """The artifact's README.md, from its manifest and its encoding."""
@@ -22,8 +36,7 @@ def model_card(manifest: Mapping[str, Any], encoding: Encoding) -> str:
     measured = f"\nOn test rows that took no part in any choice:\n\n{figures}\n" if figures else ""
     return f"""# {manifest.get("name", "model")}
 
-A ranking model packed by slimrank: {stored:,} bytes of tensors. It answers with the logit of a click for every row;
-the probability is 1 / (1 + exp(-logit)).
+A ranking model packed by slimrank: {stored:,} bytes of tensors. {ANSWERS[answer_of(manifest, encoding)]}
 
     slimrank predict . ROWS.parquet
     slimrank inspect .
