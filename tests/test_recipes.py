@@ -125,10 +125,7 @@ def test_the_first_teacher_is_the_one_of_the_own_seed(seed, of, teachers) -> Non
             "steps = [{bits = 3, name = 'quantize-tables'}]",
             "quantize-tables: bits: Input should be 1, 2, 4, 8 or 32, got 3",
         ),
-        (
-            "[teacher]\nmodel = 'dcnv3'",
-            "unknown model 'dcnv3'. Did you mean 'dcnv2'? Allowed: cross-encoder, dcnv2, deepfm, dlrm",
-        ),
+        ("[teacher]\nmodel = 'dcnv3'", "unknown model 'dcnv3'. Did you mean 'dcnv2'? Allowed: cross-encoder, dcnv2"),
         (
             "data = 'frapp'",
             "unknown dataset 'frapp'. Did you mean 'frappe'? Allowed: amazon-beauty, amazon-beauty-sequences, avazu, ",
