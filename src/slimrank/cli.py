@@ -210,7 +210,7 @@ def predict(
     from slimrank.artifact import open_artifact
     from slimrank.runtime import load
     from slimrank.runtime.files import predict_file
-    from slimrank.runtime.model import answers_with_items
+    from slimrank.runtime.opened import answers_with_items
 
     if answers_with_items(open_artifact(artifact)):
         _find(artifact, rows, out, k)

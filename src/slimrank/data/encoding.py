@@ -220,6 +220,11 @@ class Encoding:
         flat, lengths = _flat(column, each, whole=True)
         return codec.codes(flat)[0].astype(np.int64) + 1, lengths
 
+    def shortened(self, frame: polars.DataFrame) -> dict[str, int]:
+        """By sequence field, how many rows hold more ids than are kept."""
+        lengths = {each: _flat(frame[each.name], each, whole=True)[1] for each in self.schema.sequences}
+        return {each.name: int((own > each.max_length).sum()) for each, own in lengths.items()}
+
     def files(self) -> dict[str, bytes]:
         """The encoding as `schema.json`, `vocabulary.parquet` and, of a text, `tokenizer.json`.
 

@@ -30,7 +30,7 @@ from slimrank.evaluation.question import Question
 from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_rank, cut_by_values
 from slimrank.evaluation.sums import find_metric
 from slimrank.runtime.files import PIECE, read_rows
-from slimrank.runtime.model import answers_with_items
+from slimrank.runtime.opened import answers_with_items
 
 if TYPE_CHECKING:
     import polars

@@ -21,7 +21,7 @@ from slimrank import runtime
 from slimrank.artifact import open_artifact
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
-from slimrank.runtime.model import answers_with_items
+from slimrank.runtime.opened import answers_with_items
 
 ROWS = 256
 QUERIES = 10  # and the first items of each, as a request asks for

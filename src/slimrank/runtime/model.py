@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimrank.artifact import Artifact, open_artifact
-from slimrank.config import InputError
-from slimrank.data.encoding import Encoding, Inputs
-from slimrank.runtime.checks import Checks
+from slimrank.data.encoding import Inputs
+from slimrank.runtime.opened import Opened, opened
 from slimrank.runtime.rows import as_table
-from slimrank.runtime.session import any_length, check_operators, check_signature, open_session, without_padding
 
 if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
-
-Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -37,14 +31,8 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Opened):
     """One verified artifact, ready to score. Made by `load`."""
-
-    artifact: Artifact
-    encoding: Encoding
-    session: Any
-    checks: Checks
-    feeds: tuple[str, ...]
 
     def score(self, inputs: Inputs) -> NDArray[np.float32]:
         """Logits, float32 [N], of encoded rows: ids int32 [N, K] local to their fields, numbers float32 [N, M].
@@ -55,9 +43,8 @@ class Model:
         self.checks(inputs)
         if len(inputs.ids) == 0:
             return np.empty(0, np.float32)
-        if any_length(self.session):
-            inputs = Inputs(without_padding(inputs.ids), inputs.numbers)
-        feeds = {name: getattr(inputs, name) for name in self.feeds}
+        given = {"ids": self.padded(inputs.ids), "numbers": inputs.numbers}
+        feeds = {name: given[name] for name in self.feeds}
         logits: NDArray[np.float32] = self.session.run(["logit"], feeds)[0]
         return logits
 
@@ -80,24 +67,7 @@ def load(path: str | Path, *, threads: int = 1) -> Model:
         InputError: the artifact is damaged (`open_artifact`), uses an operator that is not allowed, does not
             load, or does not take what its schema says.
     """
-    return opened(path, threads, _open)
-
-
-def opened(path: str | Path, threads: int, make: Callable[[Artifact, int], Loaded]) -> Loaded:
-    """What `make` makes of the verified artifact in `path`; one that is replaced meanwhile is opened again."""
-    if type(threads) is not int or threads < 1:
-        raise InputError(f"threads is {threads!r}, must be an integer of at least 1")
-    for _ in range(8):
-        artifact = open_artifact(path)
-        try:
-            model = make(artifact, threads)
-        except (InputError, OSError):
-            if artifact.unchanged():
-                raise
-            continue
-        if artifact.unchanged():
-            return model
-    raise InputError(f"{path}: the artifact is being replaced over and over; try again")
+    return opened(Model, path, threads, with_items=False)
 
 
 def predict(path: str | Path, rows: Rows) -> Predictions:
@@ -107,24 +77,6 @@ def predict(path: str | Path, rows: Rows) -> Predictions:
         InputError: as `load` and `Model.predict`.
     """
     return load(path).predict(rows)
-
-
-def _open(artifact: Artifact, threads: int) -> Model:
-    check_operators(artifact)
-    encoding = Encoding.load(artifact.path)
-    session = open_session(artifact, threads)
-    if answers_with_items(artifact):
-        raise InputError(f"{artifact.path}: answers with items or vectors, not with a score for each row")
-    check_signature(session, encoding.schema, artifact.files["model.onnx"])
-    feeds = tuple(each.name for each in session.get_inputs())
-    return Model(artifact, encoding, session, Checks.of(encoding.schema, encoding.sizes), feeds)
-
-
-def answers_with_items(artifact: Artifact) -> bool:
-    """Whether an artifact is a `Retriever`'s: its graph gives vectors or scores of items."""
-    outputs = artifact.manifest.get("outputs", [])
-    names = [each.get("name") for each in outputs if isinstance(each, Mapping)]
-    return "vector" in names or "scores" in names
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,26 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimrank.artifact import Artifact
 from slimrank.config import InputError
-from slimrank.data.encoding import Encoding, Inputs
+from slimrank.data.encoding import Inputs
 from slimrank.data.ragged import Ragged
 from slimrank.data.vocabulary import Identity, Vocabulary
 from slimrank.indexing.codes import CodesIndex
 from slimrank.indexing.exact import Exact
 from slimrank.indexing.heads import first_of
 from slimrank.indexing.index import Index, build_index, open_index
-from slimrank.runtime.checks import Checks
-from slimrank.runtime.model import answers_with_items, opened
+from slimrank.runtime.opened import Opened, opened
 from slimrank.runtime.rows import as_table
-from slimrank.runtime.session import (
-    ANSWERS,
-    any_length,
-    check_operators,
-    check_signature,
-    open_session,
-    without_padding,
-)
 
 if TYPE_CHECKING:
     import polars
@@ -67,15 +57,8 @@ class TopK:
 
 
 @dataclass(frozen=True, eq=False)
-class Retriever:
-    """One verified artifact, ready to find. Made by `load`."""
-
-    artifact: Artifact
-    encoding: Encoding
-    session: Any
-    checks: Checks
-    feeds: tuple[str, ...]
-    outputs: tuple[str, ...]
+class Retriever(Opened):
+    """One verified artifact, ready to find. Made by `load_retriever`."""
 
     @property
     def first_item(self) -> int:
@@ -171,7 +154,7 @@ class Retriever:
         places, scores = self.search(inputs, k, left_out)
         names = self.items
         items = [[names[place] for place in row if place >= 0] for row in places]
-        return TopK(items, places, scores, unknown, self.shortened(frame))
+        return TopK(items, places, scores, unknown, self.encoding.shortened(frame))
 
     def met(self, frame: polars.DataFrame) -> Ragged | None:
         """The places of the items in every query's history, or None where the catalogue's field is no sequence."""
@@ -181,12 +164,6 @@ class Retriever:
         ids, lengths = self.encoding.whole_lists(name, frame[name])
         lists = Ragged(ids - self.first_item, np.concatenate([[0], np.cumsum(lengths)]))
         return lists.where(lists.values >= 0)
-
-    def shortened(self, frame: polars.DataFrame) -> dict[str, int]:
-        """By sequence field, how many rows hold more ids than the model reads."""
-        fields = self.encoding.schema.sequences
-        lengths = {each.name: self.encoding.whole_lists(each.name, frame[each.name])[1] for each in fields}
-        return {each.name: int((lengths[each.name] > each.max_length).sum()) for each in fields}
 
     def search(
         self, inputs: Inputs, k: int, left_out: Ragged | None = None
@@ -208,7 +185,7 @@ class Retriever:
     def _of_queries(self, output: str, inputs: Inputs) -> NDArray[np.float32]:
         self.checks(inputs)
         order, at_once = np.arange(len(inputs)), TEXTS_AT_ONCE if self.encoding.schema.texts else AT_ONCE
-        if any_length(self.session):  # queries of like length go together, so that little padding is computed
+        if self.any_length:  # queries of like length go together, so that little padding is computed
             order = np.argsort((inputs.ids != 0).sum(axis=1), kind="stable")
         parts = [
             self._run([output], inputs.take(order[start : start + at_once]), np.zeros(1, np.int32))[0]
@@ -230,8 +207,7 @@ class Retriever:
 
     def _run(self, outputs: list[str], inputs: Inputs, items: NDArray[np.int32]) -> list[NDArray[Any]]:
         inputs = inputs if len(inputs) else self._no_query()
-        ids = without_padding(inputs.ids) if any_length(self.session) else inputs.ids
-        given = {"ids": ids, "numbers": inputs.numbers, "items": items}
+        given = {"ids": self.padded(inputs.ids), "numbers": inputs.numbers, "items": items}
         found: list[NDArray[Any]] = self.session.run(outputs, {name: given[name] for name in self.feeds})
         return found
 
@@ -242,16 +218,4 @@ def load_retriever(path: str | Path, *, threads: int = 1) -> Retriever:
     Raises:
         InputError: as `load`; the artifact answers with scores of rows.
     """
-    return opened(path, threads, _open)
-
-
-def _open(artifact: Artifact, threads: int) -> Retriever:
-    check_operators(artifact)
-    if not answers_with_items(artifact):
-        raise InputError(f"{artifact.path}: answers with a score for each row, not with items")
-    encoding = Encoding.load(artifact.path)
-    session = open_session(artifact, threads)
-    check_signature(session, encoding.schema, artifact.files["model.onnx"], ANSWERS)
-    feeds = tuple(each.name for each in session.get_inputs())
-    outputs = tuple(each.name for each in session.get_outputs())
-    return Retriever(artifact, encoding, session, Checks.of(encoding.schema, encoding.sizes), feeds, outputs)
+    return opened(Retriever, path, threads, with_items=True)

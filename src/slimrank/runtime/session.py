@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from slimrank.artifact import Artifact
 from slimrank.config import InputError, nearest
@@ -121,9 +119,3 @@ def _fits(node: Any, kind: str, *width: int, any_width: bool = False) -> bool:
 def any_length(session: Any) -> bool:
     """Whether the session takes ids of any width, so that rows need no more padding than the longest of them."""
     return any(each.name == "ids" and not isinstance(each.shape[1], int) for each in session.get_inputs())
-
-
-def without_padding(ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`ids` [N, K] without the columns behind the last one that is not 0 in all rows; two columns at least."""
-    used = np.flatnonzero(ids.any(axis=0))
-    return ids[:, : max(2, int(used[-1]) + 1 if len(used) else 0)]
