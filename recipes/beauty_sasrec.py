@@ -1,4 +1,7 @@
-"""SASRec on Amazon Beauty: the next product among 49,437; their table becomes codes, 59 times smaller."""
+"""SASRec on Amazon Beauty: the next product among the 49,437 that train met, their table in 4 bits without retraining.
+
+Codes of parts lose far more here, before and after retraining (docs/log.md, "Sequences").
+"""
 
 from slimrank import Recipe, Training
 
@@ -11,7 +14,7 @@ recipe = Recipe(
         "training": Training(epochs=20, batch_size=256, learning_rate=1e-3, patience=0, precision="bfloat16"),
     },
     student=None,
-    distillation={"soft_weight": 0.5},
-    steps=({"name": "codebook-tables", "parts": 4, "bits": 8, "only": ("history",)}, {"name": "quantize-dense"}),
-    retraining=Training(epochs=8, batch_size=256, learning_rate=1e-3, patience=0, precision="bfloat16"),
+    distillation=None,
+    steps=({"name": "quantize-tables", "bits": 4, "only": ("history",)}, "compensate-rounding", "quantize-dense"),
+    retraining=None,
 )

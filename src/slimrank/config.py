@@ -67,6 +67,18 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+def check_one_given(config: Config, *names: str) -> None:
+    """That exactly one of the settings `names` of `config` is given, so is not None.
+
+    Raises:
+        InputError: none or several are.
+    """
+    given = [name for name in names if getattr(config, name) is not None]
+    if len(given) != 1:
+        *most, last = names
+        raise InputError(f"give exactly one of {', '.join(most)} and {last}, got {given or 'none'}")
+
+
 def describe(error: ValidationError, config: type[Config], where: str) -> str:
     """All faults of a pydantic error, one a line: key, what was found, what is allowed, nearest match."""
     lines = []

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
-from slimrank.config import Config, InputError, register
+from slimrank.config import Config, InputError, check_one_given, register
 from slimrank.models.layers import Network
 from slimrank.models.text_encoder import TextModel, outputs_of
 
@@ -33,9 +33,7 @@ class DropLayers(Config):
 
     @model_validator(mode="after")
     def _one_way(self) -> DropLayers:
-        given = [name for name in ("keep", "every", "layers") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(f"give exactly one of keep, every and layers, got {given or 'none'}")
+        check_one_given(self, "keep", "every", "layers")
         if self.keep is not None and (not self.keep or list(self.keep) != sorted(set(self.keep))):
             raise InputError(f"keep is {list(self.keep)}, must be rising numbers of layers")
         return self

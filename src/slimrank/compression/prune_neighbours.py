@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import ByteSize, Field, model_validator
 
 from slimrank.compression.steps import Context, skip_others
-from slimrank.config import Config, InputError, register
+from slimrank.config import Config, InputError, check_one_given, register
 from slimrank.data.schema import JUDGED
 from slimrank.models.layers import ItemScorer, Network
 from slimrank.models.size import packed_bytes
@@ -42,9 +42,7 @@ class PruneNeighbours(Config):
 
     @model_validator(mode="after")
     def _one_way(self) -> PruneNeighbours:
-        given = [name for name in ("per_item", "budget", "max_drop") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(f"give exactly one of per_item, budget and max_drop, got {given or 'none'}")
+        check_one_given(self, "per_item", "budget", "max_drop")
         return self
 
 

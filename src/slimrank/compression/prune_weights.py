@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, skip_others
-from slimrank.config import Config, InputError, register
+from slimrank.config import Config, check_one_given, register
 from slimrank.data.schema import JUDGED
 from slimrank.models.layers import Network
 from slimrank.training.quality import quality
@@ -30,9 +30,7 @@ class PruneWeights(Config):
 
     @model_validator(mode="after")
     def _one_way(self) -> PruneWeights:
-        given = [name for name in ("tau", "sparsity", "max_auc_drop") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(f"give exactly one of tau, sparsity and max_auc_drop, got {given or 'none'}")
+        check_one_given(self, "tau", "sparsity", "max_auc_drop")
         return self
 
 

@@ -31,7 +31,7 @@ from slimrank.compression.tables import (
     selected,
     trial_of,
 )
-from slimrank.config import InputError, register
+from slimrank.config import InputError, check_one_given, register
 from slimrank.models.layers import InputLinear, Network
 from slimrank.tables.dense import Dense, DenseTable
 from slimrank.tables.embedding import FusedEmbedding
@@ -59,9 +59,7 @@ class ReduceDimensions(Budgeted):
 
     @model_validator(mode="after")
     def _one_way(self) -> ReduceDimensions:
-        given = [name for name in ("rank", "energy", "budget") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of rank, energy and budget, got {given or 'none'}")
+        check_one_given(self, "rank", "energy", "budget")
         if self.by_frequency and self.rank is not None:
             raise ValueError("by_frequency finds the rank of every band by energy or budget, and rank is given")
         return self
