@@ -22,8 +22,8 @@ from slimrank.searching.search import Search
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, training_device
 from slimrank.training.loop import KeepZeros, Training, fit
-from slimrank.training.losses.loss import Distillation, distilled
-from slimrank.training.teachers import Teacher, with_teachers
+from slimrank.training.losses.loss import Distillation
+from slimrank.training.teachers import Teacher, lessons
 
 __all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
@@ -59,8 +59,7 @@ def train(
     objective = None
     training = training or Training()
     if teachers:
-        rows = with_teachers(rows, teachers)
-        objective = distilled(distillation or Distillation(), training.loss, rows.answer)
+        rows, objective = lessons(model, rows, teachers, distillation or Distillation(), training.loss)
     fit(model, rows, valid, training, seed=seed, objective=objective, hooks=[KeepZeros()])
     return model
 

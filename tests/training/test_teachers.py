@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import slimrank
-from slimrank.config import InputError
+from slimrank.config import InputError, as_config, entries
 from slimrank.data.encoding import Inputs
 from slimrank.models.architecture import build_model
 from slimrank.models.dnn import DNN
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
-from slimrank.training.teachers import Scores, columns, read_scores, scores_of, with_teachers
+from slimrank.training.losses.loss import Distillation
+from slimrank.training.teachers import Scores, check_taught, columns, read_scores, scores_of, with_teachers
 
 ROWS = pl.DataFrame({"query": [1, 1, 2], "doc": ["a", "b", "a"], "label": [0, 1, 0]})
 
@@ -156,3 +157,22 @@ def encoded(frame: pl.DataFrame) -> Any:
     fields = tuple(Field(name=name, kind="numeric") for name in frame.columns[:3])
     schema = Schema(fields=fields, label="grade", group="query", answer="relevance")
     return encode_dataset(make_dataset("made", schema, (frame[:360], frame[360:480], frame[480:])))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mix", "loss", "message"),
+    [
+        ("ease", {}, None, "closed form"),
+        ("sasrec", {"loss": "soft-list"}, None, "distillation.loss 'soft-list'"),
+        ("two-tower", {}, "in-batch-softmax", "training.loss 'in-batch-softmax' does not go with distillation"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(kind: str, mix: dict[str, str], loss: str | None, message: str) -> None:
+    chosen = None if loss is None else as_config("loss", loss)
+    with pytest.raises(InputError, match=message):
+        check_taught(entries("model")[kind].run, Distillation.parse(mix), chosen)
+
+
+def test_what_can_be_taught_is_not() -> None:
+    check_taught(entries("model")["dnn"].run, Distillation.parse({"loss": "soft-labels"}), None)
+    check_taught(entries("model")["sasrec"].run, Distillation(), as_config("loss", "catalogue-softmax"))

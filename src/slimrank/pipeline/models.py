@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from slimrank.tables.embedding import FusedEmbedding
 from slimrank.training.checkpoint import Checkpoint, load_tensors, save_tensors
 from slimrank.training.examples import Examples, score
 from slimrank.training.loop import Hook, KeepZeros, Training, fit
-from slimrank.training.losses.catalogue import CatalogueSoftmax, distilled_catalogue
-from slimrank.training.losses.loss import Objective, distilled
+from slimrank.training.losses.loss import Objective
 from slimrank.training.progress import ShowProgress
+from slimrank.training.teachers import Scores, Teacher, lessons
 from slimrank.training.warm_start import start_table
 
 MODEL = "model.safetensors"
@@ -177,20 +176,16 @@ def _fitted(
 
 
 def _lessons(run: Run, model: Network, training: Training, seed: int) -> tuple[Examples, Objective | None]:
-    """What a model learns from its teachers: train rows, and the objective; None where nothing is distilled.
-
-    A ranker gets the mean of their logits for every row, an encoder asks them batch by batch.
-    """
-    mix, teachers = run.recipe.distillation, run.recipe.teacher_seeds(seed)
+    """What a model learns from its teachers: train rows, and the objective; None where nothing is distilled."""
+    mix, seeds = run.recipe.distillation, run.recipe.teacher_seeds(seed)
     if mix is None:
         return run.train, None
+    teachers: list[Teacher]
     if isinstance(model, Encoder):
-        loss = training.loss if isinstance(training.loss, CatalogueSoftmax) else CatalogueSoftmax()
-        asked = [each for each in (_teacher(run, one).eval() for one in teachers) if isinstance(each, Encoder)]
-        return run.train, partial(distilled_catalogue, loss=loss, mix=mix, teachers=asked)
-    logits = [load_tensors(run.teacher_folder(one) / LOGITS)[0]["logit"] for one in teachers]
-    train = run.train.with_teacher(torch.stack(logits).mean(dim=0))
-    return train, distilled(mix, training.loss, train.answer)
+        teachers = [_teacher(run, one) for one in seeds]
+    else:
+        teachers = [Scores(load_tensors(run.teacher_folder(one) / LOGITS)[0]["logit"].numpy()) for one in seeds]
+    return lessons(model, run.train, teachers, mix, training.loss)
 
 
 def _load(run: Run, model: Network, checkpoint: Path) -> None:

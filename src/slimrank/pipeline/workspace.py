@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from slimrank.compression.steps import Context, unsorted_fields
-from slimrank.config import InputError, nearest
+from slimrank.config import InputError, nearest, runner
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
+from slimrank.models.layers import Network
 from slimrank.recipe import Recipe
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, training_device
+from slimrank.training.teachers import check_taught
 
 
 @dataclass
@@ -55,9 +57,22 @@ class Run:
         layout = self.layout
         if not layout.names and not layout.numbers:
             raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")
+        self._check_distillation()
         for name in self.recipe.student.fields if self.recipe.student is not None else ():
             if name not in layout.names:
                 raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
+
+    def _check_distillation(self) -> None:
+        """Raises `InputError` where what learns from teachers cannot; before they are trained, which takes hours."""
+        recipe = self.recipe
+        if recipe.distillation is None:
+            return
+        taught = [] if recipe.student is None else [(recipe.student.model, recipe.student.training)]
+        if recipe.retraining is not None:
+            taught.append((recipe.teacher.model if recipe.student is None else recipe.student.model, recipe.retraining))
+        for model, training in taught:
+            kind: type[Network] = runner("model", model)  # type: ignore[assignment]
+            check_taught(kind, recipe.distillation, training.loss)
 
     def with_recipe(self, recipe: Recipe, folder: Path | None = None) -> Run:
         """The same data, which is read once for both, and the same teachers, with another recipe on that data."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from slimrank.config import InputError, nearest
+from slimrank.config import Config, InputError, name_of, nearest
 from slimrank.data.encoding import Inputs
 from slimrank.data.files import CSV_SUFFIXES, read_csv, read_parquet, suffix_of
-from slimrank.models.layers import Network
+from slimrank.models.layers import Encoder, ItemScorer, Network
 from slimrank.training.examples import Examples, score
+from slimrank.training.losses.catalogue import CatalogueSoftmax, distilled_catalogue
+from slimrank.training.losses.loss import Distillation, Objective, distilled
 
 SCORE, WEIGHT = "score", "weight"
 
@@ -40,6 +43,49 @@ Teacher = Network | Scores | Callable[[NDArray[np.float32]], ArrayLike]
 def columns(inputs: Inputs) -> NDArray[np.float32]:
     """Encoded rows as one matrix [N, K + M]: the local ids of every column, then the numbers as they were scaled."""
     return np.concatenate([inputs.ids.astype(np.float32), inputs.numbers], axis=1)
+
+
+def lessons(
+    model: Network, train: Examples, teachers: Sequence[Teacher], mix: Distillation, loss: Config | None
+) -> tuple[Examples, Objective]:
+    """What `model` learns from teachers: the rows, and the objective that mixes soft labels with `loss`.
+
+    The rows of a ranker get the mean of the teachers' scores. An encoder asks its teachers batch by batch, since their
+    scores of all places and items fit no disk.
+
+    Raises:
+        InputError: the model cannot learn so (`check_taught`), or a teacher does not fit it or the rows.
+    """
+    check_taught(type(model), mix, loss)
+    if not isinstance(model, Encoder):
+        return with_teachers(train, teachers), distilled(mix, loss, train.answer)
+    asked = [each.to(train.label.device).eval() for each in teachers if isinstance(each, Encoder)]
+    if len(asked) < len(teachers):
+        raise InputError("an encoder learns from other encoders: scores of rows say nothing of all items")
+    chosen = loss if isinstance(loss, CatalogueSoftmax) else CatalogueSoftmax()
+    return train, partial(distilled_catalogue, loss=chosen, mix=mix, teachers=asked)
+
+
+def check_taught(kind: type[Network], mix: Distillation, loss: Config | None) -> None:
+    """That models of a kind can learn from teachers with these settings.
+
+    Raises:
+        InputError: their weights have a closed form, or a chosen loss does not go with soft labels of a catalogue.
+    """
+    if issubclass(kind, ItemScorer):
+        raise InputError(
+            "distillation: this model's weights have a closed form, and learn from no teacher; leave it out"
+        )
+    if not issubclass(kind, Encoder):
+        return
+    if mix.loss is not None:
+        raise InputError(
+            f"distillation.loss {name_of(mix.loss)!r}: an encoder learns its teachers' softmax over items; leave it out"
+        )
+    if loss is not None and not isinstance(loss, CatalogueSoftmax):
+        raise InputError(
+            f"training.loss {name_of(loss)!r} does not go with distillation of an encoder. Allowed: catalogue-softmax"
+        )
 
 
 def with_teachers(examples: Examples, teachers: Sequence[Teacher]) -> Examples:
