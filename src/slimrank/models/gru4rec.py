@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from slimrank.config import register
 from slimrank.models.architecture import Architecture
-from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row
+from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row, trimmed
 from slimrank.models.recurrent import Recurrence
-from slimrank.models.sasrec import trimmed
 from slimrank.tables.embedding import Layout
 
 

@@ -109,6 +109,12 @@ class SequenceEncoder(Encoder):
         raise NotImplementedError
 
 
+def trimmed(met: Tensor) -> Tensor:
+    """`met` [N, L] without the places that are padding in all rows; one place is left at least."""
+    longest = int((met != 0).sum(dim=1).max()) if len(met) else 0
+    return met[:, : max(longest, 1)]
+
+
 def by_row(layer: nn.Module, values: Tensor) -> Tensor:
     """A dense layer on vectors [..., in]: rows of one matrix, which a graph knows how to multiply as integers."""
     rows: Tensor = layer(values.flatten(0, -2))

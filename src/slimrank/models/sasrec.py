@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimrank.config import InputError, register
 from slimrank.models.architecture import Architecture
-from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row
+from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row, trimmed
 from slimrank.tables.embedding import FusedEmbedding, Layout
 
 EPS = 1e-8
@@ -141,9 +141,3 @@ class SASRecModel(SequenceEncoder):
                 hidden = block(hidden, nowhere, every.unsqueeze(0), empty) * kept
         out: Tensor = self.norm(hidden)
         return out
-
-
-def trimmed(met: Tensor) -> Tensor:
-    """`met` [N, L] without the places that are padding in all rows; one place is left at least."""
-    longest = int((met != 0).sum(dim=1).max()) if len(met) else 0
-    return met[:, : max(longest, 1)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slimrank.config import Config, register
-from slimrank.models.layers import Encoder, SequenceEncoder
+from slimrank.models.layers import Encoder, SequenceEncoder, trimmed
 from slimrank.training.losses.loss import Distillation
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def targets(model: Encoder, batch: Examples) -> tuple[Tensor, Tensor]:
     if isinstance(model, SequenceEncoder):
         met = model.met(batch.ids)
         assert met is not None
-        longest = int((met != 0).sum(dim=1).max()) if len(met) else 0
-        target = next_items(met[:, : max(longest, 1)], batch.label)
+        target = next_items(trimmed(met), batch.label)
     known = target >= model.first_item
     return target[known], known
 
