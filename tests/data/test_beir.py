@@ -50,7 +50,7 @@ def test_a_corpus_may_be_plain(folder: Path) -> None:
         ("queries.jsonl", b"{\n", r"line 1 is no record with _id and text"),
         ("queries.jsonl", b"\xff\xfe", r"queries\.jsonl: cannot be read: 'utf-8'"),
         ("corpus.jsonl.gz", b"not gzip", r"corpus\.jsonl\.gz: cannot be read"),
-        ("corpus.jsonl.gz", gzip.compress(CORPUS.encode())[:-9], r"corpus\.jsonl\.gz: cannot be read"),
+        ("corpus.jsonl.gz", gzip.compress(CORPUS.encode(), mtime=0)[:-9], r"corpus\.jsonl\.gz: cannot be read"),
         ("qrels/test.tsv", b"header\n2\td2\n", r"test\.tsv: line 2 is not query, document and grade"),
         ("qrels/test.tsv", b"header\n2\td9\t1\n", "test judges 'd9' for '2', which is not there"),
     ],
