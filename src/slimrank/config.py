@@ -15,9 +15,16 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 FOLDERS = {
     "dataset": "slimrank.data.datasets",
@@ -47,9 +54,20 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 class Config(BaseModel):
-    """A frozen record that refuses unknown keys, with the nearest known key in its error."""
+    """A frozen record that refuses unknown keys, with the nearest known key in its error.
+
+    `LATER` are keys that a later release added: where they are not set, the plain form is without them, so that older
+    recipes, runs and fingerprints stay what they were.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, allow_inf_nan=False)
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data, without later keys that have their defaults."""
+        unset = {key for key in self.LATER if getattr(self, key) == type(self).model_fields[key].default}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
     @classmethod
     def parse(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BeforeValidator,
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -43,11 +41,7 @@ class Teacher(Config):
     training: Training = Training(epochs=6, batch_size=1024, learning_rate=1e-3, l2=0.05)
     seeds: tuple[Seed, ...] = ()
     checkpoint: Path | None = None
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As plain data, without a checkpoint where there is none: a key that came later changes no older recipe."""
-        return {key: value for key, value in handler(self).items() if key != "checkpoint" or value is not None}
+    LATER: ClassVar = frozenset({"checkpoint"})
 
 
 class Student(Config):

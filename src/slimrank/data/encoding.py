@@ -222,8 +222,8 @@ class Encoding:
 
     def shortened(self, frame: polars.DataFrame) -> dict[str, int]:
         """By sequence field, how many rows hold more ids than are kept."""
-        lengths = {each: _flat(frame[each.name], each, whole=True)[1] for each in self.schema.sequences}
-        return {each.name: int((own > each.max_length).sum()) for each, own in lengths.items()}
+        lists = {each: _lists(frame[each.name], each) for each in self.schema.sequences}
+        return {each.name: int((own.list.len() > each.max_length).sum()) for each, own in lists.items()}
 
     def files(self) -> dict[str, bytes]:
         """The encoding as `schema.json`, `vocabulary.parquet` and, of a text, `tokenizer.json`.
@@ -321,6 +321,16 @@ def _flat(column: polars.Series, each: Field, *, whole: bool = False) -> tuple[p
     """The last `max_length` values of every row (or all of them) behind one another, and how many each row has [N]."""
     import polars
 
+    lists = _lists(column, each)
+    last = lists if whole else lists.list.tail(each.max_length)
+    lengths = last.list.len().fill_null(0)
+    return last.filter(lengths > 0).explode(), lengths.cast(polars.Int64).to_numpy()
+
+
+def _lists(column: polars.Series, each: Field) -> polars.Series:
+    """A sequence column as lists, however it is stored."""
+    import polars
+
     if each.separator is not None and column.dtype == polars.String:
         column = column.str.split(each.separator).list.eval(polars.element().filter(polars.element() != ""))
     if isinstance(column.dtype, polars.Array):
@@ -330,9 +340,7 @@ def _flat(column: polars.Series, each: Field, *, whole: bool = False) -> tuple[p
     if not isinstance(column.dtype, polars.List):
         hint = ", or text with a separator" if each.separator is None else ""
         raise InputError(f"column {each.name!r} is of type {column.dtype}, a sequence is a list{hint}")
-    last = column if whole else column.list.tail(each.max_length)
-    lengths = last.list.len().fill_null(0)
-    return last.filter(lengths > 0).explode(), lengths.cast(polars.Int64).to_numpy()
+    return column
 
 
 def _as_frame(frame: polars.DataFrame | Mapping[str, Any]) -> polars.DataFrame:

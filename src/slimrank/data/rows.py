@@ -263,15 +263,10 @@ def group_codes(dataset: Dataset) -> dict[str, NDArray[np.int64]] | None:
 
 def fingerprint(schema: Schema, splits: tuple[pl.DataFrame, ...]) -> str:
     """sha256 over the schema and every value of every split, whatever their chunks and integer widths in memory."""
-    later = ("drawn_negatives", "answer", "catalogue")  # keys that came later change no older print
-    unset = {key for key in later if getattr(schema, key) == Schema.model_fields[key].default}
-    record = schema.model_dump(mode="json", exclude=unset)
+    record = schema.model_dump(mode="json")
     for each in record["fields"]:
-        tokenizer = each.pop("tokenizer")  # where it lies is not what it is
-        if tokenizer is not None:
-            each["tokenizer"] = hashlib.sha256(Path(tokenizer).read_bytes()).hexdigest()
-        if each["pair"] is None:
-            del each["pair"]
+        if "tokenizer" in each:  # where it lies is not what it is
+            each["tokenizer"] = hashlib.sha256(Path(each["tokenizer"]).read_bytes()).hexdigest()
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for frame in splits:
         digest.update(f"{len(frame)}".encode())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
@@ -52,6 +52,7 @@ class Field(Config):
     log: bool = False
     tokenizer: Path | None = None
     pair: str | None = None
+    LATER: ClassVar = frozenset({"tokenizer", "pair"})
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Field:
@@ -101,6 +102,7 @@ class Schema(Config):
     drawn_negatives: bool = False
     answer: Answer = "click"
     catalogue: str | None = None
+    LATER: ClassVar = frozenset({"drawn_negatives", "answer", "catalogue"})
 
     @model_validator(mode="after")
     def _names_differ(self) -> Schema:

@@ -120,12 +120,7 @@ class Retriever(Opened):
         """Scores, float32 [N, C], of all items for encoded queries, by place; N should be small."""
         if "scores" in self.outputs:
             return self._of_queries("scores", inputs)[:, self.first_item :]
-        return self.vectors(inputs) @ self.item_vectors_held.T
-
-    @cached_property
-    def item_vectors_held(self) -> NDArray[np.float32]:
-        """`item_vectors`, kept for those who score whole catalogues."""
-        return self.item_vectors()
+        return self.vectors(inputs) @ self.item_vectors().T
 
     def encode(self, rows: Rows) -> NDArray[np.float32]:
         """Vectors, float32 [N, D], of raw queries: a frame, a mapping of columns or a list of rows.

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -52,11 +52,7 @@ class Training(Config):
     patience: int = Field(default=3, ge=0)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     loss: Loss | None = None
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As plain data, without a loss that was not chosen: a key that came later changes no older recipe."""
-        return {key: value for key, value in handler(self).items() if key != "loss" or value is not None}
+    LATER: ClassVar = frozenset({"loss"})
 
 
 @dataclass

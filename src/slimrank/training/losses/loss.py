@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from slimrank.config import Config, InputError, as_config, name_of, resolver, runner
@@ -34,11 +34,7 @@ class Distillation(Config):
     soft_weight: float = Field(default=0.9, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
     loss: Loss | None = None
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As plain data, without a loss that was not chosen: a key that came later changes no older recipe."""
-        return {key: value for key, value in handler(self).items() if key != "loss" or value is not None}
+    LATER: ClassVar = frozenset({"loss"})
 
 
 def objective_of(loss: Config | None, answer: Answer) -> Objective:
