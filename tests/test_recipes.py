@@ -113,7 +113,7 @@ def test_the_first_teacher_is_the_one_of_the_own_seed(seed, of, teachers) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nme = 'x'", "recipe.toml: unknown key 'nme'. Did you mean 'name'? Allowed: data, distillation, name, "),
+        ("nme = 'x'", "recipe.toml: unknown key 'nme'. Did you mean 'name'? Allowed: data, distillation, index, "),
         ("[student]\nmodle = 'dnn'", "unknown key 'student.modle'. Did you mean 'model'? Allowed: fields, "),
         ("[retraining]\nepoch = 3", "unknown key 'retraining.epoch'. Did you mean 'epochs'? Allowed: batch_size"),
         ("[teacher.training]\npatince = 3", "unknown key 'teacher.training.patince'. Did you mean 'patience'?"),

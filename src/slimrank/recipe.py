@@ -28,6 +28,7 @@ Dataset = Annotated[SerializeAsAny[Config], resolver("dataset")]
 Model = Annotated[SerializeAsAny[Config], resolver("model")]
 Step = Annotated[SerializeAsAny[Config], resolver("step")]
 Target = Annotated[SerializeAsAny[Config], resolver("target")]
+Index = Annotated[SerializeAsAny[Config], resolver("index")]
 
 
 class Teacher(Config):
@@ -62,7 +63,8 @@ class Student(Config):
 class Recipe(Config):
     """Everything that a run does. What is not set is the main job's.
 
-    Student, distillation and retraining may be left out: None in Python, `student = false` in TOML.
+    Student, distillation and retraining may be left out: None in Python, `student = false` in TOML. The slim artifact
+    of an encoder has `index` over its items stored with it; without one the index is made at load, and is exact.
     """
 
     name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -81,6 +83,8 @@ class Recipe(Config):
     )
     target: Target = Field(default_factory=lambda: as_config("target", "onnx"))
     threads: int = Field(default=0, ge=0)  # for training; 0: all cores
+    index: Index | None = None
+    LATER: ClassVar = frozenset({"index"})
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> Recipe:

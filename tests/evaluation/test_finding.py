@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from operator import eq, gt
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from slimrank.evaluation.cost import bytes_of
+from slimrank.config import InputError, as_config
+from slimrank.evaluation.cost import bytes_of, disk_bytes
 from slimrank.evaluation.finding import Asked, find_items, scorer
 from slimrank.evaluation.measure import measure, split_quality
+from slimrank.exporting.artifact import export
 from slimrank.runtime import load_retriever
 
 
@@ -73,3 +76,33 @@ def test_what_is_timed_is_a_whole_answer(finder) -> None:
     assert [each.name for each in asked.session.get_inputs()] == ["ids"]
     assert np.array_equal(asked.run(None, {"ids": inputs.ids}), model.search(inputs, 10)[0])
     assert scorer(model, inputs)(1, 3).shape == (2, model.count)
+
+
+def test_a_stored_index_ships_is_measured_and_counts(finder, tmp_path: Path) -> None:
+    """Exact, it finds what comparing every item does; of signs alone, it finds others, and those are measured."""
+    made = finder("vectors")
+    frame, schema = made.dataset.test, made.dataset.schema
+    at = (1, 2)
+    found = {"made at load": find_items(load_retriever(made.path), frame, schema, at=at).metrics}
+    for name, settings in (("exact", {}), ("binary", {"rerank": 1})):
+        index = as_config("index", {"name": name, **settings})
+        export(made.model, made.encoded.encoding, tmp_path / name, index=index)
+        model = load_retriever(tmp_path / name)
+        stored = sum(path.stat().st_size for path in (tmp_path / name).glob("index.*"))
+        assert model.has_index
+        assert stored == model.index.nbytes > 0
+        assert disk_bytes(tmp_path / name) == disk_bytes(made.path) + stored
+        found[name] = find_items(model, frame, schema, at=at).metrics
+        first = [items[:1] == [item] for items, item in zip(model.top_k(frame, 2).items, frame["item"], strict=True)]
+        again = [item in history for item, history in frame.select("item", "history").iter_rows()]
+        assert np.array_equal(found[name]["recall@1"].value[~np.array(again)], np.array(first)[~np.array(again)])
+    for metric in ("ndcg@1", "recall@1", "ndcg@2", "recall@2"):
+        np.testing.assert_allclose(found["exact"][metric].value, found["made at load"][metric].value, atol=1e-9)
+    assert not np.array_equal(found["binary"]["recall@1"].value, found["exact"]["recall@1"].value)
+
+
+def test_an_index_needs_vectors_of_items(finder, tmp_path: Path) -> None:
+    made = finder("scores")
+    with pytest.raises(InputError, match="index 'exact': the model has no vectors of items"):
+        export(made.model, made.encoded.encoding, tmp_path / "none", index=as_config("index", "exact"))
+    assert not (tmp_path / "none").exists()

@@ -27,8 +27,9 @@ from slimrank.artifact import MANIFEST, open_artifact
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.stored import VOCABULARY_FILE
+from slimrank.data.text import TOKENIZER_FILE
 
-GRAPH = "model.onnx"
+SHIPPED = ("model.onnx", "index.")  # what names of files begin with that hold a model's numbers
 WIRE_LEVEL = 9
 """Level of zstd: on tables, levels 9 to 19 give the same bytes to 0.1%, and 19 takes a hundred times as long."""
 
@@ -45,8 +46,8 @@ TURN = 10
 def bytes_of(path: Path) -> dict[str, int]:
     """Bytes of an artifact, as `result.json` holds them.
 
-    - `disk`: the graph and its weights (`model.onnx` and its external data).
-    - `vocabulary`: the vocabulary file.
+    - `disk`: the graph and its weights (`model.onnx` and its external data), and an index of its own.
+    - `vocabulary`: the vocabulary file, and the tokenizer of a text.
     - `wire`: every file of the artifact, each compressed with zstd.
     - `resident`: memory that loading it and scoring 256 rows adds to a child process whose libraries are in use
       already (see `resident`); pages of a mapped file count once touched, shared or not.
@@ -56,15 +57,20 @@ def bytes_of(path: Path) -> dict[str, int]:
     """
     return {
         "disk": disk_bytes(path),
-        "vocabulary": open_artifact(path).files[VOCABULARY_FILE].stat().st_size,
+        "vocabulary": files_bytes(path, (VOCABULARY_FILE, TOKENIZER_FILE)),
         "wire": sent_bytes(path),
         "resident": resident_bytes(path),
     }
 
 
 def disk_bytes(path: Path) -> int:
-    """Bytes of an artifact's graph and its weights."""
-    return sum(file.stat().st_size for name, file in open_artifact(path).files.items() if name.startswith(GRAPH))
+    """Bytes of an artifact's graph, its weights and its index."""
+    return files_bytes(path, SHIPPED)
+
+
+def files_bytes(path: Path, names: tuple[str, ...]) -> int:
+    """Bytes of an artifact's files whose names begin with one of `names`."""
+    return sum(file.stat().st_size for name, file in open_artifact(path).files.items() if name.startswith(names))
 
 
 def sent_bytes(path: Path) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
+from slimrank.data.ragged import Ragged
 from slimrank.data.schema import Schema
 from slimrank.evaluation.catalogue import AT, Found, Scorer, find_in_catalogue, product
 from slimrank.runtime import Retriever
@@ -30,14 +31,30 @@ def find_items(
     """Metrics of the items that the rows of `frame` are to find among the whole catalogue; `at` as there.
 
     Items of a row's own history are left out (but for the one that is to be found, which some meet again), those that
-    the model does not read too. An item that train never met is missed, and counted.
+    the model does not read too. An item that train never met is missed, and counted. Where an index is stored with the
+    model it is the one that is asked: what it does not find among its first max(`at`) items is missed.
     """
     inputs = model.encoding.encode(frame)
     target = model.encoding.encode_label(frame[schema.label]) - model.first_item
     target = np.where(target < 0, -1, target)
     met = model.met(frame) if leave_out_met else None
     left_out = None if met is None else met.where(met.values != target[met.query])
-    return find_in_catalogue(scorer(model, inputs), target, model.count, left_out, at)
+    score = found_scorer(model, inputs, max(at), left_out) if model.has_index else scorer(model, inputs)
+    return find_in_catalogue(score, target, model.count, left_out, at)
+
+
+def found_scorer(model: Retriever, inputs: Inputs, k: int, left_out: Ragged | None) -> Scorer:
+    """Scores that order items as the model's own index finds them: the first `k` by rank, all others -inf."""
+    places, _ = model.search(inputs, k, left_out)
+
+    def score(start: int, stop: int) -> NDArray[np.float32]:
+        part = places[start:stop]
+        scores = np.full((len(part), model.count), -np.inf, np.float32)
+        row, rank = np.nonzero(part >= 0)
+        scores[row, part[row, rank]] = part.shape[1] - rank
+        return scores
+
+    return score
 
 
 def scorer(model: Retriever, inputs: Inputs) -> Scorer:

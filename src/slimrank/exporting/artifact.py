@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slimrank.artifact import SEALED_KEYS, open_artifact, write_artifact
-from slimrank.config import Config, runner
+from slimrank.config import Config, InputError, name_of, runner
 from slimrank.data.encoding import Encoding
 from slimrank.exporting.card import model_card
 from slimrank.exporting.onnx import Onnx
 from slimrank.exporting.pack import pack
-from slimrank.models.layers import Network
+from slimrank.indexing.index import Index, build_index
+from slimrank.models.layers import Encoder, Network
 from slimrank.models.text_encoder import TextModel
 
 
@@ -24,6 +27,7 @@ def export(
     path: Path,
     target: Config | None = None,
     provenance: Mapping[str, Any] | None = None,
+    index: Config | None = None,
 ) -> None:
     """Write the artifact of `model` to the directory `path`.
 
@@ -34,9 +38,11 @@ def export(
         path: the artifact's directory; an artifact that is there is replaced in one step.
         target: a registered target; ONNX by default.
         provenance: what the manifest says beside the graph: recipe, data, seeds, versions.
+        index: a registered index over the items of an encoder, which is stored with the graph and is what answers; None
+            for one that is made at load, exact, of what the graph says of its items.
 
     Raises:
-        InputError: the artifact cannot be written.
+        InputError: the artifact cannot be written, or the model has no vectors of items for an index.
     """
     target = target or Onnx()
     packed = pack(model)
@@ -49,8 +55,24 @@ def export(
         manifest = {**(provenance or {}), "target": target.model_dump(mode="json"), **describe_graph(written[0])}
         files: dict[str, Path | bytes] = {file.name: file for file in written}
         files |= cut.files()
+        if index is not None:
+            built = index_of(packed, index)
+            files |= built.files()
+            manifest["index"] = built.record()
         files["README.md"] = model_card(manifest, cut).encode()
         write_artifact(path, files, manifest)
+
+
+def index_of(packed: Network, config: Config) -> Index:
+    """An index over the vectors of all items of a packed encoder.
+
+    Raises:
+        InputError: it has none, or the kind cannot be built of them.
+    """
+    if not isinstance(packed, Encoder) or packed.catalogue is None:
+        raise InputError(f"index {name_of(config)!r}: the model has no vectors of items; leave it out")
+    with torch.inference_mode():
+        return build_index(config, packed.all_items()[packed.first_item :].numpy())
 
 
 def with_metrics(source: Path, path: Path, metrics: Mapping[str, Any]) -> None:

@@ -132,9 +132,10 @@ def _export(run: Run, seed: int, slim: str) -> str:
             models["student"] = uncompressed(run, seed)
         for name, model in models.items():
             named = {**facts, "name": f"{run.recipe.name}-{name}"}
-            export(model.cpu().eval(), run.encoded.encoding, folder / name, run.recipe.target, named)
+            index = run.recipe.index if name == "slim" else None
+            export(model.cpu().eval(), run.encoded.encoding, folder / name, run.recipe.target, named, index)
 
-    inputs = {"slim": slim, "facts": facts}
+    inputs = {"slim": slim, "facts": facts}  # the facts hold the recipe, and so the index
     return stage(run.seed_folder(seed) / "artifacts", inputs, work)
 
 

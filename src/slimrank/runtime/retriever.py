@@ -85,6 +85,11 @@ class Retriever(Opened):
             return list(range(codec.num_ids))
         raise InputError(f"{self.artifact.path}: has no catalogue; it gives vectors (`encode`) and no top-k")
 
+    @property
+    def has_index(self) -> bool:
+        """Whether an index is stored with the graph, which may find less than comparing every item does."""
+        return isinstance(self.artifact.manifest.get("index"), Mapping)
+
     @cached_property
     def index(self) -> Index:
         """What the vectors of queries are compared with.
@@ -92,9 +97,8 @@ class Retriever(Opened):
         Raises:
             InputError: the artifact has no item vectors.
         """
-        record = self.artifact.manifest.get("index")
-        if isinstance(record, Mapping):
-            return open_index(record, self.artifact.path)
+        if self.has_index:
+            return open_index(self.artifact.manifest["index"], self.artifact.path)
         if "item_vector" not in self.outputs:
             raise InputError(f"{self.artifact.path}: has no vectors of items")
         if "item_codes" in self.outputs:
