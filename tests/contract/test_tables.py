@@ -49,7 +49,7 @@ VARIANTS: list[tuple[str, dict[str, Any], float]] = [  # settings, and the least
     ("hashed", {"buckets": 64, "weight_bits": 16, "bias": True}, 2.5),
     ("hashed", {"buckets": 64, "method": "plain", "inner": {"name": "scaled", "bits": 8}}, 1.5),
     ("hashed", {"buckets": 64, "method": "clustered", "chunks": 4}, 11.0),
-    ("sparse", {"keep": 0.5}, 8.0),
+    ("sparse", {"keep": 0.6}, 8.0),
     ("sparse", {"keep": 1.0}, 36.0),
     ("remapped", {"keep": 0.5}, 3.0),
     ("remapped", {"keep": 0.5, "inner": {"name": "scaled", "bits": 4}}, 2.8),
