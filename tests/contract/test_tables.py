@@ -204,6 +204,35 @@ def test_the_graph_gathers_first_and_scores_as_the_packed_form(
     np.testing.assert_allclose(session.run(None, {"ids": ids.numpy()})[0], expected, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "dim", "row"),
+    [
+        ("scaled", {"bits": 4}, 5, 3),
+        ("scaled", {"bits": 2}, 50, 13),
+        ("scaled", {"bits": 1}, 9, 2),
+        ("scaled", {"bits": 4, "scale": "row", "symmetric": False}, 7, 4),
+        ("mixed", {"bands": [[(5, 8)], [(100, 4), (195, 2)], [(100, 1)]]}, 10, None),
+    ],
+)
+@pytest.mark.parametrize("limit", [0, 1 << 26])
+def test_the_last_byte_of_a_row_may_have_room(
+    kind: str, settings: dict[str, Any], dim: int, row: int | None, limit: int, tmp_path: Path
+) -> None:
+    table = make(kind, settings, torch.randn(ROWS, dim, generator=torch.Generator().manual_seed(3)))
+    packed, ids = table.pack(), torch.stack([torch.tensor([0, 4]), torch.tensor([5, 299]), torch.tensor([300, 399])], 1)
+    torch.testing.assert_close(packed(torch.arange(ROWS)), table(torch.arange(ROWS)).detach(), atol=1e-5, rtol=1e-4)
+    assert table.nbytes == packed.nbytes
+    if row is not None:
+        assert packed.packed.shape == (ROWS, row)
+    else:
+        assert {bits: getattr(packed, f"packed_{bits}").shape[1] for bits in (8, 4, 2, 1)} == {8: 10, 4: 5, 2: 3, 1: 2}
+    files = exported(table, tmp_path, limit=limit)
+    check_graph(files[0])
+    session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
+    found = session.run(None, {"ids": ids.to(torch.int32).numpy()})[0]
+    np.testing.assert_allclose(found, packed(ids, (0, 1, 2)).detach().sum(dim=(1, 2)).numpy(), atol=2e-4)
+
+
 @pytest.mark.filterwarnings("ignore")  # the exporter's notes on itself
 def test_the_packed_form_exports_by_itself(made: tuple[Table, float], tmp_path: Path) -> None:
     """As a user exports a model of their own: by torch, without what `build_graph` does to a graph."""
@@ -316,8 +345,8 @@ def test_a_table_of_one_row(kind: str) -> None:
     ],
 )
 def test_widths_that_do_not_divide_are_refused(kind: str, settings: dict[str, Any]) -> None:
-    rows = weight()[:, :12].contiguous()
-    with pytest.raises(InputError, match=r"dimension 12|fill no whole bytes"):
+    rows = weight()[:, :7].contiguous()
+    with pytest.raises(InputError, match=r"dimension 7|fill no whole bytes"):
         make(kind, settings, rows, None)
 
 

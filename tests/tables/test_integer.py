@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slimrank.tables.affine import Codes, dequantize, quantize
-from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, quantize_linear, shift_left, unpack_bytes
+from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, quantize_linear, shift_left, unpack_bytes
 
 
 def byte(value: int) -> torch.Tensor:
@@ -45,6 +45,15 @@ def test_codes_survive_the_way_through_floats() -> None:
     for exponent in range(-60, 60, 7):
         scale = torch.tensor(1.1 * 2.0**exponent)
         assert torch.equal(quantize_linear(dequantize_linear(codes, scale, byte(128)), scale, byte(128)), codes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("dim", [1, 3, 8, 11])
+def test_rows_of_any_dimension_come_back(bits: int, dim: int) -> None:
+    codes = torch.randint(0, 2**bits, (5, dim), generator=torch.Generator().manual_seed(dim)).to(torch.uint8)
+    packed = pack_bytes(codes, bits)
+    assert packed.shape == (5, -(-dim * bits // 8))
+    assert torch.equal(unpack_bytes(packed, bits, dim), codes << (8 - bits))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

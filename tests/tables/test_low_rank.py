@@ -106,8 +106,8 @@ def test_rows_inside_may_be_of_another_kind() -> None:
         every(packed, None), every(low_rank(LowRank(rank=4), weight(), STARTS)), atol=0.1, rtol=0
     )
     assert packed.nbytes == table.nbytes == 60 * 4 + 3 * 4 + 4 * 3 * 4 * 8
-    with pytest.raises(InputError, match="dimension 3 does not"):
-        low_rank(LowRank(rank=3, inner={"name": "scaled", "bits": 4}), weight(), STARTS)
+    with pytest.raises(InputError, match="dimension 1 does not"):
+        low_rank(LowRank(rank=1, inner={"name": "scaled", "bits": 4}), weight(), STARTS)
 
 
 def test_rows_of_zeros_stay_zeros_without_a_mean() -> None:

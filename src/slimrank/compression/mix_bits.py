@@ -26,7 +26,7 @@ from slimrank.config import InputError, register
 from slimrank.models.layers import ItemScorer, Network
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
-from slimrank.tables.table import Table
+from slimrank.tables.table import Table, packs, row_bytes
 
 SAMPLE = 1 << 16  # values of a band on which its errors are measured
 
@@ -98,7 +98,7 @@ def _takes(part: Part, config: MixBits, context: Context) -> bool:
 
 
 def _packable(dim: int, widths: Sequence[Width]) -> list[Width]:
-    return [bits for bits in widths if dim * bits % 8 == 0]
+    return [bits for bits in widths if bits == 0 or packs(dim, bits)]
 
 
 def _own(part: Part, model: Network, measured: Sensitivity) -> Sensitivity:
@@ -142,17 +142,17 @@ def option(rows: Tensor, counts: Tensor, weight: float, bits: Width) -> Option:
     """Bytes of `rows` [n, dim] at a width, and weight * sum of count * squared error, measured on an even sample."""
     stride = max(1, rows.numel() // SAMPLE)
     some, often = rows[::stride], counts[::stride]
-    share = float(counts.sum() / often.sum())
+    share, size = float(counts.sum() / often.sum()), row_bytes(rows.shape[1], bits)
     if bits == 0:
         errors = ((some - weighted_mean(some, often)).square().sum(dim=1) * often).sum()
         return Option(rows.shape[1], weight * share * float(errors))
     if bits > 8:
         near = some.half().float() if bits == 16 else some
-        return Option(rows.numel() * bits // 8, weight * share * float(((near - some).square().sum(1) * often).sum()))
+        return Option(len(rows) * size, weight * share * float(((near - some).square().sum(1) * often).sum()))
     values, often = some.reshape(1, -1), often.repeat_interleave(rows.shape[1]).unsqueeze(0)
     scale = squared_error_scale(values, codes_of(bits), often)
     error = squared_error(values, scale, codes_of(bits), often)
-    return Option(rows.numel() * bits // 8, weight * share * float(error))
+    return Option(len(rows) * size, weight * share * float(error))
 
 
 def choose(bands: Sequence[Band], left: int, budget: int) -> list[Width]:

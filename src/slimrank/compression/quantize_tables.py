@@ -17,7 +17,7 @@ from slimrank.models.layers import Network
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, scaled
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table, check_packs
+from slimrank.tables.table import Table, check_packs, packs
 
 
 class QuantizeTables(Grid, Budgeted):
@@ -89,9 +89,9 @@ def within_budget(
 
 
 def bits_that_pack(table: DenseTable, place: int, most: int) -> list[Bits]:
-    """The widths, of at most `most` bits, in which the vectors of a field fill whole bytes; 32 where it has no rows."""
+    """The widths, of at most `most` bits, in which the vectors of a field fill a byte; 32 where it has no rows."""
     first, last = table.bounds()[place]
-    allowed: list[Bits] = [b for b in get_args(Bits) if b <= most and table.dim * b % 8 == 0 and first < last]
+    allowed: list[Bits] = [b for b in get_args(Bits) if b <= most and packs(table.dim, b) and first < last]
     return allowed or [32]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.onnx import is_in_onnx_export
 
 OPSET = 21
@@ -49,8 +50,10 @@ def dequantize_linear(codes: Tensor, scale: Tensor, zero_point: Tensor | None = 
     return values * scale.reshape(shape)
 
 
-def unpack_bytes(packed: Tensor, bits: int, *, midrise: bool = False) -> Tensor:
-    """Packed rows [..., width] to one byte a dimension [..., width * 8 / bits], each code in the byte's high bits.
+def unpack_bytes(packed: Tensor, bits: int, dim: int | None = None, *, midrise: bool = False) -> Tensor:
+    """Packed rows [..., width] to one byte a dimension [..., dim], each code in the byte's high bits.
+
+    Without `dim` there are as many dimensions as the bytes have room for, width * 8 / bits.
 
     Byte j of a packed row holds, from its low bits up, dimensions j, j + width, j + 2 width, ... A code c becomes
     c * 2**(8 - bits), so that zero is `BYTE_ZERO` and codes of all widths have one range: under one weight scale,
@@ -70,12 +73,15 @@ def unpack_bytes(packed: Tensor, bits: int, *, midrise: bool = False) -> Tensor:
         part = shift_left(packed, left) if left else packed
         parts.append(part if left == 8 - bits else torch.bitwise_and(part, high))
     codes = torch.cat(parts, dim=-1)
+    if dim is not None and dim < codes.shape[-1]:
+        codes = codes[..., :dim]
     return torch.bitwise_or(codes, torch.tensor(1 << (7 - bits), dtype=torch.uint8)) if midrise else codes
 
 
 def pack_bytes(codes: Tensor, bits: int) -> Tensor:
-    """Codes [rows, dim] uint8 side by side in bytes [rows, dim * bits / 8], as `unpack_bytes` reads them."""
-    parts = codes.chunk(8 // bits, dim=1)
+    """Codes [rows, dim] uint8 side by side in bytes [rows, ceil(dim * bits / 8)], as `unpack_bytes` reads them."""
+    each = 8 // bits
+    parts = functional.pad(codes, (0, -codes.shape[1] % each)).chunk(each, dim=1)
     packed = parts[0].clone()
     for place, part in enumerate(parts[1:], 1):
         packed |= part << (place * bits)

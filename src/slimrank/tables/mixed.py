@@ -28,7 +28,7 @@ from slimrank.tables.by_row import band_of, by_row
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, unpack_bytes
 from slimrank.tables.scaled import CHUNK, Grid, scales_of
-from slimrank.tables.table import Table, check_rows, gather_rows, one_field
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field, row_bytes
 
 Width = Literal[0, 1, 2, 4, 8, 16, 32]
 PARTS: tuple[Width, ...] = (8, 4, 2, 1, 16, 32)  # the packed form's arrays, in the order in which their rows count
@@ -80,7 +80,7 @@ class Bands:
 
     def nbytes(self, dim: int, fields: int) -> int:
         """Bytes of the packed form."""
-        rows = sum(n * dim * bits // 8 for n, bits in zip(self.stored, self.stored_bits, strict=True))
+        rows = sum(n * row_bytes(dim, bits) for n, bits in zip(self.stored, self.stored_bits, strict=True))
         return rows + BAND_BYTES * len(self.rows) + FIELD_BYTES * fields
 
 
@@ -207,7 +207,7 @@ def byte_steps(step: Tensor, bands: Bands, fields: Sequence[int]) -> Tensor | No
 class PackedMixed(Table):
     """Packed form: the rows of all bands of a width in one array, by width in the order of `PARTS`.
 
-    `packed_8`, `packed_4` ... are [rows, dim * bits / 8] uint8, laid out as `unpack_bytes` reads them; `packed_16` and
+    `packed_8`, `packed_4` ... are [rows, ceil(dim * bits / 8)] uint8, as `unpack_bytes` reads them; `packed_16` and
     `packed_32` are floats [rows, dim]. A row r of band b is row min(r - shift[b], last[b]) of all these arrays, one
     below the other. Its unpacked bytes, which fill the byte, are drawn together by gain[b] <= 1 around 128.
     """
@@ -254,7 +254,7 @@ class PackedMixed(Table):
         for bits in PARTS[:4]:
             packed = self._gathered(place, bits)
             if packed is not None:
-                own = unpack_bytes(packed, bits, midrise=is_midrise(bits))
+                own = unpack_bytes(packed, bits, self.dim, midrise=is_midrise(bits))
                 codes = own if codes is None else torch.where(place >= self._base(bits), own, codes)
         if codes is None:
             return None
@@ -289,14 +289,16 @@ class PackedMixed(Table):
 
 
 def pack_width(table: MixedTable, bits: int) -> Tensor:
-    """The rows of all bands of that width: [rows, dim * bits / 8] uint8, or [rows, dim] floats."""
+    """The rows of all bands of that width: [rows, ceil(dim * bits / 8)] uint8, or [rows, dim] floats."""
     bands, scale = table.bands, table.scale
     rows = zip(bands.places(by_width=False), bands.stored, bands.stored_bits, scale, strict=True)
     own = [(table.weight.detach()[first : first + count], step) for first, count, each, step in rows if each == bits]
     if bits > 8:
         most = torch.finfo(FLOATS[bits]).max
         return torch.cat([weight.clamp(-most, most).to(FLOATS[bits]) for weight, _ in own])
-    packed = torch.empty(sum(len(w) for w, _ in own), table.dim * bits // 8, dtype=torch.uint8, device=scale.device)
+    packed = torch.empty(
+        sum(len(w) for w, _ in own), row_bytes(table.dim, bits), dtype=torch.uint8, device=scale.device
+    )
     done, at_once = 0, max(1, CHUNK // table.dim)
     for weight, step in own:
         for start in range(0, len(weight), at_once):

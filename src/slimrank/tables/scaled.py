@@ -26,7 +26,7 @@ from slimrank.tables.ranges import (
     squared_error_range,
     squared_error_scale,
 )
-from slimrank.tables.table import Table, check_rows, gather_rows, one_field
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field, row_bytes
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
@@ -191,12 +191,12 @@ class ScaledTable(GroupedTable):
     @property
     def nbytes(self) -> int:
         scales = self.log_scale.numel() * (1 if self.zero_shift is None else 2)
-        packed = self.num_rows * self.dim * self.grid.bits // 8
+        packed = self.num_rows * row_bytes(self.dim, self.grid.bits)
         return packed + (2 * scales + 4 if self.grid.by_rows else 4 * scales)
 
 
 class PackedTable(GroupedTable):
-    """Packed form: `packed` [num_rows, width] uint8 with width = dim * bits / 8, laid out as `unpack_bytes` reads it.
+    """Packed form: `packed` [num_rows, ceil(dim * bits / 8)] uint8, laid out as `unpack_bytes` reads it.
 
     A code has the high bits of its byte, and midrise codes the middle of what the other bits span, so a byte's step is
     scale / 2 ** (8 - bits) and the byte of zero 128 at every width. `scale` and `zero_shift` are as in `ScaledTable`;
@@ -223,7 +223,7 @@ class PackedTable(GroupedTable):
             self.register_buffer("zero_shift", None if shift is None else shift.clone())
 
     def forward(self, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
-        codes = unpack_bytes(gather_rows(self.packed, ids), self.grid.bits, midrise=self.grid.midrise)
+        codes = unpack_bytes(gather_rows(self.packed, ids), self.grid.bits, self.dim, midrise=self.grid.midrise)
         part = 2.0 ** (8 - self.grid.bits)
         if not self.grid.by_rows:
             steps = dequantize_linear(codes, self.one, self.zero_point)
@@ -264,8 +264,8 @@ def as_float16(values: Tensor) -> Tensor:
 
 
 def pack_rows(table: ScaledTable) -> Tensor:
-    """The codes of all rows, packed to bytes [num_rows, dim * bits / 8], a chunk at a time."""
-    bits, width = table.grid.bits, table.dim * table.grid.bits // 8
+    """The codes of all rows, packed to bytes [num_rows, ceil(dim * bits / 8)], a chunk at a time."""
+    bits, width = table.grid.bits, row_bytes(table.dim, table.grid.bits)
     packed = torch.empty(table.num_rows, width, dtype=torch.uint8, device=table.weight.device)
     step = max(1, CHUNK // table.dim)
     for start in range(0, table.num_rows, step):
@@ -364,7 +364,7 @@ def scaled(
     `counts` [num_rows], where given, weigh the squared error of each row when a scale is chosen.
 
     Raises:
-        InputError: there are no rows, the dimension does not fill whole bytes, or a value is NaN or infinite.
+        InputError: there are no rows, the dimension does not fill a byte, or a value is NaN or infinite.
     """
     starts = one_field(weight) if starts is None else starts
     check_rows(weight, config.bits)

@@ -118,7 +118,7 @@ def one_field(weight: Tensor) -> Tensor:
 
 
 def check_rows(weight: Tensor, bits: int = 32) -> None:
-    """Raises `InputError` where `weight` [num_rows, dim] is empty, fills no whole bytes, or is out of bounds."""
+    """Raises `InputError` where `weight` [num_rows, dim] is empty, too narrow for the bits, or out of bounds."""
     if not weight.numel():
         raise InputError("the table has no rows")
     check_packs(weight.shape[1], bits)
@@ -128,10 +128,25 @@ def check_rows(weight: Tensor, bits: int = 32) -> None:
 
 
 def check_packs(dim: int, bits: int) -> None:
-    """Raises `InputError` where vectors of `dim` numbers fill no whole bytes."""
-    per_byte = max(8 // bits, 1)
-    if dim % per_byte:
-        raise InputError(f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {per_byte} codes fill a byte")
+    """Raises `InputError` where vectors of `dim` numbers do not fill a byte: fewer bits would save nothing."""
+    if not packs(dim, bits):
+        raise InputError(
+            f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {8 // bits} codes fill a byte"
+        )
+
+
+def packs(dim: int, bits: int) -> bool:
+    """Whether vectors of `dim` numbers of so many bits fill at least one byte."""
+    return dim * bits >= 8
+
+
+def row_bytes(dim: int, bits: int) -> int:
+    """Bytes of a packed vector of `dim` numbers of so many bits; the last byte may hold fewer than it could.
+
+    >>> row_bytes(dim=50, bits=2)
+    13
+    """
+    return -(-dim * bits // 8)
 
 
 def fault_of(rows: Tensor) -> str:
