@@ -13,6 +13,7 @@ from torch.nn import functional
 from slimrank.config import Config, register
 from slimrank.models.layers import Encoder, SequenceEncoder, trimmed
 from slimrank.training.losses.loss import Distillation
+from slimrank.training.losses.wide_softmax import SoftLabels, wide_cross_entropy
 
 if TYPE_CHECKING:
     from slimrank.training.examples import Examples
@@ -34,8 +35,10 @@ class CatalogueSoftmax(Config):
 def catalogue_softmax(config: CatalogueSoftmax, model: Encoder, batch: Examples) -> Tensor:
     """The mean over all places that have a next item that is known; 0 where none has."""
     target, known = targets(model, batch)
-    logits, place = catalogue_logits(model, batch, target, known, drawn_items(config, model, target))
-    return _missed(logits, place)
+    drawn = drawn_items(config, model, target)
+    if drawn is None:
+        return wide_cross_entropy(*sides(model, batch, known), target - model.first_item)
+    return _missed(drawn_logits(model, batch, target, known, drawn))
 
 
 def distilled_catalogue(
@@ -48,18 +51,23 @@ def distilled_catalogue(
     """
     target, known = targets(model, batch)
     drawn = drawn_items(loss, model, target)
-    logits, place = catalogue_logits(model, batch, target, known, drawn)
+    if drawn is None:
+        with torch.no_grad():
+            soft = SoftLabels(mix.soft_weight, mix.temperature, [sides(each, batch, known) for each in teachers])
+        return wide_cross_entropy(*sides(model, batch, known), target - model.first_item, soft)
+    logits = drawn_logits(model, batch, target, known, drawn)
     with torch.no_grad():
-        asked = [catalogue_logits(each, batch, target, known, drawn)[0] for each in teachers]
-        soft = torch.stack([(each / mix.temperature).softmax(dim=1) for each in asked]).mean(dim=0)
+        asked = [drawn_logits(each, batch, target, known, drawn) for each in teachers]
+        labels = torch.stack([(each / mix.temperature).softmax(dim=1) for each in asked]).mean(dim=0)
     likely = functional.log_softmax(logits / mix.temperature, dim=1)
-    distance = -(soft * likely.clamp(min=NEVER)).sum() / max(place.shape[0], 1)
-    return mix.soft_weight * mix.temperature**2 * distance + (1 - mix.soft_weight) * _missed(logits, place)
+    distance = -(labels * likely.clamp(min=NEVER)).sum() / max(len(target), 1)
+    return mix.soft_weight * mix.temperature**2 * distance + (1 - mix.soft_weight) * _missed(logits)
 
 
-def _missed(logits: Tensor, place: Tensor) -> Tensor:
-    """Cross-entropy of `logits` [T, S] with the item at `place` [T]; 0, with a gradient of 0, where there is none."""
-    return functional.cross_entropy(logits, place, reduction="sum") / max(place.shape[0], 1)
+def _missed(logits: Tensor) -> Tensor:
+    """Cross-entropy of `logits` [T, S] with the first item; 0, with a gradient of 0, where there is none."""
+    first = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return functional.cross_entropy(logits, first, reduction="sum") / max(len(logits), 1)
 
 
 def targets(model: Encoder, batch: Examples) -> tuple[Tensor, Tensor]:
@@ -76,25 +84,29 @@ def targets(model: Encoder, batch: Examples) -> tuple[Tensor, Tensor]:
     return target[known], known
 
 
-def catalogue_logits(
-    model: Encoder, batch: Examples, target: Tensor, known: Tensor, drawn: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Scores [T, S] of items at all `known` places, and where among them the `target` [T] stands.
+def sides(model: Encoder, batch: Examples, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors [T, D] of all `known` places, and those [C, D] of all items."""
+    return _vectors(model, batch, known), model.all_items()[model.first_item :]
 
-    The items are the whole catalogue, or first the target and then the `drawn` ones, of which the target itself does
-    not count. Even draws need no correction: it is the same for all.
+
+def drawn_logits(model: Encoder, batch: Examples, target: Tensor, known: Tensor, drawn: Tensor) -> Tensor:
+    """Scores [T, 1 + S] of the `target` [T] and of the `drawn` items [S] at all `known` places.
+
+    Where a drawn one is the target itself it does not count. Even draws need no correction: it is the same for all.
     """
+    vectors = _vectors(model, batch, known)
+    own = (vectors * model.items(target)).sum(dim=1, keepdim=True)
+    others = (vectors @ model.items(drawn).T).masked_fill(target.unsqueeze(1) == drawn, -torch.inf)
+    return torch.cat([own, others], dim=1)
+
+
+def _vectors(model: Encoder, batch: Examples, known: Tensor) -> Tensor:
     if isinstance(model, SequenceEncoder):
         met = model.met(batch.ids)
         assert met is not None
-        vectors = model.states(met)[known]
-    else:
-        vectors = model(batch.ids, batch.numbers)[known]
-    if drawn is None:
-        return vectors @ model.all_items()[model.first_item :].T, target - model.first_item
-    own = (vectors * model.items(target)).sum(dim=1, keepdim=True)
-    others = (vectors @ model.items(drawn).T).masked_fill(target.unsqueeze(1) == drawn, -torch.inf)
-    return torch.cat([own, others], dim=1), torch.zeros_like(target)
+        return model.states(met)[known]
+    vectors: Tensor = model(batch.ids, batch.numbers)
+    return vectors[known]
 
 
 def drawn_items(config: CatalogueSoftmax, model: Encoder, target: Tensor) -> Tensor | None:

@@ -1,0 +1,107 @@
+"""Cross-entropy with a softmax over very many items, without ever holding the scores of all places and items.
+
+The scores of a few places at a time are made, turned into the gradient of the loss and multiplied back while they are
+in the cache; what is kept for the backward pass is the gradient of both factors (as Liger, Hsu et al. 2024, arXiv
+2410.10989, and cut cross-entropy, Wijmans et al. 2024, arXiv 2411.09009, do on GPUs). Left out: items that are
+drawn for a batch, few enough to hold their scores (`catalogue.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores held at once, by kind of device
+LEAST_PLACES = 128  # fewer at once, and adding up the gradient of the items costs more than the scores do
+
+
+class SoftLabels(NamedTuple):
+    """Teachers' softmax at a temperature: their vectors [T, E] of the same places and [C, E] of the same items."""
+
+    weight: float
+    temperature: float
+    sides: Sequence[tuple[Tensor, Tensor]]
+
+
+def wide_cross_entropy(vectors: Tensor, items: Tensor, place: Tensor, soft: SoftLabels | None = None) -> Tensor:
+    """The mean over places of cross-entropy with the scores `vectors @ items.T`, a scalar; 0 without places.
+
+    With soft labels w and temperature H it is (1 - w) * cross-entropy + w * H**2 * cross-entropy of softmax(scores / H)
+    with the mean of the teachers' probabilities.
+
+    Args:
+        vectors: [T, D] of the places.
+        items: [C, D].
+        place: [T] which of the items is the one.
+        soft: what the teachers say.
+    """
+    loss: Tensor = _WideCrossEntropy.apply(vectors, items, place, soft)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _WideCrossEntropy(torch.autograd.Function):
+    """Both factors' gradients are made on the way forward, and scaled on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, items: Tensor, place: Tensor, soft: SoftLabels | None) -> Tensor:
+        device = vectors.device.type
+        precise = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else vectors.dtype
+        with torch.autocast(device, enabled=False):
+            queries, keys = vectors.to(precise), items.to(precise)
+            sides = [] if soft is None else [(a.to(precise), b.to(precise)) for a, b in soft.sides]
+            of_vectors = torch.empty_like(vectors)
+            of_items = torch.zeros_like(items)
+            total = vectors.new_zeros(())
+            for part in _parts(len(vectors), len(items), device):
+                scores = (queries[part] @ keys.T).to(vectors.dtype)
+                loss, change = _of_scores(scores, place[part], soft, [(a[part], b) for a, b in sides])
+                total += loss
+                change = change.to(precise)
+                of_vectors[part] = change @ keys
+                of_items += change.T @ queries[part]
+        count = max(len(vectors), 1)
+        ctx.save_for_backward(of_vectors.div_(count), of_items.div_(count))
+        return total / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        of_vectors, of_items = ctx.saved_tensors
+        return of_vectors * given, of_items * given, None, None
+
+
+def _parts(places: int, items: int, device: str) -> Iterator[slice]:
+    """Ranges of places whose scores are held at once."""
+    step = max(LEAST_PLACES, AT_ONCE.get(device, AT_ONCE["cpu"]) // max(items, 1))
+    return (slice(start, min(start + step, places)) for start in range(0, places, step))
+
+
+def _of_scores(
+    scores: Tensor, place: Tensor, soft: SoftLabels | None, sides: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The sum over places of the loss of `scores` [n, C], and its gradient [n, C]."""
+    hard, change = _cross_entropy(scores, place)
+    if soft is None:
+        return hard, change
+    heat, weight = soft.temperature, soft.weight
+    labels = torch.stack([((a @ b.T).to(scores.dtype) / heat).softmax(dim=1) for a, b in sides]).mean(dim=0)
+    likely = (scores / heat).log_softmax(dim=1)
+    distance = -(labels * likely).sum()
+    softer = likely.exp_().sub_(labels)
+    loss = weight * heat**2 * distance + (1 - weight) * hard
+    return loss, softer.mul_(weight * heat).add_(change, alpha=1 - weight)
+
+
+def _cross_entropy(scores: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over places of -log softmax(`scores`) [n, C] at `place` [n], and its gradient: softmax less one there."""
+    chances = scores.softmax(dim=1)
+    most, where = scores.max(dim=1)
+    # The largest chance is 1 / C or more, so that its logarithm is there even where that of `place` has gone to 0.
+    log_sum = most - chances.gather(1, where.unsqueeze(1)).squeeze(1).log()
+    own = place.unsqueeze(1)
+    loss = (log_sum - scores.gather(1, own).squeeze(1)).sum()
+    return loss, chances.scatter_add_(1, own, chances.new_full(own.shape, -1.0))
