@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from slimrank.artifact import write_artifact
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
 
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # ranx would compile for a minute what a few tests ask of it
+
 LINEAR_ROWS = polars.DataFrame(
     {
         "user": [7, 7, 9, 11, 7, 9],
@@ -29,16 +31,6 @@ LINEAR_ROWS = polars.DataFrame(
         "label": [1, 0, 1, 0, 1, 0],
     }
 )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_registry() -> Iterator[None]:
-    """torch's exporter builds its table of operators anew for every graph: half of the time of a small export."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
-        yield
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,17 @@ def test_the_largest_products_of_bytes_do_not_overflow(outputs: int, scores, tmp
     np.testing.assert_allclose(found, 64 * 25.5, rtol=1e-5)
 
 
+def test_torch_reads_its_operators_once_and_is_left_as_it_was(network, monkeypatch) -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry, onnxscript_apis
+
+    before, reads, model = vars(ONNXRegistry)["from_torchlib"], [], network(8, 0)
+    build_graph(model, 5)
+    monkeypatch.setattr(onnxscript_apis, "get_torchlib_ops", lambda: reads.append(1))
+    build_graph(model, 5)
+    assert vars(ONNXRegistry)["from_torchlib"] is before
+    assert not reads
+
+
 def test_codes_feed_the_first_layer_and_no_float_is_left(network, tmp_path) -> None:
     write_graph(build_graph(network(4), 5), tmp_path / "model.onnx")
     rows = {"Shape": 1, "Expand": 1, "Add": 1, "Gather": 1}

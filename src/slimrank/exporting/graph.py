@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from slimrank.tables.by_row import marking
 from slimrank.tables.integer import OPSET
 
 IR_VERSION = 10
+READER = "from_torchlib"
 EXTERNAL_FROM = 1 << 20  # bytes of a tensor from which it is stored beside the graph, to be mapped and not copied
 
 
@@ -86,7 +88,7 @@ def trace(interface: Interface) -> ir.Model:
     model, training = interface.module, interface.module.training
     names = list(interface.inputs)
     try:
-        with _silent(), marking(), torch.no_grad():
+        with _silent(), _one_registry(), marking(), torch.no_grad():
             program = torch.onnx.export(
                 model.eval(),
                 tuple(interface.inputs.values()),
@@ -129,6 +131,39 @@ def _silent() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _one_registry() -> Iterator[None]:
+    """With one table of operators for all graphs.
+
+    torch reads the source of its 500 translations anew for every graph, which is half of the time of a small one.
+    """
+    owner, read, read_once = _readers()
+    if owner is None:
+        yield
+        return
+    setattr(owner, READER, read_once)
+    try:
+        yield
+    finally:
+        setattr(owner, READER, read)
+
+
+@cache
+def _readers() -> tuple[type | None, Any, Any]:
+    """What reads torch's table of operators: the class, its method, and one that reads it once for each version.
+
+    It has no public name; where another torch has it elsewhere there is None, and every graph reads it again.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        return None, None, None
+    read = vars(ONNXRegistry).get(READER)
+    if not isinstance(read, classmethod):
+        return None, None, None
+    return ONNXRegistry, read, classmethod(cache(read.__func__))  # type: ignore[arg-type]
 
 
 def shrink(model: ir.Model) -> None:
