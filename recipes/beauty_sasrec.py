@@ -11,7 +11,14 @@ recipe = Recipe(
     seeds=(1, 2, 3),
     teacher={
         "model": {"name": "sasrec", "embedding_dim": 64, "heads": 2, "dropout": 0.5},
-        "training": Training(epochs=20, batch_size=256, learning_rate=1e-3, patience=0, precision="bfloat16"),
+        "training": Training(
+            epochs=20,
+            batch_size=256,
+            learning_rate=1e-3,
+            patience=0,
+            precision="bfloat16",
+            loss={"name": "catalogue-softmax", "negatives": 2048},
+        ),
     },
     student=None,
     distillation=None,
