@@ -84,18 +84,41 @@ def test_scores_far_apart_stay_finite() -> None:
     assert vectors.grad.item() == pytest.approx(800.0)
 
 
-def test_half_precision_multiplies_in_halves_and_adds_up_in_floats() -> None:
-    """In bfloat16 a product is off by 1 in 256; the loss is of floats."""
-    factors = [draw(300, 8, seed=1, dtype=torch.float32), draw(900, 8, seed=2, dtype=torch.float32)]
-    place = torch.arange(300)
-    whole = wide_cross_entropy(*factors, place)
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_half_precision_multiplies_in_halves_and_adds_up_in_floats(
+    given: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 a number is off by 1 in 256, and a sum of 600 losses stops growing; the loss is of floats."""
+    monkeypatch.setattr(wide_softmax, "LEAST_PLACES", 1)
+    monkeypatch.setattr(wide_softmax, "AT_ONCE", {"cpu": 1})
+    factors = [draw(600, 8, seed=1).to(given), draw(900, 8, seed=2).to(given)]
+    place = torch.arange(600)
+    exact = [each.float().clone().requires_grad_() for each in factors]
+    whole = at_once(*exact, place, None)
     with torch.autocast("cpu", torch.bfloat16):
         vectors, items = (each.clone().requires_grad_() for each in factors)
         half = wide_cross_entropy(vectors, items, place)
+    whole.backward()
     half.backward()
-    assert half.dtype == vectors.grad.dtype == items.grad.dtype == torch.float32
+    assert half.dtype == torch.float32
+    assert vectors.grad.dtype == items.grad.dtype == given
     assert half.item() != whole.item()
-    assert half.item() == pytest.approx(whole.item(), rel=0.01)
+    assert half.item() == pytest.approx(whole.item(), rel=2e-3)
+    for found, expected in ((vectors, exact[0]), (items, exact[1])):
+        assert (found.grad - expected.grad).norm() < 0.02 * expected.grad.norm()
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    """Frozen items, and a value without any gradient."""
+    vectors, items, place = draw(5, 3, seed=1), draw(7, 3, seed=2), torch.tensor([0, 6, 3, 3, 1])
+    with torch.no_grad():
+        expected = wide_cross_entropy(vectors, items, place)
+    assert not expected.requires_grad
+    loss = wide_cross_entropy(vectors.requires_grad_(), items, place)
+    loss.backward()
+    assert loss.item() == expected.item()
+    assert vectors.grad.any()
+    assert items.grad is None
 
 
 def test_equal_scores_cost_the_logarithm_of_the_items() -> None:

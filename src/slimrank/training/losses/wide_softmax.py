@@ -31,7 +31,8 @@ def wide_cross_entropy(vectors: Tensor, items: Tensor, place: Tensor, soft: Soft
     """The mean over places of cross-entropy with the scores `vectors @ items.T`, a scalar; 0 without places.
 
     With soft labels w and temperature H it is (1 - w) * cross-entropy + w * H**2 * cross-entropy of softmax(scores / H)
-    with the mean of the teachers' probabilities.
+    with the mean of the teachers' probabilities. Under autocast products are of halves; softmax, loss and sums are
+    of floats, as those of torch's own cross-entropy are.
 
     Args:
         vectors: [T, D] of the places.
@@ -49,29 +50,31 @@ class _WideCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, items: Tensor, place: Tensor, soft: SoftLabels | None) -> Tensor:
         device = vectors.device.type
-        precise = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else vectors.dtype
+        whole = torch.promote_types(torch.promote_types(vectors.dtype, items.dtype), torch.float32)
+        fast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else whole
         with torch.autocast(device, enabled=False):
-            queries, keys = vectors.to(precise), items.to(precise)
-            sides = [] if soft is None else [(a.to(precise), b.to(precise)) for a, b in soft.sides]
-            of_vectors = torch.empty_like(vectors)
-            of_items = torch.zeros_like(items)
-            total = vectors.new_zeros(())
+            queries, keys = vectors.to(fast), items.to(fast)
+            sides = [] if soft is None else [(a.to(fast), b.to(fast)) for a, b in soft.sides]
+            of_vectors, of_items = (torch.zeros_like(each, dtype=whole) for each in (vectors, items))
+            total = torch.zeros((), dtype=whole, device=vectors.device)
             for part in _parts(len(vectors), len(items), device):
-                scores = (queries[part] @ keys.T).to(vectors.dtype)
+                scores = (queries[part] @ keys.T).to(whole)
                 loss, change = _of_scores(scores, place[part], soft, [(a[part], b) for a, b in sides])
                 total += loss
-                change = change.to(precise)
-                of_vectors[part] = change @ keys
-                of_items += change.T @ queries[part]
+                change = change.to(fast)
+                if ctx.needs_input_grad[0]:
+                    of_vectors[part] = (change @ keys).to(whole)
+                if ctx.needs_input_grad[1]:
+                    of_items += change.T @ queries[part]
         count = max(len(vectors), 1)
-        ctx.save_for_backward(of_vectors.div_(count), of_items.div_(count))
+        ctx.save_for_backward((of_vectors / count).to(vectors.dtype), (of_items / count).to(items.dtype))
         return total / count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, None, None]:
         of_vectors, of_items = ctx.saved_tensors
-        return of_vectors * given, of_items * given, None, None
+        return of_vectors * given.to(of_vectors.dtype), of_items * given.to(of_items.dtype), None, None
 
 
 def _parts(places: int, items: int, device: str) -> Iterator[slice]:
