@@ -48,13 +48,13 @@ def test_every_field_has_the_scale_of_its_own_rows(make_model, context) -> None:
     torch.testing.assert_close(whole.embedding.table.scale, torch.tensor([2.0]))
 
 
-def test_a_dimension_that_fills_no_byte_is_skipped_with_the_reason(make_model, context) -> None:
-    model = make_model(DeepFM(embedding_dim=3, hidden=(4,)))
+def test_a_dimension_that_is_too_short_is_skipped_with_the_reason(make_model, context) -> None:
+    model = make_model(DeepFM(embedding_dim=2, hidden=(4,)))
     small, (record,) = compress(model, [{"name": "quantize-tables", "bits": 2}], context)
     assert record["touched"] == []
     assert record["skipped"] == [
-        {"name": "embedding.table", "reason": "dimension 3 does not pack at 2 bits: 4 codes fill a byte"},
-        {"name": "weights.table", "reason": "dimension 1 does not pack at 2 bits: 4 codes fill a byte"},
+        {"name": "embedding.table", "reason": "dimension 2 does not pack at 2 bits: 4 bits take as few bytes"},
+        {"name": "weights.table", "reason": "dimension 1 does not pack at 2 bits: 4 bits take as few bytes"},
     ]
     assert record["bytes_before"] == record["bytes_after"]
     given = (context.train.ids, context.train.numbers)
@@ -74,7 +74,7 @@ def test_with_a_budget_a_dimension_that_packs_at_no_width_is_skipped_for_that_re
     settings = {"name": "quantize-tables", "bits": 1, "budget": packed_bytes(model)}
     _, (record,) = compress(model, [settings], context)
     assert record["skipped"] == [
-        {"name": "embedding.table", "reason": "dimension 4 does not pack at 1 bit: 8 codes fill a byte"}
+        {"name": "embedding.table", "reason": "dimension 4 does not pack at 1 bit: 2 bits take as few bytes"}
     ]
 
 

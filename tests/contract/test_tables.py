@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -211,6 +212,8 @@ def test_the_graph_gathers_first_and_scores_as_the_packed_form(
         ("scaled", {"bits": 2}, 50, 13),
         ("scaled", {"bits": 1}, 9, 2),
         ("scaled", {"bits": 4, "scale": "row", "symmetric": False}, 7, 4),
+        ("codebook", {"parts": 5, "bits": 4}, 10, 3),
+        ("codebook", {"parts": 5, "bits": 2, "entry_bits": 32}, 5, 2),
         ("mixed", {"bands": [[(5, 8)], [(100, 4), (195, 2)], [(100, 1)]]}, 10, None),
     ],
 )
@@ -228,6 +231,9 @@ def test_the_last_byte_of_a_row_may_have_room(
         assert {bits: getattr(packed, f"packed_{bits}").shape[1] for bits in (8, 4, 2, 1)} == {8: 10, 4: 5, 2: 3, 1: 2}
     files = exported(table, tmp_path, limit=limit)
     check_graph(files[0])
+    if limit and settings.get("scale") != "row":  # a lookup finds vectors of the right length, and cuts none
+        operators = [node.op_type for node in onnx.load(files[0], load_external_data=False).graph.node]
+        assert "Slice" not in operators[operators.index("Gather") :]
     session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
     found = session.run(None, {"ids": ids.to(torch.int32).numpy()})[0]
     np.testing.assert_allclose(found, packed(ids, (0, 1, 2)).detach().sum(dim=(1, 2)).numpy(), atol=2e-4)
@@ -340,13 +346,12 @@ def test_a_table_of_one_row(kind: str) -> None:
         ("scaled", {"bits": 1}),
         ("mixed", {"bands": [[(ROWS, 1)]]}),
         ("codebook", {"parts": 5}),
-        ("codebook", {"parts": 1, "bits": 4}),
         ("hashed", {"method": "clustered", "chunks": 5}),
     ],
 )
 def test_widths_that_do_not_divide_are_refused(kind: str, settings: dict[str, Any]) -> None:
-    rows = weight()[:, :7].contiguous()
-    with pytest.raises(InputError, match=r"dimension 7|fill no whole bytes"):
+    rows = weight()[:, :4].contiguous()
+    with pytest.raises(InputError, match="dimension 4 does not"):
         make(kind, settings, rows, None)
 
 

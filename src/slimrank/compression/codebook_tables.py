@@ -117,7 +117,7 @@ def _options(part: Part, config: CodebookTables, left: int) -> list[tuple[Coding
     codings = [
         Coding(parts=parts, bits=bits, entry_bits=config.entry_bits)
         for parts, bits in product(PARTS, BITS)
-        if table.dim % parts == 0 and parts * bits % 8 == 0
+        if table.dim % parts == 0
     ]
     sizes = [code_bytes(table.num_rows, len(table.starts), table.dim, coding) for coding in codings]
     most = min(max(left, min(sizes, default=0)), table.nbytes - 1)

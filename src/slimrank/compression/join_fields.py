@@ -47,7 +47,7 @@ def join_fields(model: Ranker, config: JoinFields, context: Context) -> Ranker:
             continue
         allowed = [selected(config, name, field) for field in module.layout.names[: module.layout.num_categorical]]
         sizes = [size if ok else None for size, ok in zip(module.layout.sizes, allowed, strict=False)]
-        module.joined = best_runs(sizes, row_bytes(module), allowed_bytes(module, budget))
+        module.joined = best_runs(sizes, unpacked_bytes(module), allowed_bytes(module, budget))
         saved += _tell(name, module, config, budget, context)
     _tell_of_folded(model, context)
     context.note(lookups_saved=saved)
@@ -59,7 +59,7 @@ def allowed_bytes(embedding: FusedEmbedding, budget: int) -> int:
 
     A joined row holds the vectors of two fields at least.
     """
-    return min(budget, (EXACT - 1 - embedding.layout.num_rows) * 2 * row_bytes(embedding))
+    return min(budget, (EXACT - 1 - embedding.layout.num_rows) * 2 * unpacked_bytes(embedding))
 
 
 def best_runs(sizes: Sequence[int | None], width: int, budget: int) -> tuple[Run, ...]:
@@ -94,7 +94,7 @@ def _bytes(sizes: Sequence[int | None], width: int) -> int | None:
     return prod(known) * len(known) * width if len(known) == len(sizes) else None
 
 
-def row_bytes(embedding: FusedEmbedding) -> int:
+def unpacked_bytes(embedding: FusedEmbedding) -> int:
     """Bytes in memory of one field's vector: floats, or the bytes of a table whose codes are unpacked at load."""
     integers = isinstance(embedding.table, ScaledTable | PackedTable)
     return embedding.dim * (1 if integers else 4)
@@ -120,7 +120,7 @@ def _tell(name: str, embedding: FusedEmbedding, config: JoinFields, budget: int,
     single = set(names[: embedding.layout.num_categorical])
     for first, last in embedding.joined:
         fields, rows = names[first:last], prod(sizes[first:last])
-        taken = _bytes(sizes[first:last], row_bytes(embedding))
+        taken = _bytes(sizes[first:last], unpacked_bytes(embedding))
         context.touch(f"{name}: {' x '.join(fields)}, {rows:,} rows, {taken:,} bytes of memory and none of the file")
         single -= set(fields)
     for field in names:

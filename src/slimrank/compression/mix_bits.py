@@ -142,17 +142,18 @@ def option(rows: Tensor, counts: Tensor, weight: float, bits: Width) -> Option:
     """Bytes of `rows` [n, dim] at a width, and weight * sum of count * squared error, measured on an even sample."""
     stride = max(1, rows.numel() // SAMPLE)
     some, often = rows[::stride], counts[::stride]
-    share, size = float(counts.sum() / often.sum()), row_bytes(rows.shape[1], bits)
+    share = float(counts.sum() / often.sum())
     if bits == 0:
         errors = ((some - weighted_mean(some, often)).square().sum(dim=1) * often).sum()
         return Option(rows.shape[1], weight * share * float(errors))
+    size = len(rows) * row_bytes(rows.shape[1], bits)
     if bits > 8:
         near = some.half().float() if bits == 16 else some
-        return Option(len(rows) * size, weight * share * float(((near - some).square().sum(1) * often).sum()))
+        return Option(size, weight * share * float(((near - some).square().sum(1) * often).sum()))
     values, often = some.reshape(1, -1), often.repeat_interleave(rows.shape[1]).unsqueeze(0)
     scale = squared_error_scale(values, codes_of(bits), often)
     error = squared_error(values, scale, codes_of(bits), often)
-    return Option(len(rows) * size, weight * share * float(error))
+    return Option(size, weight * share * float(error))
 
 
 def choose(bands: Sequence[Band], left: int, budget: int) -> list[Width]:

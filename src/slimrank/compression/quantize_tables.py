@@ -89,7 +89,7 @@ def within_budget(
 
 
 def bits_that_pack(table: DenseTable, place: int, most: int) -> list[Bits]:
-    """The widths, of at most `most` bits, in which the vectors of a field fill a byte; 32 where it has no rows."""
+    """The widths, of at most `most` bits, in which the vectors of a field pack; 32 where it has no rows."""
     first, last = table.bounds()[place]
     allowed: list[Bits] = [b for b in get_args(Bits) if b <= most and packs(table.dim, b) and first < last]
     return allowed or [32]

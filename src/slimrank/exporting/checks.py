@@ -29,7 +29,7 @@ OPERATORS = frozenset(STANDARD.split())
 DENSE = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 INTEGER = frozenset({"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"})
 LOAD_LIMIT = 1 << 29  # bytes of constants that a graph may compute when it is loaded: unpacked, joined, folded tables
-UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Split", "Reshape", "Gather", "Where"})
+UNPACKING = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Slice", "Split", "Reshape", "Gather", "Where"})
 
 
 class GraphError(RuntimeError):

@@ -175,13 +175,12 @@ def unpack_at_load(graph: ir.Graph, limit: int = LOAD_UNPACK_LIMIT) -> int:
             moved[node.outputs[0]] = node_before(gather, node.op_type, inputs, **attributes)[0]
         parts = [moved[value] for value in concat.inputs if value is not None]
         whole = node_before(gather, "Concat", parts, axis=-1)[0]
-        last = _only_or(concat)
-        if last is not None:
-            assert last.inputs[1] is not None
-            whole = node_before(gather, "BitwiseOr", [whole, last.inputs[1]])[0]
+        finishing = _finishing(concat)
+        for node in finishing:
+            whole = _on_rows(gather, node, whole)
         indices = gather.inputs[1]
         assert indices is not None
-        _replace(last or concat, node_before(concat, "Gather", [whole, indices], axis=0)[0])
+        _replace([concat, *finishing][-1], node_before(concat, "Gather", [whole, indices], axis=0)[0])
         count += 1
     return count
 
@@ -206,11 +205,40 @@ def _unpacking(gather: ir.Node) -> tuple[list[ir.Node], ir.Node | None]:
     return chain, concat if last else None
 
 
-def _only_or(concat: ir.Node) -> ir.Node | None:
-    """The BitwiseOr with a constant that alone reads the output of `concat`: it puts codes amid their bytes."""
-    users = [user for user, _ in concat.outputs[0].uses()]
-    known = len(users) == 1 and users[0].op_type == "BitwiseOr" and scalar_of(users[0].inputs[1]) is not None
-    return users[0] if known else None
+def _finishing(concat: ir.Node) -> list[ir.Node]:
+    """What alone reads the output of `concat`, one after another: a cut of the last byte, a shift amid the bytes."""
+    found, last = list[ir.Node](), concat
+    while True:
+        users = [user for user, _ in last.outputs[0].uses()]
+        if len(users) != 1 or not (_is_or(users[0]) or _cut(users[0]) is not None):
+            return found
+        last = users[0]
+        found.append(last)
+
+
+def _is_or(node: ir.Node) -> bool:
+    return node.op_type == "BitwiseOr" and scalar_of(node.inputs[1]) is not None
+
+
+def _cut(node: ir.Node) -> int | None:
+    """How many numbers of its last axis a Slice keeps from the first on; None for any other node."""
+    given = [array_of(each) for each in node.inputs[1:]] if node.op_type == "Slice" else []
+    if len(given) != 4 or any(each is None or each.size != 1 for each in given):
+        return None
+    start, end, axis, step = (int(each.item()) for each in given if each is not None)
+    last = axis in (-1, _rank(node) - 1)
+    return end if last and start == 0 and step == 1 else None
+
+
+def _on_rows(anchor: ir.Node, node: ir.Node, rows: ir.Value) -> ir.Value:
+    """A `_finishing` node on all `rows` [n, width] of a table."""
+    end = _cut(node)
+    if end is None:
+        assert node.inputs[1] is not None
+        return node_before(anchor, "BitwiseOr", [rows, node.inputs[1]])[0]
+    assert anchor.graph is not None
+    bounds = [constant(anchor.graph, np.array([each], np.int64), "width") for each in (0, end, 1, 1)]
+    return node_before(anchor, "Slice", [rows, *bounds])[0]
 
 
 def _all(graph: ir.Graph, operator: str) -> list[ir.Node]:

@@ -22,7 +22,7 @@ from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
-from slimrank.tables.table import Table, check_rows, gather_rows, one_field
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field, row_bytes
 
 BYTES = Codes.unsigned(8)
 
@@ -42,7 +42,7 @@ class Codebook(Coding):
 
 
 class CodebookTable(Table):
-    """Trainable form: `packed` [rows, parts * bits / 8] uint8 codes that stay, `entries` that learn.
+    """Trainable form: `packed` [rows, ceil(parts * bits / 8)] uint8 codes that stay, `entries` that learn.
 
     `entries` [fields * parts * 2**bits, dim / parts] float32, rounded as they are read to a grid of bytes whose step is
     exp(`log_step`) [fields], None where entries are floats.
@@ -130,7 +130,7 @@ class PackedCodebook(Table):
 def places(table: CodebookTable | PackedCodebook, ids: Tensor, fields: Sequence[int] | None) -> Tensor:
     """The entries of the parts of `ids` [...], among those of all parts and fields: [..., parts] int32."""
     bits = table.config.bits
-    codes = unpack_bytes(functional.embedding(ids, table.packed), bits).to(torch.int32)
+    codes = unpack_bytes(functional.embedding(ids, table.packed), bits, table.config.parts).to(torch.int32)
     codes = codes if bits == 8 else divide(codes, 2 ** (8 - bits))  # they fill the byte from its high bits
     return codes + table.per_column(table.offsets, ids, fields)
 
@@ -146,17 +146,15 @@ def code_bytes(rows: int, fields: int, dim: int, config: Coding) -> int:
     >>> code_bytes(1000, 1, 16, Coding(parts=4, bits=4, entry_bits=8))
     2276
     """
-    codes, entries = rows * config.parts * config.bits // 8, fields * dim << config.bits
+    codes, entries = rows * row_bytes(config.parts, config.bits), fields * dim << config.bits
     steps = 4 * fields if config.entry_bits == 8 else 0
     return codes + entries * config.entry_bits // 8 + steps + 4 * fields * config.parts
 
 
 def check_codes(dim: int, config: Coding) -> None:
-    """Raises `InputError` where vectors of `dim` numbers do not divide into the parts, or codes fill no whole bytes."""
+    """Raises `InputError` where vectors of `dim` numbers do not divide into the parts."""
     if dim % config.parts:
         raise InputError(f"dimension {dim} does not divide into {config.parts} parts")
-    if config.parts * config.bits % 8:
-        raise InputError(f"{config.parts} codes of {config.bits} bits fill no whole bytes")
 
 
 @register("table", Codebook)

@@ -364,7 +364,7 @@ def scaled(
     `counts` [num_rows], where given, weigh the squared error of each row when a scale is chosen.
 
     Raises:
-        InputError: there are no rows, the dimension does not fill a byte, or a value is NaN or infinite.
+        InputError: there are no rows, the dimension is too short for the bits, or a value is NaN or infinite.
     """
     starts = one_field(weight) if starts is None else starts
     check_rows(weight, config.bits)

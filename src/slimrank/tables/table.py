@@ -128,16 +128,16 @@ def check_rows(weight: Tensor, bits: int = 32) -> None:
 
 
 def check_packs(dim: int, bits: int) -> None:
-    """Raises `InputError` where vectors of `dim` numbers do not fill a byte: fewer bits would save nothing."""
+    """Raises `InputError` where vectors of `dim` numbers take no fewer bytes than they would at twice the bits."""
     if not packs(dim, bits):
         raise InputError(
-            f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {8 // bits} codes fill a byte"
+            f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {2 * bits} bits take as few bytes"
         )
 
 
 def packs(dim: int, bits: int) -> bool:
-    """Whether vectors of `dim` numbers of so many bits fill at least one byte."""
-    return dim * bits >= 8
+    """Whether vectors of `dim` numbers of so many bits take fewer bytes than at twice the bits."""
+    return bits >= 8 or row_bytes(dim, bits) < row_bytes(dim, 2 * bits)
 
 
 def row_bytes(dim: int, bits: int) -> int:
