@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from slimrank.artifact import open_artifact
+from slimrank.artifact import open_artifact, stored_tensors
 from slimrank.pipeline.run import run
 from slimrank.recipe import read_recipe
 
@@ -53,8 +53,8 @@ def next_item(name: str, folder: Path) -> dict[str, Any]:
 
 
 def tensor_bytes(path: Path) -> int:
-    """Bytes of all tensors of an artifact's graph."""
-    return sum(tensor["bytes"] for tensor in open_artifact(path).manifest["graph"]["tensors"])
+    """Bytes of all tensors of an artifact."""
+    return sum(tensor["bytes"] for tensor in stored_tensors(open_artifact(path).manifest))
 
 
 def table_bytes(path: Path) -> int:

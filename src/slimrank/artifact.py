@@ -1,6 +1,7 @@
 """The artifact's format: a flat directory whose manifest names every file with its size and sha256.
 
-    model.onnx  [model.onnx.data]  schema.json  vocabulary.parquet  README.md  manifest.json
+    model.onnx  [model.onnx.data]  schema.json  vocabulary.parquet  [tokenizer.json]  [index.*.bin]  README.md
+    manifest.json
 
 Export writes it, the runtime reads it, and nothing in it is ever unpickled. The manifest carries a digest over
 itself, so that one changed byte anywhere is found before anything is loaded. That is integrity, not authenticity:
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from slimrank.config import InputError, nearest
 from slimrank.files import clear_stale, locked_folder, publish, sync
@@ -113,6 +117,16 @@ def write_artifact(path: str | Path, files: Mapping[str, Path | bytes], manifest
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
         left = f"{partial} is left behind" if partial.exists() else "nothing was left behind"
         raise InputError(f"{path}: could not be written: {error.strerror or error}{where}; {free}, {left}") from error
+
+
+def stored_tensors(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, dtype, shape and bytes of every tensor of the graph, and of an index's arrays as `index.NAME`."""
+    graph, index = manifest.get("graph") or {}, manifest.get("index") or {}
+    tensors = list(graph.get("tensors", []))
+    for name, array in index.get("arrays", {}).items():
+        size = math.prod(array["shape"]) * np.dtype(array["dtype"]).itemsize
+        tensors.append({"name": f"index.{name}", **array, "bytes": size})
+    return tensors
 
 
 def render_manifest(manifest: Mapping[str, Any]) -> bytes:

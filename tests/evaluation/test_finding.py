@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 
 from slimrank.config import InputError, as_config
+from slimrank.evaluation import finding
 from slimrank.evaluation.cost import bytes_of, disk_bytes
 from slimrank.evaluation.finding import Asked, find_items, scorer
 from slimrank.evaluation.measure import measure, split_quality
 from slimrank.exporting.artifact import export
 from slimrank.runtime import load_retriever
+from slimrank.runtime.inspect import inspect
 
 
 def ndcg_by_hand(model, frame: pl.DataFrame, *, leave_out_met: bool = True) -> list[float]:
@@ -78,11 +80,11 @@ def test_what_is_timed_is_a_whole_answer(finder) -> None:
     assert scorer(model, inputs)(1, 3).shape == (2, model.count)
 
 
-def test_a_stored_index_ships_is_measured_and_counts(finder, tmp_path: Path) -> None:
+def test_a_stored_index_ships_is_measured_and_counts(finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact, it finds what comparing every item does; of signs alone, it finds others, and those are measured."""
-    made = finder("vectors")
+    monkeypatch.setattr(finding, "DEPTH", 2)
+    made, at = finder("vectors"), (1, 2)
     frame, schema = made.dataset.test, made.dataset.schema
-    at = (1, 2)
     found = {"made at load": find_items(load_retriever(made.path), frame, schema, at=at).metrics}
     for name, settings in (("exact", {}), ("binary", {"rerank": 1})):
         index = as_config("index", {"name": name, **settings})
@@ -96,9 +98,25 @@ def test_a_stored_index_ships_is_measured_and_counts(finder, tmp_path: Path) -> 
         first = [items[:1] == [item] for items, item in zip(model.top_k(frame, 2).items, frame["item"], strict=True)]
         again = [item in history for item, history in frame.select("item", "history").iter_rows()]
         assert np.array_equal(found[name]["recall@1"].value[~np.array(again)], np.array(first)[~np.array(again)])
+        told = {each["name"]: each["bytes"] for each in inspect(tmp_path / name)["tensors"]}
+        assert sum(size for each, size in told.items() if each.startswith("index.")) == stored
     for metric in ("ndcg@1", "recall@1", "ndcg@2", "recall@2"):
         np.testing.assert_allclose(found["exact"][metric].value, found["made at load"][metric].value, atol=1e-9)
     assert not np.array_equal(found["binary"]["recall@1"].value, found["exact"]["recall@1"].value)
+
+
+def test_what_a_stored_index_does_not_reach_is_missed(finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reciprocal rank beyond what the index is asked for is 0, and all within are those of the whole catalogue."""
+    monkeypatch.setattr(finding, "DEPTH", 5)
+    made = finder("vectors")
+    export(made.model, made.encoded.encoding, tmp_path / "exact", index=as_config("index", "exact"))
+    frame, schema = made.dataset.test, made.dataset.schema
+    whole, cut = (
+        find_items(load_retriever(path), frame, schema, at=(3,)).metrics["mrr"].value
+        for path in (made.path, tmp_path / "exact")
+    )
+    assert (whole < 1 / 5.5).any()
+    np.testing.assert_allclose(cut, np.where(whole > 1 / 5.5, whole, 0.0), atol=1e-9)
 
 
 def test_an_index_needs_vectors_of_items(finder, tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ def test_the_result_is_of_items(done: Path) -> None:
     assert found["verdict"]["outcome"] in ("non-inferior", "inferior", "undecided")
 
 
+@pytest.mark.parametrize("model", ["ease", "sasrec"])
+def test_an_index_without_vectors_of_items_is_refused_before_anything_is_trained(
+    model: str, next_item: Any, tiny: Any, tmp_path: Path
+) -> None:
+    recipe = Recipe.parse(tiny() if model == "sasrec" else next_item())
+    changes = {"index": {"name": "exact"}} | ({} if model == "sasrec" else {"teacher": {"model": {"name": "ease"}}})
+    changes |= {"distillation": None, "student": None, "steps": [], "retraining": None}
+    with pytest.raises(InputError, match=r"index 'exact': '\w+' on \S+ has no vectors of items; leave it out"):
+        run(Recipe.parse({**recipe.model_dump(mode="json"), **changes}), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("teacher-*"))
+
+
 def test_slices_are_of_the_item_that_was_to_be_found(done: Path) -> None:
     result = read_json(done / "result.json")
     assert set(result["slices"]) == {"item"}

@@ -1,20 +1,20 @@
 """What an artifact that answers with items finds on the rows of a split, and what it takes to ask it.
 
-Scores are the artifact's own, of the whole catalogue, a chunk of queries at a time. Left out: an approximate index,
-which `retrieval.py` compares with the exact one.
+Scores are the artifact's own, of the whole catalogue, a chunk of queries at a time. Where an index is stored
+with the model they are of its answers; `retrieval.py` compares indices with the exact one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
-from slimrank.data.ragged import Ragged
+from slimrank.data.ragged import Places
 from slimrank.data.schema import Schema
 from slimrank.evaluation.catalogue import AT, Found, Scorer, find_in_catalogue, product
 from slimrank.runtime import Retriever
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ASKED = 10  # items a query is asked for where it is timed
 
+DEPTH = 100  # items that a stored index is asked for: a reciprocal rank beyond counts for nothing
+
 
 def find_items(
     model: Retriever, frame: polars.DataFrame, schema: Schema, *, leave_out_met: bool = True, at: Sequence[int] = AT
@@ -32,24 +34,27 @@ def find_items(
 
     Items of a row's own history are left out (but for the one that is to be found, which some meet again), those that
     the model does not read too. An item that train never met is missed, and counted. Where an index is stored with the
-    model it is the one that is asked: what it does not find among its first max(`at`) items is missed.
+    model it is the one that is asked, for the first `DEPTH` items or more: what is not among them is missed.
     """
     inputs = model.encoding.encode(frame)
     target = model.encoding.encode_label(frame[schema.label]) - model.first_item
     target = np.where(target < 0, -1, target)
     met = model.met(frame) if leave_out_met else None
     left_out = None if met is None else met.where(met.values != target[met.query])
-    score = found_scorer(model, inputs, max(at), left_out) if model.has_index else scorer(model, inputs)
-    return find_in_catalogue(score, target, model.count, left_out, at)
+    if not model.has_index:
+        return find_in_catalogue(scorer(model, inputs), target, model.count, left_out, at)
+    places, _ = model.search(inputs, max(DEPTH, *at), left_out)
+    reached = np.where((places == target[:, None]).any(axis=1), target, -1)
+    found = find_in_catalogue(in_order(places, model.count), reached, model.count, left_out, at)
+    return replace(found, unknown=int((target < 0).sum()))
 
 
-def found_scorer(model: Retriever, inputs: Inputs, k: int, left_out: Ragged | None) -> Scorer:
-    """Scores that order items as the model's own index finds them: the first `k` by rank, all others -inf."""
-    places, _ = model.search(inputs, k, left_out)
+def in_order(places: Places, items: int) -> Scorer:
+    """Scores that order `items` as the lists `places` [N, k] do, which end where they hold -1; all others have -inf."""
 
     def score(start: int, stop: int) -> NDArray[np.float32]:
         part = places[start:stop]
-        scores = np.full((len(part), model.count), -np.inf, np.float32)
+        scores = np.full((len(part), items), -np.inf, np.float32)
         row, rank = np.nonzero(part >= 0)
         scores[row, part[row, rank]] = part.shape[1] - rank
         return scores

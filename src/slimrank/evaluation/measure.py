@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimrank import runtime
-from slimrank.artifact import open_artifact
+from slimrank.artifact import open_artifact, stored_tensors
 from slimrank.data.encoding import Inputs
 from slimrank.data.rows import Dataset, group_codes
 from slimrank.data.schema import JUDGED, Answer
@@ -139,7 +139,7 @@ def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str
 
 
 def tensors_of(path: Path) -> list[dict[str, Any]]:
-    """Name and bytes of every tensor of an artifact's graph, the largest first."""
-    tensors = open_artifact(path).manifest["graph"]["tensors"]
+    """Name and bytes of every tensor that an artifact stores, the largest first."""
+    tensors = stored_tensors(open_artifact(path).manifest)
     kept = [{"name": tensor["name"], "bytes": tensor["bytes"]} for tensor in tensors]
     return sorted(kept, key=lambda tensor: -tensor["bytes"])

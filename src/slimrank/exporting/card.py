@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from slimrank.artifact import stored_tensors
 from slimrank.data.encoding import Encoding
 
 ANSWERS = {
@@ -27,7 +28,7 @@ def model_card(manifest: Mapping[str, Any], encoding: Encoding) -> str:
     fields = "\n".join(
         f"| {each.name} | {each.kind} | {encoding.sizes.get(each.name, 1):,} |" for each in encoding.schema.fields
     )
-    stored = sum(tensor["bytes"] for tensor in manifest["graph"]["tensors"])
+    stored = sum(tensor["bytes"] for tensor in stored_tensors(manifest))
     origin = "\n".join(
         f"- {key.replace('_', ' ')}: {manifest[key]}" for key in ("data", "data_fingerprint", "seed") if key in manifest
     )

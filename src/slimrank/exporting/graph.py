@@ -139,10 +139,11 @@ def _one_registry() -> Iterator[None]:
 
     torch reads the source of its 500 translations anew for every graph, which is half of the time of a small one.
     """
-    owner, read, read_once = _readers()
+    owner, read_once = _reader()
     if owner is None:
         yield
         return
+    read = vars(owner)[READER]
     setattr(owner, READER, read_once)
     try:
         yield
@@ -151,19 +152,19 @@ def _one_registry() -> Iterator[None]:
 
 
 @cache
-def _readers() -> tuple[type | None, Any, Any]:
-    """What reads torch's table of operators: the class, its method, and one that reads it once for each version.
+def _reader() -> tuple[type | None, Any]:
+    """The class that reads torch's table of operators, and a method of it that does so once for each version.
 
     It has no public name; where another torch has it elsewhere there is None, and every graph reads it again.
     """
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
     except ImportError:
-        return None, None, None
+        return None, None
     read = vars(ONNXRegistry).get(READER)
     if not isinstance(read, classmethod):
-        return None, None, None
-    return ONNXRegistry, read, classmethod(cache(read.__func__))  # type: ignore[arg-type]
+        return None, None
+    return ONNXRegistry, classmethod(cache(read.__func__))  # type: ignore[arg-type]
 
 
 def shrink(model: ir.Model) -> None:

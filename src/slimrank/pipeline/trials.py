@@ -183,7 +183,7 @@ class Trials:
             model, steps = compressed(run, self.seed, Path(folder))
             facts = {**provenance(recipe, self.run.dataset, self.seed), "name": f"{recipe.name}-trial-{number}"}
             made = Path(folder) / ARTIFACT
-            export(model.cpu().eval(), run.encoded.encoding, made, recipe.target, facts)
+            export(model.cpu().eval(), run.encoded.encoding, made, recipe.target, facts, recipe.index)
             write_json(Path(folder) / STEPS, steps)
             found = self.measure(made)
             if share == 1.0:

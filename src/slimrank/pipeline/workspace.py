@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from slimrank.compression.steps import Context, unsorted_fields
-from slimrank.config import InputError, nearest, runner
+from slimrank.config import InputError, name_of, nearest, runner
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
-from slimrank.models.layers import Network
+from slimrank.models.layers import Encoder, Network
 from slimrank.recipe import Recipe
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, training_device
@@ -58,6 +58,7 @@ class Run:
         if not layout.names and not layout.numbers:
             raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")
         self._check_distillation()
+        self._check_index()
         for name in self.recipe.student.fields if self.recipe.student is not None else ():
             if name not in layout.names:
                 raise InputError(f"student.fields: unknown field {name!r}. {nearest(name, layout.names)}")
@@ -73,6 +74,19 @@ class Run:
         for model, training in taught:
             kind: type[Network] = runner("model", model)  # type: ignore[assignment]
             check_taught(kind, recipe.distillation, training.loss)
+
+    def _check_index(self) -> None:
+        """Raises `InputError` where the recipe names an index and the slim model has no vectors of items for one."""
+        recipe = self.recipe
+        if recipe.index is None:
+            return
+        model = recipe.teacher.model if recipe.student is None else recipe.student.model
+        kind: type[Network] = runner("model", model)  # type: ignore[assignment]
+        if not issubclass(kind, Encoder) or self.dataset.schema.catalogue is None:
+            raise InputError(
+                f"index {name_of(recipe.index)!r}: {name_of(model)!r} on {self.dataset.name} has no vectors of items; "
+                "leave it out"
+            )
 
     def with_recipe(self, recipe: Recipe, folder: Path | None = None) -> Run:
         """The same data, which is read once for both, and the same teachers, with another recipe on that data."""

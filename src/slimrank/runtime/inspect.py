@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimrank.artifact import open_artifact
+from slimrank.artifact import open_artifact, stored_tensors
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
     Returns:
         `path`, `digest`, `bytes` (all files), `schema` and `sizes` (local ids by field), `tensors` (largest first:
-        name, dtype, shape, bytes, nonzero, and `share` of all tensors' bytes), `operators` (name -> count, most
+        name, dtype, shape, bytes, and `share` of all tensors' bytes), `operators` (name -> count, most
         first), `files` (name -> sha256, bytes), and every other key of the manifest as it stands (inputs, outputs,
         recipe, metrics, ...).
 
@@ -31,7 +31,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "bytes": sum(record["bytes"] for record in artifact.manifest["files"].values()),
         "schema": schema["schema"],
         "sizes": schema["sizes"],
-        "tensors": _by_bytes(graph.get("tensors", [])),
+        "tensors": _by_bytes(stored_tensors(artifact.manifest)),
         "operators": dict(sorted(graph.get("operators", {}).items(), key=lambda item: (-item[1], item[0]))),
     }
 

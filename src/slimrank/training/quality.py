@@ -17,6 +17,7 @@ from slimrank.models.layers import Encoder, Finder, Network
 from slimrank.training.examples import Examples, score
 
 CUT = 10
+LEAST_QUERIES = 16  # fewer at once, and all items are read for next to nothing
 AT_ONCE = 1 << 20  # scores held at once, queries times items: more leave the cache, and take three times as long
 
 
@@ -40,7 +41,7 @@ def catalogue_ndcg(model: Finder, examples: Examples) -> float:
     training = model.training
     model.eval()
     scores = _scores(model, examples)
-    step = max(1, AT_ONCE // model.num_items)
+    step = max(LEAST_QUERIES, AT_ONCE // model.num_items)
     ranges = ((start, min(start + step, len(examples))) for start in range(0, len(examples), step))
     gains = [_gains(scores(*each), model, examples, *each) for each in ranges]
     model.train(training)
