@@ -1,6 +1,6 @@
 """The SASRec of `movielens_1m_checkpoint.py` in 70 KB: fewer bits for rarer films, and fine-tuned as it is.
 
-What films' bits and zeros lose comes back, and more: fine-tuning is against the whole catalogue, and the checkpoint was
+Fine-tuning wins back what bits and zeros lose, and more: it is against the whole catalogue, where the checkpoint was
 trained against one negative a film. So the original is no bound, and its floats would gain as well.
 """
 
