@@ -131,6 +131,11 @@ def test_figures_of_a_goal_in_words() -> None:
 
 def test_latencies_are_drawn_beside_the_lookups(result, content, smallest) -> None:
     picture = latencies(result)
+    assert "Lookups" not in picture.caption
+    content["floor"]["latency_ms"] = {"256": content["slim"]["latency_ms"]["256"]}
+    beside = latencies(read(content, Result))
+    assert "Lookups alone at 256 rows" in beside.words
+    assert "Lookups alone are the rows" in beside.caption
     assert "Slim at 256 rows" in picture.words
     assert latencies(read(smallest, Result)) is None
     for model in ("teacher", "slim"):

@@ -9,6 +9,7 @@ from slimrank.report.figures import milliseconds, plural
 from slimrank.report.result import Latency, Result
 
 NEEDED = ("5", "25", "75", "95")
+LOOKUPS = "Lookups alone"
 
 
 def latencies(result: Result) -> Picture | None:
@@ -16,7 +17,7 @@ def latencies(result: Result) -> Picture | None:
     models = {
         "Teacher": (result.teacher.latency_ms, "teacher"),
         "Slim": (result.slim.latency_ms, "slim"),
-        "Lookups alone": (result.floor.latency_ms if result.floor else {}, "muted"),
+        LOOKUPS: (result.floor.latency_ms if result.floor else {}, "muted"),
     }
     rows = [
         _row(name, colour, int(size), found[size])
@@ -32,9 +33,13 @@ def latencies(result: Result) -> Picture | None:
     )
     caption = (
         "A thin line spans 90% of the calls, a thick one half of them, the dot is the median, the tick the 99th "
-        "percentile. Lookups alone are the rows of the slim model read from memory, and nothing else: no model that "
-        "reads the same rows is faster."
+        "percentile."
     )
+    if any(row["name"] == LOOKUPS for row in rows):
+        caption += (
+            f" {LOOKUPS} are the rows of the slim model read from memory, and nothing else: no model that reads the "
+            "same rows is faster."
+        )
     wide, narrow = (svg(_draw(rows, width), f"latency-{width}", words) for width in (WIDE, NARROW))
     return Picture(wide, narrow, words, caption)
 
