@@ -129,6 +129,7 @@ def test_known_fields_give_what_unknown_ones_do(made: tuple[Table, float]) -> No
     ids = torch.tensor([[0, 7, 399], [4, 299, 300]])
     for table in (made[0], made[0].pack()):
         torch.testing.assert_close(table(ids, (0, 1, 2)), table(ids))
+        torch.testing.assert_close(table(ids.T), table(ids).transpose(0, 1))  # ids that do not lie row by row
         backwards = ids.flip(1)
         torch.testing.assert_close(table(backwards, (2, 1, 0)), table(backwards))
 

@@ -44,7 +44,7 @@ def band_of(ids: Tensor, firsts: Tensor) -> Tensor:
     if is_marking():
         inputs = (ids, firsts[1:].to(ids.dtype))
         return torch.onnx.ops.symbolic(f"{DOMAIN}::{BAND_OF}", inputs, dtype=torch.int32, shape=ids.shape, version=1)
-    return torch.bucketize(ids, firsts[1:].to(ids.dtype), right=True, out_int32=True)
+    return torch.bucketize(ids.contiguous(), firsts[1:].to(ids.dtype), right=True, out_int32=True)
 
 
 def by_row(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:

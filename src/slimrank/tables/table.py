@@ -106,7 +106,7 @@ class Table(nn.Module, ABC):
         """The field of every id, same shape, int64."""
         if len(self.starts) == 1:
             return torch.zeros_like(ids, dtype=torch.int64)
-        return torch.bucketize(ids, self.starts[1:].to(ids.dtype), right=True)
+        return torch.bucketize(ids.contiguous(), self.starts[1:].to(ids.dtype), right=True)
 
     def extra_repr(self) -> str:
         return f"{self.num_rows} x {self.dim}, {self.nbytes} bytes packed"
