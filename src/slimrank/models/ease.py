@@ -53,7 +53,8 @@ class EASEModel(ItemScorer):
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         held = torch.zeros(ids.shape[0], self.embedding.table.num_rows, dtype=torch.int32, device=ids.device)
-        scores: Tensor = self.embedding.table.summed(held.scatter(1, ids.long(), 1))
+        items = (ids >= self.first_item).to(torch.int32)  # padding and the unknown weigh nothing, whatever codes say
+        scores: Tensor = self.embedding.table.summed(held.scatter(1, ids.long(), items))
         return scores
 
     def solve(self, ids: Tensor, label: Tensor, group: Tensor | None) -> float:
