@@ -4,16 +4,16 @@ Fine-tuning wins back what bits and zeros lose, and more: it is against the whol
 trained against one negative a film. So the original is no bound, and its floats would gain as well.
 """
 
-from slimrank import Recipe, Training
+from pathlib import Path
 
+from slimrank import Recipe, Training, read_recipe
+
+given = read_recipe(Path(__file__).with_name("movielens_1m_checkpoint.py"))
 recipe = Recipe(
     name="movielens-1m-checkpoint-tuned",
-    data="movielens-1m-sequences",
+    data=given.data,
     seeds=(1, 2, 3),
-    teacher={
-        "model": {"name": "sasrec", "embedding_dim": 50, "dropout": 0.2, "padding_keys": True},
-        "checkpoint": "ml-1m-sasrec/sasrec-ep1000.safetensors",
-    },
+    teacher=given.teacher,
     student=None,
     distillation=None,
     steps=(

@@ -50,7 +50,7 @@ VARIANTS: list[tuple[str, dict[str, Any], float]] = [  # settings, and the least
     ("hashed", {"buckets": 64, "weight_bits": 16, "bias": True}, 2.5),
     ("hashed", {"buckets": 64, "method": "plain", "inner": {"name": "scaled", "bits": 8}}, 1.5),
     ("hashed", {"buckets": 64, "method": "clustered", "chunks": 4}, 11.0),
-    ("sparse", {"keep": 0.6}, 8.0),
+    ("sparse", {"keep": 0.5}, 8.0),
     ("sparse", {"keep": 1.0}, 36.0),
     ("remapped", {"keep": 0.5}, 3.0),
     ("remapped", {"keep": 0.5, "inner": {"name": "scaled", "bits": 4}}, 2.8),
@@ -187,7 +187,8 @@ def test_gradients_reach_the_rows_of_the_batch_only(made: tuple[Table, float]) -
     table(torch.tensor([4, 4, 310])).sum().backward()
     assert all(p.grad is not None for p in table.parameters() if p.requires_grad)
     for parameter in table.parameters():
-        if parameter.dim() == 2 and len(parameter) == ROWS:
+        by_block = parameter is getattr(table, "values", None)  # of a sparse table, by chance as many as rows
+        if parameter.dim() == 2 and len(parameter) == ROWS and not by_block:
             assert parameter.grad is not None
             assert parameter.grad.abs().sum(dim=1).nonzero().flatten().tolist() == [4, 310]
 

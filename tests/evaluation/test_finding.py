@@ -119,6 +119,16 @@ def test_what_a_stored_index_does_not_reach_is_missed(finder, tmp_path: Path, mo
     np.testing.assert_allclose(cut, np.where(whole > 1 / 5.5, whole, 0.0), atol=1e-9)
 
 
+def test_an_unknown_item_is_no_empty_place_of_a_list(finder, tmp_path: Path) -> None:
+    """A list of 100 of 60 items ends in empty places, and an item that train never met is none of them."""
+    made = finder("vectors")
+    export(made.model, made.encoded.encoding, tmp_path / "exact", index=as_config("index", "exact"))
+    frame = made.dataset.test.head(9).with_columns(item=pl.lit("item 999"))
+    found = find_items(load_retriever(tmp_path / "exact"), frame, made.dataset.schema)
+    assert found.unknown == 9
+    assert not any(metric.value.any() for metric in found.metrics.values())
+
+
 def test_an_index_needs_vectors_of_items(finder, tmp_path: Path) -> None:
     made = finder("scores")
     with pytest.raises(InputError, match="index 'exact': the model has no vectors of items"):

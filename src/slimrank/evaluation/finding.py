@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
-from slimrank.data.ragged import Places
 from slimrank.data.schema import Schema
 from slimrank.evaluation.catalogue import AT, Found, Scorer, find_in_catalogue, product
 from slimrank.runtime import Retriever
@@ -44,22 +43,11 @@ def find_items(
     if not model.has_index:
         return find_in_catalogue(scorer(model, inputs), target, model.count, left_out, at)
     places, _ = model.search(inputs, max(DEPTH, *at), left_out)
-    reached = np.where((places == target[:, None]).any(axis=1), target, -1)
-    found = find_in_catalogue(in_order(places, model.count), reached, model.count, left_out, at)
+    hits = (places == target[:, None]) & (places >= 0)
+    rank = np.where(hits.any(axis=1), hits.argmax(axis=1), -1)
+    falling = -np.arange(places.shape[1], dtype=np.float32)  # each list as a catalogue of its own, in its order
+    found = find_in_catalogue(lambda start, stop: np.tile(falling, (stop - start, 1)), rank, len(falling), at=at)
     return replace(found, unknown=int((target < 0).sum()))
-
-
-def in_order(places: Places, items: int) -> Scorer:
-    """Scores that order `items` as the lists `places` [N, k] do, which end where they hold -1; all others have -inf."""
-
-    def score(start: int, stop: int) -> NDArray[np.float32]:
-        part = places[start:stop]
-        scores = np.full((len(part), items), -np.inf, np.float32)
-        row, rank = np.nonzero(part >= 0)
-        scores[row, part[row, rank]] = part.shape[1] - rank
-        return scores
-
-    return score
 
 
 def scorer(model: Retriever, inputs: Inputs) -> Scorer:
