@@ -36,6 +36,8 @@ def quality(model: Network, examples: Examples) -> float:
 def catalogue_ndcg(model: Finder, examples: Examples) -> float:
     """The mean of 1 / log2(1 + rank) of the label's item, 0 beyond rank 10, ranked among all items but padding.
 
+    Items of equal score have no order: the gain is its mean over all orders of them, as in `evaluation/catalogue.py`.
+
     Items of the query's own history are left out; a label that is out of vocabulary counts 0.
     """
     training = model.training
@@ -66,6 +68,10 @@ def _gains(scores: Tensor, model: Finder, examples: Examples, start: int, stop: 
     if met is not None:
         scores.scatter_(1, torch.where(met == label.unsqueeze(1), 0, met), -torch.inf)
     own = scores.gather(1, label.unsqueeze(1))
-    # Items above less items below, in one pass over the scores; of items with the same score the mean rank.
-    rank = (scores.shape[1] + 1 + scores.sub_(own).sign_().sum(dim=1)) / 2
-    return torch.where((rank <= CUT) & (label >= first), 1 / torch.log2(rank + 1), 0.0)
+    known = label >= first
+    sides = scores.sub_(own).sign_()  # 1 above, -1 below, 0 for the label and what ties with it
+    lead, apart = sides.sum(dim=1), sides.square_().sum(dim=1)
+    above, tied = (apart + lead) / 2, scores.shape[1] - apart
+    gains = torch.nn.functional.pad((1 / torch.arange(2, CUT + 2, device=own.device).log2()).cumsum(0), (1, 0))
+    to_rank = [torch.where(known, rank, 0).clamp(max=CUT).long() for rank in (above, above + tied)]
+    return torch.where(known, (gains[to_rank[1]] - gains[to_rank[0]]) / tied, 0.0)
