@@ -16,6 +16,7 @@ from slimrank.models.mf import MF
 from slimrank.tables.embedding import Layout
 from slimrank.training import quality
 from slimrank.training.examples import Examples
+from slimrank.training.losses import wide_softmax
 
 ITEMS, LENGTH = 40, 6
 HISTORY = Layout(("history",), (ITEMS + 2,), (LENGTH,), 0, ("history",))
@@ -39,7 +40,8 @@ def rows(count: int, layout: Layout) -> Examples:
 @pytest.mark.parametrize("at_once", [None, 5 * (ITEMS + 2)])
 def test_it_is_what_the_evaluation_measures(name: str, at_once: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if at_once is not None:
-        monkeypatch.setattr(quality, "AT_ONCE", at_once)  # several ranges of queries
+        monkeypatch.setattr(wide_softmax, "AT_ONCE", {"cpu": at_once})  # several ranges of queries
+        monkeypatch.setattr(quality, "LEAST_QUERIES", 1)
     config = {"gru4rec": GRU4Rec(embedding_dim=8), "mf": MF(embedding_std=0.5), "ease": EASE()}[name]
     layout = USER if name == "mf" else HISTORY
     model = build_model(config, layout, seed=0).train()

@@ -15,10 +15,10 @@ from slimrank.metrics import auc
 from slimrank.metrics.top_k import ndcg
 from slimrank.models.layers import Encoder, Finder, Network
 from slimrank.training.examples import Examples, score
+from slimrank.training.losses.wide_softmax import parts
 
 CUT = 10
 LEAST_QUERIES = 16  # fewer at once, and all items are read for next to nothing
-AT_ONCE = 1 << 20  # scores held at once, queries times items: more leave the cache, and take three times as long
 
 
 def quality(model: Network, examples: Examples) -> float:
@@ -43,28 +43,27 @@ def catalogue_ndcg(model: Finder, examples: Examples) -> float:
     training = model.training
     model.eval()
     scores = _scores(model, examples)
-    step = max(LEAST_QUERIES, AT_ONCE // model.num_items)
-    ranges = ((start, min(start + step, len(examples))) for start in range(0, len(examples), step))
-    gains = [_gains(scores(*each), model, examples, *each) for each in ranges]
+    ranges = parts(len(examples), model.num_items, examples.ids.device.type, LEAST_QUERIES)
+    gains = [_gains(scores(part), model, examples, part) for part in ranges]
     model.train(training)
     return float(torch.cat(gains).mean())
 
 
-def _scores(model: Finder, examples: Examples) -> Callable[[int, int], Tensor]:
+def _scores(model: Finder, examples: Examples) -> Callable[[slice], Tensor]:
     """What gives the scores [n, num_items] of a range of queries."""
     if not isinstance(model, Encoder):
-        return lambda start, stop: model(examples.ids[start:stop], examples.numbers[start:stop])
+        return lambda part: model(examples.ids[part], examples.numbers[part])
     items = model.all_items()
     vectors = torch.from_numpy(score(model, examples)).to(items.device)
-    return lambda start, stop: vectors[start:stop] @ items.T
+    return lambda part: vectors[part] @ items.T
 
 
-def _gains(scores: Tensor, model: Finder, examples: Examples, start: int, stop: int) -> Tensor:
+def _gains(scores: Tensor, model: Finder, examples: Examples, part: slice) -> Tensor:
     """What each query of a range adds to the mean."""
     first = model.first_item
     scores[:, :first] = -torch.inf
-    met = model.met(examples.ids[start:stop])
-    label = examples.label[start:stop].to(scores.device)
+    met = model.met(examples.ids[part])
+    label = examples.label[part].to(scores.device)
     if met is not None:
         scores.scatter_(1, torch.where(met == label.unsqueeze(1), 0, met), -torch.inf)
     own = scores.gather(1, label.unsqueeze(1))

@@ -9,13 +9,14 @@ drawn for a batch, few enough to hold their scores (`catalogue.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores held at once, by kind of device
+AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores held at once, by kind of device: more leave the cache
 LEAST_PLACES = 128  # fewer at once, and adding up the gradient of the items costs more than the scores do
 
 
@@ -57,7 +58,7 @@ class _WideCrossEntropy(torch.autograd.Function):
             sides = [] if soft is None else [(a.to(fast), b.to(fast)) for a, b in soft.sides]
             of_vectors, of_items = (torch.zeros_like(each, dtype=whole) for each in (vectors, items))
             total = torch.zeros((), dtype=whole, device=vectors.device)
-            for part in _parts(len(vectors), len(items), device):
+            for part in parts(len(vectors), len(items), device, LEAST_PLACES):
                 scores = (queries[part] @ keys.T).to(whole)
                 loss, change = _of_scores(scores, place[part], soft, [(a[part], b) for a, b in sides])
                 total += loss
@@ -77,9 +78,9 @@ class _WideCrossEntropy(torch.autograd.Function):
         return of_vectors * given.to(of_vectors.dtype), of_items * given.to(of_items.dtype), None, None
 
 
-def _parts(places: int, items: int, device: str) -> Iterator[slice]:
-    """Ranges of places whose scores are held at once."""
-    step = max(LEAST_PLACES, AT_ONCE.get(device, AT_ONCE["cpu"]) // max(items, 1))
+def parts(places: int, items: int, device: str, least: int) -> Iterator[slice]:
+    """Ranges of `least` places or more whose scores of all `items` are held at once."""
+    step = max(least, AT_ONCE.get(device, AT_ONCE["cpu"]) // max(items, 1))
     return (slice(start, min(start + step, places)) for start in range(0, places, step))
 
 
@@ -91,7 +92,7 @@ def _of_scores(
     if soft is None:
         return hard, change
     heat, weight = soft.temperature, soft.weight
-    labels = torch.stack([((a @ b.T).to(scores.dtype) / heat).softmax(dim=1) for a, b in sides]).mean(dim=0)
+    labels = reduce(torch.add, [((a @ b.T).to(scores.dtype) / heat).softmax(dim=1) for a, b in sides]) / len(sides)
     likely = (scores / heat).log_softmax(dim=1)
     distance = -(labels * likely).sum()
     softer = likely.exp_().sub_(labels)
