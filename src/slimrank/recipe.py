@@ -93,6 +93,11 @@ class Recipe(Config):
                 raise InputError(f"seeds must differ, got {list(seeds)}")
         return self
 
+    @property
+    def architecture(self) -> Config:
+        """Of the model that the steps compress: the student's, or the teacher's where there is no student."""
+        return self.teacher.model if self.student is None else self.student.model
+
     def teacher_seeds(self, seed: int) -> tuple[int, ...]:
         """The seeds of the teachers that the run with `seed` learns from; its baseline is the first."""
         others = tuple(other for other in self.teacher.seeds if other != seed)

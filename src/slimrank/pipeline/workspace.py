@@ -70,7 +70,7 @@ class Run:
             return
         taught = [] if recipe.student is None else [(recipe.student.model, recipe.student.training)]
         if recipe.retraining is not None:
-            taught.append((recipe.teacher.model if recipe.student is None else recipe.student.model, recipe.retraining))
+            taught.append((recipe.architecture, recipe.retraining))
         for model, training in taught:
             kind: type[Network] = runner("model", model)  # type: ignore[assignment]
             check_taught(kind, recipe.distillation, training.loss)
@@ -80,7 +80,7 @@ class Run:
         recipe = self.recipe
         if recipe.index is None:
             return
-        model = recipe.teacher.model if recipe.student is None else recipe.student.model
+        model = recipe.architecture
         kind: type[Network] = runner("model", model)  # type: ignore[assignment]
         if not issubclass(kind, Encoder) or self.dataset.schema.catalogue is None:
             raise InputError(

@@ -149,7 +149,7 @@ def automatic_space(recipe: Recipe, found: Sensitivity) -> AutomaticSpace:
 
 
 def _dim(recipe: Recipe) -> int:
-    model = recipe.teacher.model if recipe.student is None else recipe.student.model
+    model = recipe.architecture
     return int(getattr(model, "embedding_dim", 0))
 
 
