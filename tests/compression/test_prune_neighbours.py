@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from slimrank.compression.prune_neighbours import LADDER
 from slimrank.compression.steps import Context, compress
 from slimrank.config import InputError, as_config
 from slimrank.models.architecture import build_model
@@ -45,6 +46,10 @@ def together() -> np.ndarray:
     met[np.arange(len(TRAIN))[:, None], np.column_stack([TRAIN.ids.numpy(), TRAIN.label.numpy()])] = 1
     met[:, :2] = 0
     return met.T @ met
+
+
+def with_(per_item: float) -> dict:
+    return {"name": "prune-neighbours", "per_item": per_item}
 
 
 def test_what_is_kept_is_found_again(model) -> None:
@@ -91,8 +96,9 @@ def test_a_budget_below_one_block_names_the_least(model) -> None:
 
 def test_validation_decides_how_many_are_kept(model) -> None:
     before = quality(model, VALID)
+    by_count = {each: quality(compress(model, [with_(each)], Context(TRAIN, VALID))[0], VALID) for each in LADDER[:5]}
     found = {}
-    for drop in (0.02, 0.5):
+    for drop in (0.005, 0.02, 0.5):
         step = {"name": "prune-neighbours", "max_drop": drop}
         small, (record,) = compress(model, [step], Context(TRAIN, VALID))
         after = quality(small, VALID)
@@ -100,7 +106,8 @@ def test_validation_decides_how_many_are_kept(model) -> None:
         assert record["facts"]["valid_ndcg@10_before"] == pytest.approx(before)
         assert record["facts"]["valid_ndcg@10_after"] == pytest.approx(after)
         found[drop] = record["facts"]["neighbours"]
-    assert found[0.5] < found[0.02]
+        assert found[drop] == min(each for each, reached in by_count.items() if reached >= before * (1 - drop))
+    assert found[0.5] < found[0.005]
 
 
 def test_what_it_cannot_prune_is_told(model, context) -> None:
