@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from slimrank.config import InputError, register
 from slimrank.models.architecture import Architecture
@@ -20,6 +21,7 @@ from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row, trimmed
 from slimrank.tables.embedding import FusedEmbedding, Layout
 
 EPS = 1e-8
+LENGTHS = 8  # groups of like length that a batch of histories is run in
 
 
 class SASRec(Architecture):
@@ -116,8 +118,15 @@ class SASRecModel(SequenceEncoder):
         self.norm = nn.LayerNorm(config.embedding_dim, EPS)
 
     def states(self, met: Tensor) -> Tensor:
-        """[N, L', D]: the state after each place of `met` [N, L], up to the longest history."""
-        return self._run(trimmed(met), last=False)
+        """[N, L', D]: the state after each place of `met` [N, L], up to the longest history.
+
+        Histories of like length are run together, since attention costs the square of the longest.
+        """
+        met = trimmed(met)
+        order = (met != 0).sum(dim=1).argsort()
+        parts = [self._run(trimmed(met[some]), last=False) for some in order.chunk(LENGTHS)]
+        wide = torch.cat([functional.pad(part, (0, 0, 0, met.shape[1] - part.shape[1])) for part in parts])
+        return wide[order.argsort()]
 
     def encode(self, met: Tensor) -> Tensor:
         """[N, D]: the state after the last item; the last block asks for nothing else."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores held at once, by kind of device: more leave the cache
+AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}  # scores held at once, by kind of device: more leave the cache
 LEAST_PLACES = 128  # fewer at once, and adding up the gradient of the items costs more than the scores do
 
 
@@ -88,24 +88,29 @@ def _of_scores(
     scores: Tensor, place: Tensor, soft: SoftLabels | None, sides: Sequence[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """The sum over places of the loss of `scores` [n, C], and its gradient [n, C]."""
-    hard, change = _cross_entropy(scores, place)
-    if soft is None:
-        return hard, change
-    heat, weight = soft.temperature, soft.weight
-    labels = reduce(torch.add, [((a @ b.T).to(scores.dtype) / heat).softmax(dim=1) for a, b in sides]) / len(sides)
-    likely = (scores / heat).log_softmax(dim=1)
-    distance = -(labels * likely).sum()
-    softer = likely.exp_().sub_(labels)
-    loss = weight * heat**2 * distance + (1 - weight) * hard
-    return loss, softer.mul_(weight * heat).add_(change, alpha=1 - weight)
-
-
-def _cross_entropy(scores: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over places of -log softmax(`scores`) [n, C] at `place` [n], and its gradient: softmax less one there."""
-    chances = scores.softmax(dim=1)
-    most, where = scores.max(dim=1)
-    # The largest chance is 1 / C or more, so that its logarithm is there even where that of `place` has gone to 0.
-    log_sum = most - chances.gather(1, where.unsqueeze(1)).squeeze(1).log()
     own = place.unsqueeze(1)
-    loss = (log_sum - scores.gather(1, own).squeeze(1)).sum()
-    return loss, chances.scatter_add_(1, own, chances.new_full(own.shape, -1.0))
+    chances, log_sum = _softmax(scores)
+    hard = (log_sum - scores.gather(1, own)).sum()
+    if soft is None:
+        return hard, chances.scatter_add_(1, own, chances.new_full(own.shape, -1.0))
+    heat, weight = soft.temperature, soft.weight
+    labels = reduce(torch.add, [_warm((a @ b.T).to(scores.dtype), heat).softmax(dim=1) for a, b in sides]) / len(sides)
+    change, soft_sum = chances, log_sum
+    if heat != 1:
+        softer, soft_sum = _softmax(scores / heat)
+        change = softer.mul_(weight * heat).add_(chances, alpha=1 - weight)
+    # -sum of labels * log softmax, the labels of a place adding up to 1.
+    distance = soft_sum.sum() - labels.flatten() @ scores.flatten() / heat
+    change.sub_(labels, alpha=weight * heat).scatter_add_(1, own, change.new_full(own.shape, weight - 1.0))
+    return weight * heat**2 * distance + (1 - weight) * hard, change
+
+
+def _warm(scores: Tensor, heat: float) -> Tensor:
+    return scores if heat == 1 else scores / heat
+
+
+def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(`scores`) [n, C], and log sum exp(`scores`) [n, 1]."""
+    chances = scores.softmax(dim=1)
+    # The largest chance is 1 / C or more, so that its logarithm is there; `max` would look for its place as well.
+    return chances, scores.amax(dim=1, keepdim=True) - chances.amax(dim=1, keepdim=True).log()
