@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from torch import nn
+
+from slimrank.compression.modules import Forward, Metric, call, compress_module
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
-from slimrank.config import Config, as_config
+from slimrank.config import Config, InputError, as_config
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.measure import measure
 from slimrank.exporting.artifact import export
@@ -25,6 +28,7 @@ from slimrank.training.loop import KeepZeros, Training, fit
 from slimrank.training.losses.loss import Distillation
 from slimrank.training.teachers import Teacher, lessons
 
+Model = TypeVar("Model", bound=nn.Module)
 __all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
 
@@ -65,14 +69,36 @@ def train(
 
 
 def compress(
-    model: Network, steps: Sequence[Config | Mapping[str, Any] | str], data: EncodedDataset, *, seed: int = 0
-) -> tuple[Network, list[dict[str, Any]]]:
+    model: Model,
+    steps: Sequence[Config | Mapping[str, Any] | str],
+    data: EncodedDataset | Iterable[Any],
+    *,
+    forward: Forward = call,
+    metric: Metric | None = None,
+    seed: int = 0,
+) -> tuple[Model, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model`; with the copy comes what each step touched, skipped and saved.
 
+    Args:
+        model: one of slimrank's, or any module of torch. Of the latter the copy is called as the module is, trains in
+            the loop that the module trained in, and its `state_dict` loads into a module that was compressed alike.
+        steps: configs, names, or mappings of a name and settings.
+        data: encoded rows for a model of slimrank; for any other module its batches, in something that can be read
+            more than once. All are run once, to see how often each id is met.
+        forward: how the module is called with a batch; by default a mapping is its keywords, a tuple or list its
+            arguments, and all else the one argument.
+        metric: how good a module is, higher is better, on rows that are not test rows; for steps that choose by it.
+        seed: of what is drawn.
+
     Raises:
-        InputError: a step or a setting is unknown or not allowed.
+        InputError: a step or a setting is unknown or not allowed, or the module fails on a batch.
     """
-    return apply_steps(model, steps, Context.of(data, seed))
+    if isinstance(model, Network) and isinstance(data, EncodedDataset):
+        return apply_steps(model, steps, Context.of(data, seed))
+    if isinstance(data, EncodedDataset):
+        raise InputError(f"a {type(model).__name__} is no model of slimrank: give batches that it can be called with")
+    small, records = compress_module(model, steps, data, forward, metric, seed)
+    return small, records  # type: ignore[return-value]  # a copy, of the class that was given
 
 
 def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str = "test") -> dict[str, dict[str, Any]]:

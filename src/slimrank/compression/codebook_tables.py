@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
@@ -46,15 +46,14 @@ class CodebookTables(Coding, Budgeted):
 
 
 @register("step", CodebookTables)
-def codebook_tables(model: Network, config: CodebookTables, context: Context) -> Network:
+def codebook_tables(model: nn.Module, config: CodebookTables, context: Context) -> nn.Module:
     """Every selected field of the model that gets smaller as codes and codebooks.
 
     Raises:
         InputError: `with_field` is no field, or the budget is below the least possible.
     """
-    layout = model.embedding.layout
-    if config.with_field is not None and config.with_field not in layout.names:
-        raise InputError(f"with_field: unknown field {config.with_field!r}. {nearest(config.with_field, layout.names)}")
+    if config.with_field is not None:
+        _check_interactions(model, config.with_field)
     parts = [part for part in find_parts(model, config, context, per_field=True) if _takes(part, config, context)]
     codings: dict[Part, Coding] = (
         dict.fromkeys(parts, config)
@@ -64,6 +63,15 @@ def codebook_tables(model: Network, config: CodebookTables, context: Context) ->
     made = {part: _coded(model, part, config, coding, context) for part, coding in codings.items()}
     replace_parts(model, made, context)
     return model
+
+
+def _check_interactions(model: nn.Module, field: str) -> None:
+    """Raises `InputError` where the interactions with `field` are not known."""
+    if not isinstance(model, Network):
+        raise InputError("assign 'interactions' needs a model of slimrank, which knows its rows' fields")
+    names = model.embedding.layout.names
+    if field not in names:
+        raise InputError(f"with_field: unknown field {field!r}. {nearest(field, names)}")
 
 
 def _takes(part: Part, config: CodebookTables, context: Context) -> bool:
@@ -81,16 +89,16 @@ def _takes(part: Part, config: CodebookTables, context: Context) -> bool:
     return True
 
 
-def _coded(model: Network, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
+def _coded(model: nn.Module, part: Part, config: CodebookTables, coding: Coding, context: Context) -> Table:
     """The table of codes of one field."""
     codes = None
-    if config.with_field is not None:
+    if config.with_field is not None and isinstance(model, Network):
         codes = interaction_codes(model, part.fields[0], config.with_field, coding, context)
     return codebook(coding, part.table.weight.detach(), part.table.starts, part.counts, codes)
 
 
 def _chosen(
-    model: Network, parts: list[Part], config: CodebookTables, budget: int, context: Context
+    model: nn.Module, parts: list[Part], config: CodebookTables, budget: int, context: Context
 ) -> dict[Part, Coding]:
     """The coding of every field with which the weighted squared error is least; fields that stay are left out."""
     left = left_for(model, parts, budget, context)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from slimrank.compression.steps import Context
+from slimrank.compression.steps import Context, is_network
 from slimrank.config import Config, register
 from slimrank.models.layers import Encoder, Network, SequenceEncoder
 from slimrank.tables.affine import fake_quantize
@@ -36,14 +36,14 @@ class CompensateRounding(Config):
 @register("step", CompensateRounding)
 def compensate_rounding(model: Network, config: CompensateRounding, context: Context) -> Network:
     """The model with the rows of its item table on the codes that were chosen."""
+    if not is_network(model, "items", context):
+        return model
     table = model.embedding.table
     fault = _unfit(model)
     if fault or not isinstance(table, ScaledTable) or not isinstance(model, Encoder):
         context.skip("embedding.table", fault)
         return model
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(context.train), generator=generator)[: config.queries].to(context.train.label.device)
-    queries = torch.from_numpy(score(model, context.train.take(chosen))).double()
+    queries = torch.from_numpy(score(model, context.sample(config.queries))).double()
     products = queries.T @ queries / len(queries)
     rows = table.weight.detach().clone()
     nearest = table.rows(0, table.num_rows)

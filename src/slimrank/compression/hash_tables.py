@@ -8,11 +8,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
 from slimrank.config import Config, InputError, register, runner
-from slimrank.models.layers import Network
 from slimrank.tables.buckets import collisions, expected_collisions
 from slimrank.tables.clustered import Parts, bytes_beside_shared
 from slimrank.tables.dense import Dense
@@ -34,7 +34,7 @@ class HashTables(Hashing, Budgeted):
 
 
 @register("step", HashTables)
-def hash_tables(model: Network, config: HashTables, context: Context) -> Network:
+def hash_tables(model: nn.Module, config: HashTables, context: Context) -> nn.Module:
     """Every selected field of at least `least_rows` rows over fewer rows.
 
     Raises:

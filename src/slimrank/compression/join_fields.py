@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import ByteSize, Field
 
-from slimrank.compression.steps import Context
+from slimrank.compression.steps import Context, is_network
 from slimrank.compression.tables import Selection, check_names, selected
 from slimrank.config import register
 from slimrank.models.folded import folded_bytes
@@ -37,6 +37,8 @@ class JoinFields(Selection):
 @register("step", JoinFields)
 def join_fields(model: Ranker, config: JoinFields, context: Context) -> Ranker:
     """The same model, with the runs of fields marked that save most lookups within the budget."""
+    if not is_network(model, "fields", context):
+        return model
     check_names(model, config)
     embeddings = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
     saved, budget = 0, int(config.budget) // len(embeddings)

@@ -15,7 +15,7 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from pydantic import ByteSize
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
@@ -23,7 +23,7 @@ from slimrank.compression.sensitivity import Sensitivity, sensitivity
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import NEVER, Budgeted, Part, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
-from slimrank.models.layers import ItemScorer, Network
+from slimrank.models.layers import ItemScorer
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
 from slimrank.tables.table import Table, packs, row_bytes
@@ -56,7 +56,7 @@ class Band:
 
 
 @register("step", MixBits)
-def mix_bits(model: Network, config: MixBits, context: Context) -> Network:
+def mix_bits(model: nn.Module, config: MixBits, context: Context) -> nn.Module:
     """Every selected dense table of the model in bands of several widths.
 
     Raises:
@@ -101,7 +101,7 @@ def _packable(dim: int, widths: Sequence[Width]) -> list[Width]:
     return [bits for bits in widths if bits == 0 or packs(dim, bits)]
 
 
-def _own(part: Part, model: Network, measured: Sensitivity) -> Sensitivity:
+def _own(part: Part, model: nn.Module, measured: Sensitivity) -> Sensitivity:
     """The rows of `part` out of what was measured on the table that it lies in, without the lookups of padding.
 
     No score reads these, and they would make a field with much padding look insensitive.

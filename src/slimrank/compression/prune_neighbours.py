@@ -22,7 +22,6 @@ from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.sparse import BLOCK, SparseTable, nbytes_of, sparse_table
 from slimrank.tables.table import Table
-from slimrank.training.quality import quality
 
 LADDER = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
 
@@ -112,10 +111,10 @@ def _bytes(table: Table, bits: int, blocks: int) -> int:
 
 def within_drop(model: ItemScorer, config: PruneNeighbours, context: Context) -> ItemScorer | None:
     """The copy with the fewest neighbours whose validation quality is within the bound; None where none is."""
-    before = quality(model, context.valid)
+    before = context.quality(model)
     for per_item in LADDER:
         small = pruned(model, blocks_for(model, per_item), config, context)
-        after = quality(small, context.valid)
+        after = context.quality(small)
         if after >= before * (1 - (config.max_drop or 0.0)):
             metric = JUDGED[context.valid.answer]
             context.note(**{f"valid_{metric}_before": before, f"valid_{metric}_after": after})

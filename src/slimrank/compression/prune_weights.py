@@ -11,11 +11,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from slimrank.compression.adopting import linears
 from slimrank.compression.steps import Context, skip_others
 from slimrank.config import Config, check_one_given, register
 from slimrank.data.schema import JUDGED
-from slimrank.models.layers import Network
-from slimrank.training.quality import quality
 
 SPARSITIES = tuple(step / 100 for step in range(98, 0, -2))
 
@@ -35,13 +34,13 @@ class PruneWeights(Config):
 
 
 @register("step", PruneWeights)
-def prune_weights(model: Network, config: PruneWeights, context: Context) -> Network:
+def prune_weights(model: nn.Module, config: PruneWeights, context: Context) -> nn.Module:
     """The model with small weights at 0, by one threshold for all dense layers."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    layers = {name: model.get_submodule(name) for name in linears(model, context)}
     if not layers:
         context.skip("weights", "the model has no dense layer of floats")
         return model
-    weights = [layer.weight.data for layer in layers.values()]
+    weights = [layer.get_parameter("weight").data for layer in layers.values()]
     if config.tau is not None:
         tau = config.tau
     elif config.sparsity is not None:
@@ -75,14 +74,14 @@ def apply_threshold(weights: list[Tensor], tau: float) -> None:
         weight[weight.abs() <= tau] = 0.0
 
 
-def largest_threshold(model: Network, weights: list[Tensor], max_auc_drop: float, context: Context) -> float:
+def largest_threshold(model: nn.Module, weights: list[Tensor], max_auc_drop: float, context: Context) -> float:
     """The tau of the highest sparsity, of 2% to 98%, whose validation AUC is within the bound; 0 if none is."""
-    before = quality(model, context.valid)
+    before = context.quality(model)
     kept = [weight.clone() for weight in weights]
     for sparsity in SPARSITIES:
         tau = threshold(kept, sparsity)
         apply_threshold(weights, tau)
-        after = quality(model, context.valid)
+        after = context.quality(model)
         for weight, original in zip(weights, kept, strict=True):
             weight.copy_(original)
         if before - after <= max_auc_drop:

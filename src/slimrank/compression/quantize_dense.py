@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from slimrank.compression.adopting import linears
 from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
 from slimrank.models.recurrent import QuantizedRecurrence, Recurrence
-from slimrank.models.text_encoder import TextModel, outputs_of
-from slimrank.training.examples import SCORED_AT_ONCE, score
+from slimrank.training.examples import SCORED_AT_ONCE
 
 
 class QuantizeDense(Config):
@@ -30,7 +30,7 @@ class QuantizeDense(Config):
 
 
 @register("step", QuantizeDense)
-def quantize_dense(model: Network, config: QuantizeDense, context: Context) -> Network:
+def quantize_dense(model: nn.Module, config: QuantizeDense, context: Context) -> nn.Module:
     """The model with every linear layer in its quantised, trainable form."""
     for module in model.modules():
         if isinstance(module, MLP):
@@ -38,7 +38,7 @@ def quantize_dense(model: Network, config: QuantizeDense, context: Context) -> N
     inputs = calibration_inputs(model, config.rows, context)
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
         context.skip("layers", "the model has no dense layer of floats")
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layers = linears(model, context)
     for name in layers:
         if is_folded(model, name):
             context.skip(name, "is folded into the tables: their rows are added, and nothing is multiplied")
@@ -61,34 +61,30 @@ def quantize_dense(model: Network, config: QuantizeDense, context: Context) -> N
     return model
 
 
-def input_quantizer(model: Network, name: str, inputs: Tensor) -> InputQuantizer:
+def input_quantizer(model: nn.Module, name: str, inputs: Tensor) -> InputQuantizer:
     """What turns the inputs of the layer `name` into bytes: the table's own codes, or a range found on `inputs`."""
     owner, _, part = name.rpartition(".")
     of_row = owner in inputs_of_rows(model)
-    table, fields = model.embedding.table, model.embedding.fields[: model.embedding.layout.num_categorical]
-    if of_row and part == "lookups" and table.steps(fields) is not None:
-        return TableQuantizer(table, fields)
+    if of_row and part == "lookups" and isinstance(model, Network):
+        table, fields = model.embedding.table, model.embedding.fields[: model.embedding.layout.num_categorical]
+        if table.steps(fields) is not None:
+            return TableQuantizer(table, fields)
     return ActivationQuantizer.calibrated(inputs, per_column=of_row)
 
 
-def is_folded(model: Network, name: str) -> bool:
+def is_folded(model: nn.Module, name: str) -> bool:
     """Whether the layer `name` multiplies rows that will be stored multiplied."""
     owner, _, part = name.rpartition(".")
     return part == "lookups" and bool(getattr(model.get_submodule(owner), "folded", False))
 
 
-def inputs_of_rows(model: Network) -> list[str]:
+def inputs_of_rows(model: nn.Module) -> list[str]:
     """Names of the layers that read a row of the model's embedding."""
     return [name for name, module in model.named_modules() if isinstance(module, InputLinear)]
 
 
-def calibration_inputs(model: Network, rows: int, context: Context) -> dict[str, Tensor]:
-    """What every linear layer is given for a sample of train rows: by name, [rows, in_features].
-
-    Of texts every token is a row: as many texts are read as give about `rows` tokens.
-    """
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(context.train), generator=generator)[:rows].to(context.train.label.device)
+def calibration_inputs(model: nn.Module, rows: int, context: Context) -> dict[str, Tensor]:
+    """What every linear layer is given for a sample of train rows: by name, [n, in_features]."""
     seen: dict[str, list[Tensor]] = {}
     hooks = [
         layer.register_forward_pre_hook(
@@ -97,12 +93,7 @@ def calibration_inputs(model: Network, rows: int, context: Context) -> dict[str,
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear)
     ]
-    sample = context.train.take(chosen)
-    if isinstance(model, TextModel):
-        tokens = (sample.ids != 0).sum(dim=1).cumsum(0)
-        outputs_of(model, sample.ids[: int((tokens < rows).sum()) + 1], at_once=1)
-    else:
-        score(model, sample)
+    context.ask(model, rows)
     for hook in hooks:
         hook.remove()
     return {name: torch.cat(parts).clone() for name, parts in seen.items()}

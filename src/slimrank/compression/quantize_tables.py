@@ -7,13 +7,12 @@ from itertools import groupby
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimrank.compression.budget import Option, allocate
 from slimrank.compression.steps import Context
 from slimrank.compression.tables import Budgeted, Part, field_rows, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
-from slimrank.models.layers import Network
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, scaled
 from slimrank.tables.stacked import stacked
@@ -32,7 +31,7 @@ class QuantizeTables(Grid, Budgeted):
 
 
 @register("step", QuantizeTables)
-def quantize_tables(model: Network, config: QuantizeTables, context: Context) -> Network:
+def quantize_tables(model: nn.Module, config: QuantizeTables, context: Context) -> nn.Module:
     """Every selected dense table of the model in its quantised, trainable form."""
     parts = []
     for part in find_parts(model, config, context):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
-from slimrank.compression.steps import Context
+from slimrank.compression.steps import Context, is_network
 from slimrank.compression.tables import (
     Budgeted,
     Part,
@@ -66,7 +66,7 @@ class ReduceDimensions(Budgeted):
 
 
 @register("step", ReduceDimensions)
-def reduce_dimensions(model: Network, config: ReduceDimensions, context: Context) -> Network:
+def reduce_dimensions(model: nn.Module, config: ReduceDimensions, context: Context) -> nn.Module:
     """The model with shorter vectors.
 
     Raises:
@@ -81,7 +81,8 @@ def reduce_dimensions(model: Network, config: ReduceDimensions, context: Context
             found[part] = spectrum(part.table.weight.detach(), counts)
         except InputError as error:
             context.skip(part.name, str(error))
-    if found and config.fold and not config.by_frequency and _folds(model, found, context):
+    folds = found and config.fold and not config.by_frequency and is_network(model, "projection", context)
+    if isinstance(model, Network) and folds and _folds(model, found, context):
         _fold(model, found, _common_rank(model, found, config, context), context)
         return model
     bands = {part: _bands(part, own, config, context) for part, own in found.items()}
@@ -114,7 +115,7 @@ def _bands(part: Part, whole: Spectrum, config: ReduceDimensions, context: Conte
     ]
 
 
-def _merge_wide(model: Network, config: ReduceDimensions, context: Context) -> None:
+def _merge_wide(model: nn.Module, config: ReduceDimensions, context: Context) -> None:
     """Tables that were trained wide become plain rows, if any of their fields is selected; they would be packed so."""
     for name, module in model.named_modules():
         if not (isinstance(module, FusedEmbedding) and isinstance(module.table, LowRankTable) and module.table.merges):
@@ -210,7 +211,7 @@ def _narrower(layer: nn.Module, bases: list[Tensor]) -> nn.Linear:
 
 
 def _ranks(
-    model: Network, bands: dict[Part, list[Band]], config: ReduceDimensions, context: Context
+    model: nn.Module, bands: dict[Part, list[Band]], config: ReduceDimensions, context: Context
 ) -> dict[Part, list[int]]:
     """The rank of every band of every field, its dimension where it stays as it is."""
     if config.rank is not None:

@@ -6,10 +6,11 @@ from typing import Literal
 
 from torch import nn
 
+from slimrank.compression.adopting import linears
 from slimrank.compression.quantize_dense import is_folded
 from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
-from slimrank.models.layers import MLP, Network
+from slimrank.models.layers import MLP
 from slimrank.models.rounded import RoundedLinear
 
 
@@ -20,12 +21,12 @@ class RoundDense(Config):
 
 
 @register("step", RoundDense)
-def round_dense(model: Network, config: RoundDense, context: Context) -> Network:
+def round_dense(model: nn.Module, config: RoundDense, context: Context) -> nn.Module:
     """The model with every linear layer in its rounded, trainable form."""
     for module in model.modules():
         if isinstance(module, MLP):
             module.fold_norms()
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layers = linears(model, context)
     if not layers:
         context.skip("layers", "the model has no dense layer of floats")
     for name in layers:

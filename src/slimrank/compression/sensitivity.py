@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context
-from slimrank.models.layers import Network
 from slimrank.tables.table import Table
 
 CALIBRATION = 1 << 16  # train rows that are looked at
-AT_ONCE = 1 << 12
 PRIOR = 32.0  # lookups that a pool counts for beside a band's own: a band that is seldom met is like the rest
 
 
@@ -35,7 +33,7 @@ class Sensitivity(NamedTuple):
         return (total + PRIOR * pool) / (lookups + PRIOR)
 
 
-def sensitivity(model: Network, owner: str, context: Context, rows: int = CALIBRATION) -> Sensitivity:
+def sensitivity(model: nn.Module, owner: str, context: Context, rows: int = CALIBRATION) -> Sensitivity:
     """The sensitivity of the table `owner` (dotted) of `model`, on `rows` train rows drawn at random."""
     table = model.get_submodule(owner)
     seen: list[tuple[Tensor, Tensor]] = []
@@ -46,22 +44,18 @@ def sensitivity(model: Network, owner: str, context: Context, rows: int = CALIBR
         return leaf
 
     assert isinstance(table, Table)
-    total, lookups = (torch.zeros(table.num_rows, device=context.train.label.device) for _ in range(2))
-    chosen = torch.randperm(len(context.train), generator=torch.Generator().manual_seed(context.seed))[:rows]
+    total, lookups = (torch.zeros(table.num_rows, device=table.starts.device) for _ in range(2))
     training, hook = model.training, table.register_forward_hook(keep)
     try:
         model.eval()
-        for part in torch.split(chosen.to(context.train.label.device), AT_ONCE):
-            seen.clear()
-            batch = context.train.take(part)
-            logit = model(batch.ids, batch.numbers)
-            p = logit.detach().sigmoid()
-            gradients = torch.autograd.grad(logit, [leaf for _, leaf in seen], (p * (1 - p)).sqrt(), allow_unused=True)
+        for answer, weight in context.answers(model, rows):
+            gradients = torch.autograd.grad(answer, [leaf for _, leaf in seen], weight, allow_unused=True)
             for (ids, _), gradient in zip(seen, gradients, strict=True):
                 lookups.index_add_(0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32))
                 if gradient is not None:
                     known = gradient.nan_to_num(0.0, 0.0, 0.0)  # a score that is not finite tells nothing
                     total.index_add_(0, ids.flatten(), known.square().mean(dim=-1).flatten())
+            seen.clear()
     finally:
         hook.remove()
         model.train(training)

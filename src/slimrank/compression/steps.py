@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from slimrank.config import Config, as_config, name_of, runner
 from slimrank.data.encoding import Encoding
 from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
+from slimrank.models.text_encoder import TextModel, outputs_of
 from slimrank.tables.table import Table
-from slimrank.training.examples import Examples, training_device
+from slimrank.training.examples import Examples, score, training_device
+from slimrank.training.quality import quality
 
 if TYPE_CHECKING:  # models are compressed where rows are read by other means, without polars
     from slimrank.data.rows import EncodedDataset
+
+
+Model = TypeVar("Model", bound=nn.Module)
+ANSWERED_AT_ONCE = 1 << 12
+HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+)
 
 
 @dataclass
@@ -39,6 +50,48 @@ class Context:
     touched: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.train.label.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same with its rows on `device`."""
+        return replace(self, train=self.train.to(device), valid=self.valid.to(device))
+
+    def quality(self, model: nn.Module) -> float:
+        """How good `model` is on validation rows, higher is better."""
+        return quality(model, self.valid)  # type: ignore[arg-type]  # whoever has rows has a network of ours
+
+    def sample(self, rows: int) -> Examples:
+        """`rows` train rows, or all where there are fewer, drawn at random: the same ones each time."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.train.take(torch.randperm(len(self.train), generator=generator)[:rows].to(self.device))
+
+    def ask(self, model: nn.Module, rows: int) -> None:
+        """Ask `model` in evaluation mode about a sample of train rows, for what its layers see.
+
+        Of texts every token is a row: as many texts are read as give about `rows` tokens.
+        """
+        sample = self.sample(rows)
+        if isinstance(model, TextModel):
+            tokens = (sample.ids != 0).sum(dim=1).cumsum(0)
+            outputs_of(model, sample.ids[: int((tokens < rows).sum()) + 1], at_once=1)
+        else:
+            score(model, sample)
+
+    def answers(self, model: nn.Module, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Answers of `model`, with gradients, for a sample of train rows, and how much an error in each counts.
+
+        An error dz of a logit z raises the cross-entropy by about p (1 - p) dz**2 / 2: it counts sqrt(p (1 - p)).
+        """
+        sample = self.sample(rows)
+        for part in torch.split(torch.arange(len(sample), device=self.device), ANSWERED_AT_ONCE):
+            batch = sample.take(part)
+            logit = model(batch.ids, batch.numbers)
+            p = logit.detach().sigmoid()
+            yield logit, (p * (1 - p)).sqrt()
 
     @classmethod
     def of(cls, data: EncodedDataset, seed: int = 0) -> Context:
@@ -68,12 +121,12 @@ def unsorted_fields(encoding: Encoding) -> frozenset[str]:
 
 
 def compress(
-    model: Network,
+    model: Model,
     steps: Sequence[Config | Mapping[str, Any] | str],
     context: Context,
     *,
     in_place: bool = False,
-) -> tuple[Network, list[dict[str, Any]]]:
+) -> tuple[Model, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model` (to the model itself with `in_place`, which spares the copy).
 
     Steps work on the CPU, where clustering and counting are done; the result is on the device of the context's rows.
@@ -84,8 +137,8 @@ def compress(
     """
     chosen = [as_config("step", step) for step in steps]
     model = (model if in_place else copy.deepcopy(model)).to("cpu")
-    device = context.train.label.device
-    context = replace(context, train=context.train.to("cpu"), valid=context.valid.to("cpu"))
+    device = context.device
+    context = context.to("cpu")
     records = []
     for place, step in enumerate(chosen):
         context.touched, context.skipped, context.facts = [], [], {}
@@ -117,7 +170,35 @@ def skip_others(model: nn.Module, handled: Collection[str], context: Context) ->
             context.skip(name, "is the weight of no linear layer")
 
 
+def is_network(model: nn.Module, what: str, context: Context) -> TypeGuard[Network]:
+    """Whether slimrank built `model`, with one fused table for all its fields; else it is noted that `what` stays."""
+    if not isinstance(model, Network):
+        context.skip(what, "the step knows the models of slimrank, whose fields share one table")
+    return isinstance(model, Network)
+
+
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` where `name` (dotted) stands in `model`."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, new)
+    """Put `new` everywhere in `model` where the module `name` (dotted) stands."""
+    swap(model, model.get_submodule(name), new)
+
+
+def swap(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` everywhere in `model` where `old` is: it may be shared, or held by a list beside.
+
+    Hooks that the user put on the old module are on the new one.
+    """
+    for kind in HOOKS:
+        getattr(new, kind).update(getattr(old, kind))
+    for owner in list(model.modules()):
+        for held in (owner._modules, *(value for key, value in vars(owner).items() if key != "_modules")):
+            _replace_in(held, old, new)
+
+
+def _replace_in(held: Any, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of `old` in a mapping or a list that is held by a module."""
+    if isinstance(held, MutableMapping):
+        for key in [key for key, value in held.items() if value is old]:
+            held[key] = new
+    elif isinstance(held, MutableSequence):
+        for place in [place for place, value in enumerate(held) if value is old]:
+            held[place] = new

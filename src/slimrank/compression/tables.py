@@ -1,8 +1,9 @@
 """Which tables a step works on, and how what it makes of them takes their place.
 
 All fields of a model share one fused table, and a step may treat them apart: a selection names fields, `find_parts`
-gives the dense rows behind them, and `replace_parts` puts what was made of them where they stood. Dense rows inside a
-table of another kind (the rows below a projection, the shared rows of a hashed table) count as well, so kinds compose.
+gives the dense rows behind them, and `replace_parts` puts what was made of them where they stood. In a module of the
+user's own each embedding is one field, whose name is where it sits. Dense rows inside a table of another kind (the rows
+below a projection, the shared rows of a hashed table) count as well, so kinds compose.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import groupby, pairwise
+from typing import TypeVar
 
 import torch
 from pydantic import ByteSize
 from torch import Tensor, nn
 
+from slimrank.compression.adopting import TABLES, tell_unfit
 from slimrank.compression.steps import Context, replace_module
 from slimrank.config import Config, InputError, nearest, runner
-from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
+from slimrank.tables.modules import Embedding, EmbeddingBag
 from slimrank.tables.stacked import StackedTable, stacked
 from slimrank.tables.table import Table, fault_of
 
@@ -30,8 +33,9 @@ from slimrank.tables.table import Table, fault_of
 class Selection(Config):
     """The tables that a step works on: of the fields in `only` (all, where none is named) without those in `skip`.
 
-    Both hold names of fields, such as "item", or patterns, such as "c1*" and "embedding.*". A table that shares its
-    rows with another layer is left alone unless `tied`.
+    Both hold names of fields, such as "item", or patterns, such as "c1*" and "embedding.*"; a field of a module of
+    your own is named by where its embedding sits. A table that shares its rows with another layer is left alone unless
+    `tied`.
     """
 
     only: tuple[str, ...] = ()
@@ -63,6 +67,26 @@ class Part:
     reserved: tuple[int, ...]
 
 
+Model = TypeVar("Model", bound=nn.Module)
+Lookup = FusedEmbedding | Embedding | EmbeddingBag
+
+
+def lookups(model: nn.Module) -> list[tuple[str, Lookup, Layout]]:
+    """Every embedding over a table of ours in `model`: where it sits, itself, and its fields.
+
+    Several over one and the same table count once.
+    """
+    found: dict[int, tuple[str, Lookup, Layout]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FusedEmbedding):
+            found.setdefault(id(module.table), (name, module, module.layout))
+        elif isinstance(module, Embedding | EmbeddingBag):
+            padded = (name,) if module.padding_idx == 0 else ()
+            layout = Layout((name,), (module.num_embeddings,), (1,), sequences=padded)
+            found.setdefault(id(module.table), (name, module, layout))
+    return list(found.values())
+
+
 NEVER = 0.5  # how often a row that training never met counts as met
 
 
@@ -81,7 +105,7 @@ class _Dense:
     by_id: bool
 
 
-def find_parts(model: Network, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
+def find_parts(model: nn.Module, selection: Selection, context: Context, *, per_field: bool = False) -> list[Part]:
     """The selected dense rows of `model`: runs of neighbouring fields, or field by field; what is left out is noted.
 
     Fields with values that no kind has an answer for (`fault_of`) are left out as well.
@@ -90,24 +114,23 @@ def find_parts(model: Network, selection: Selection, context: Context, *, per_fi
         InputError: a name or pattern of the selection matches no field.
     """
     check_names(model, selection)
+    tell_unfit(model, TABLES, context)
     parts = []
-    for name, module in model.named_modules():
-        if not isinstance(module, FusedEmbedding):
-            continue
-        for dense in _dense_tables(name, module, context):
+    for name, module, layout in lookups(model):
+        for dense in _dense_tables(name, module, layout, context):
             others = tied_to(model, dense.owner)
             if others and not selection.tied:
                 context.skip(dense.owner, f"is tied to {', '.join(others)}: `tied = true` converts the table alone")
                 continue
-            parts += _parts_of(name, dense, module, selection, context, per_field)
+            parts += _parts_of(name, dense, layout, selection, context, per_field)
     return parts
 
 
-def check_names(model: Network, selection: Selection) -> None:
+def check_names(model: nn.Module, selection: Selection) -> None:
     """Raises `InputError` where a name or pattern of `selection` matches no field of any table."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
-    known = {field for _, module in found for field in module.layout.names}
-    full = {f"{name}.{field}" for name, module in found for field in module.layout.names}
+    found = [(name, field) for name, _, layout in lookups(model) for field in layout.names]
+    known = {field for _, field in found}
+    full = {f"{name}.{field}" for name, field in found}
     for key in ("only", "skip"):
         for pattern in getattr(selection, key):
             if not any(fnmatch(each, pattern) for each in known | full):
@@ -123,7 +146,7 @@ def selected(selection: Selection, embedding: str, field: str) -> bool:
     return (not selection.only or named(selection.only)) and not named(selection.skip)
 
 
-def replace_parts(model: Network, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:
+def replace_parts(model: nn.Module, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:
     """Put every table of `made` where its part stands, if it takes fewer bytes; what was done and not is noted.
 
     Returns:
@@ -134,9 +157,9 @@ def replace_parts(model: Network, made: Mapping[Part, Table], context: Context) 
         dense = model.get_submodule(owner)
         assert isinstance(dense, DenseTable)
         replace_module(model, owner, stacked(_pieces(dense, {part: kept[part] for part in parts})))
-    for module in model.modules():
-        if isinstance(module, FusedEmbedding) and isinstance(module.table, StackedTable):
-            module.table = stacked([module.table])
+    for name, module, _ in lookups(model):
+        if isinstance(module.table, StackedTable):
+            replace_module(model, f"{name}.table", stacked([module.table]))
     return kept
 
 
@@ -150,7 +173,7 @@ def _pays(part: Part, table: Table, context: Context) -> bool:
     return True
 
 
-def left_for(model: Network, parts: Sequence[Part], budget: int, context: Context) -> int:
+def left_for(model: nn.Module, parts: Sequence[Part], budget: int, context: Context) -> int:
     """Bytes that `budget`, of the whole model, leaves for the tables of `parts`.
 
     Raises:
@@ -162,7 +185,7 @@ def left_for(model: Network, parts: Sequence[Part], budget: int, context: Contex
     return int(budget) - rest
 
 
-def rest_bytes(model: Network, parts: Sequence[Part], context: Context) -> int:
+def rest_bytes(model: nn.Module, parts: Sequence[Part], context: Context) -> int:
     """Packed bytes of all of the model but the tables of `parts`.
 
     All else counts as what the steps still to come make of it: dense layers are quantised after the tables, so that
@@ -177,7 +200,7 @@ def rest_bytes(model: Network, parts: Sequence[Part], context: Context) -> int:
     return dense + sum(table.nbytes for table in _tables(model)) - sum(part.table.nbytes for part in parts)
 
 
-def beside_tables(model: Network) -> Network:
+def beside_tables(model: Model) -> Model:
     """A copy of `model` that shares its rows, which may be large: tables that hold no other table."""
     inner = [table for table in model.modules() if isinstance(table, Table) and not _holds_tables(table)]
     return copy.deepcopy(model, {id(table): table for table in inner})
@@ -192,8 +215,8 @@ def trial_of(context: Context) -> Context:
     return replace(context, touched=[], skipped=[], facts={}, later=())
 
 
-def _tables(model: Network) -> list[Table]:
-    return [module.table for module in model.modules() if isinstance(module, FusedEmbedding)]
+def _tables(model: nn.Module) -> list[Table]:
+    return [module.table for _, module, _ in lookups(model)]
 
 
 def field_rows(table: DenseTable, first: int, last: int) -> DenseTable:
@@ -220,7 +243,7 @@ def _pieces(dense: DenseTable, made: Mapping[Part, Table]) -> list[Table]:
     return pieces
 
 
-def _dense_tables(name: str, module: FusedEmbedding, context: Context) -> Iterator[_Dense]:
+def _dense_tables(name: str, module: Lookup, layout: Layout, context: Context) -> Iterator[_Dense]:
     """The dense tables of an embedding, wherever they are; a table without any is noted."""
 
     def within(owner: str, table: Table, names: tuple[str, ...], by_id: bool) -> Iterator[_Dense]:
@@ -238,11 +261,11 @@ def _dense_tables(name: str, module: FusedEmbedding, context: Context) -> Iterat
         else:
             context.skip(owner, f"is no dense table: {type(table).__name__}")
 
-    yield from within(f"{name}.table", module.table, module.layout.names, by_id=True)
+    yield from within(f"{name}.table", module.table, layout.names, by_id=True)
 
 
 def _parts_of(
-    embedding: str, dense: _Dense, module: FusedEmbedding, selection: Selection, context: Context, per_field: bool
+    embedding: str, dense: _Dense, layout: Layout, selection: Selection, context: Context, per_field: bool
 ) -> list[Part]:
     """The parts of one dense table."""
     others = [field for field in dense.names if not selected(selection, embedding, field)]
@@ -255,7 +278,7 @@ def _parts_of(
         context.skip(dense.owner, f"its rows serve {', '.join(others)} as well, which the step leaves alone")
         return []
     fit = [(place, place + 1) for place in places if _takes(embedding, dense, place, context)]
-    return [_part(embedding, dense, module, run, context) for run in (fit if per_field else _runs(fit))]
+    return [_part(embedding, dense, layout, run, context) for run in (fit if per_field else _runs(fit))]
 
 
 def _takes(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
@@ -276,9 +299,9 @@ def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(places[start][0], places[stop - 1][1]) for start, stop in pairwise(breaks)]
 
 
-def _part(embedding: str, dense: _Dense, module: FusedEmbedding, run: tuple[int, int], context: Context) -> Part:
+def _part(embedding: str, dense: _Dense, layout: Layout, run: tuple[int, int], context: Context) -> Part:
     first, last = run
-    names, layout = dense.names[first:last], module.layout
+    names = dense.names[first:last]
     whole = run == (0, len(dense.table.starts))
     name = f"{embedding}.{names[0]}" if len(names) == 1 else f"{dense.owner}[{', '.join(names)}]"
     fields = names if dense.by_id else ()
@@ -312,5 +335,5 @@ def tied_to(model: nn.Module, owner: str) -> list[str]:
     return [
         name
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter is table.weight and name != f"{owner}.weight"
+        if parameter is table.weight and model.get_submodule(name.rpartition(".")[0]) is not table
     ]

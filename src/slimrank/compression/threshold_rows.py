@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, replace_module
 from slimrank.compression.tables import (
@@ -23,6 +23,7 @@ from slimrank.compression.tables import (
     beside_tables,
     check_names,
     find_parts,
+    lookups,
     replace_parts,
     rest_bytes,
     selected,
@@ -65,7 +66,7 @@ class ThresholdRows(Budgeted):
 
 
 @register("step", ThresholdRows)
-def threshold_rows(model: Network, config: ThresholdRows, context: Context) -> Network:
+def threshold_rows(model: nn.Module, config: ThresholdRows, context: Context) -> nn.Module:
     """The model over fewer rows, and, where ids are sorted by frequency, over a shorter vocabulary.
 
     Raises:
@@ -77,6 +78,9 @@ def threshold_rows(model: Network, config: ThresholdRows, context: Context) -> N
     check_names(model, config)
     if config.budget is not None:
         config = _within_budget(model, config, int(config.budget), context)
+    if not isinstance(model, Network):  # its vocabulary is the user's, who goes on giving ids of it
+        _remap_others(model, (), config, context)
+        return model
     embeddings = {name: module for name, module in model.named_modules() if isinstance(module, FusedEmbedding)}
     whole = _cut_whole(model, embeddings, config, context)
     sizes = _cut_sizes(model.embedding.layout, whole, config, context)
@@ -88,11 +92,11 @@ def threshold_rows(model: Network, config: ThresholdRows, context: Context) -> N
     return model
 
 
-def _within_budget(model: Network, config: ThresholdRows, budget: int, context: Context) -> ThresholdRows:
+def _within_budget(model: nn.Module, config: ThresholdRows, budget: int, context: Context) -> ThresholdRows:
     """The same with the least `min_count` at which the whole model takes at most `budget` bytes: it is tried."""
     if rest_bytes(model, [], context) <= budget:
         return config.model_copy(update={"budget": None, "keep": 1.0})
-    names = [name for name in model.embedding.layout.names if name in context.counts]
+    names = [name for _, _, layout in lookups(model) for name in layout.names if name in context.counts]
     met = np.unique(np.concatenate([[0], *(context.counts[name] for name in names)]))
 
     def tried(place: int) -> ThresholdRows:
@@ -191,7 +195,7 @@ def _cut_field(rows: Tensor, kept: int, unknown: int, counts: np.ndarray | None,
     return short
 
 
-def _remap_others(model: Network, whole: Sequence[str], config: ThresholdRows, context: Context) -> None:
+def _remap_others(model: nn.Module, whole: Sequence[str], config: ThresholdRows, context: Context) -> None:
     """Fields whose vocabulary stays keep frequent rows behind a map, where that is smaller."""
     made = {}
     for part in find_parts(model, config, context, per_field=True):

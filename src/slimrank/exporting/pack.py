@@ -30,9 +30,15 @@ def pack(model: Model) -> Model:
 
 
 def _pack_children(module: nn.Module) -> None:
-    """Layers before tables, since a layer that reads a table asks its trainable form for the scales."""
+    """Layers before tables, since a layer that reads a table asks its trainable form for the scales.
+
+    What is shared stays so.
+    """
+    packed: dict[int, nn.Module] = {}
     for kind in (QuantizedLinear, RoundedLinear, Recurrence, FusedEmbedding, Embedding, EmbeddingBag):
         for owner in list(module.modules()):
             for name, child in list(owner.named_children()):
                 if isinstance(child, kind):
-                    setattr(owner, name, child.pack())
+                    if id(child) not in packed:
+                        packed[id(child)] = child.pack()
+                    setattr(owner, name, packed[id(child)])

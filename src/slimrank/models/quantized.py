@@ -194,12 +194,13 @@ class PackedLinear(nn.Module):
         self.register_buffer("zero", torch.zeros((), dtype=torch.uint8, device=scale.device), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[N, in] float32 to [N, out] float32."""
-        codes = quantize_linear(values, self.step, self.step_zero)
+        """[..., in] float32 to [..., out] float32; in a graph always rows of one matrix, which integers multiply."""
+        codes = quantize_linear(values.flatten(0, -2) if values.dim() > 2 else values, self.step, self.step_zero)
         weight = dequantize_linear(self.weight, self.scale, self.weight_zero)
-        return functional.linear(
+        out = functional.linear(
             dequantize_linear(codes, self.one, self.zero), weight, dequantize_linear(self.bias, self.scale)
         )
+        return out.view(*values.shape[:-1], self.out_features) if values.dim() > 2 else out
 
     def pack(self) -> PackedLinear:
         """Itself."""

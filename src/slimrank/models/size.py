@@ -11,9 +11,9 @@ def packed_bytes(model: nn.Module) -> int:
     """Bytes of all tables, weights and biases as the artifact stores them, without the graph itself.
 
     A module that knows its packed size says so by `nbytes`; every other parameter counts 4 bytes a number, or, where
-    enough of its numbers are 0, what they take as a bit mask and the rest.
+    enough of its numbers are 0, what they take as a bit mask and the rest. What is shared counts once.
     """
-    total, counted = 0, set()
+    total, counted = 0, set[int]()
     for module in model.modules():
         if id(module) in counted:
             continue
@@ -21,7 +21,9 @@ def packed_bytes(model: nn.Module) -> int:
             total += module.nbytes
             counted |= {id(part) for part in module.modules()}
         else:
-            total += sum(sparse_bytes(parameter) for parameter in module.parameters(recurse=False))
+            own = [each for each in module.parameters(recurse=False) if id(each) not in counted]
+            total += sum(sparse_bytes(parameter) for parameter in own)
+            counted |= {id(parameter) for parameter in own}
     return total
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.onnx import is_in_onnx_export
 
 from slimrank.config import InputError, nearest
@@ -39,6 +40,11 @@ class _Lookup(nn.Module):
     def embedding_dim(self) -> int:
         """Numbers in a vector."""
         return self.table.dim
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows [num_embeddings, dim], with gradients, for models that multiply with the whole table."""
+        return all_rows(self.table)
 
 
 class Embedding(_Lookup):
@@ -178,6 +184,38 @@ class EmbeddingBag(_Lookup):
         return f"mode={self.mode!r}{padding}" + (", include_last_offset=True" if self.include_last_offset else "")
 
 
+class TiedLinear(nn.Module):
+    """A linear layer whose weight is all rows of an embedding: scores of every id, from the table that is looked up.
+
+    Args:
+        embedding: what it is tied to; it is a part of both.
+        bias: [num_embeddings] or None.
+    """
+
+    def __init__(self, embedding: Embedding | EmbeddingBag, bias: nn.Parameter | None):
+        super().__init__()
+        self.embedding = embedding
+        self.bias = bias
+        self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
+
+    @property
+    def weight(self) -> Tensor:
+        """[num_embeddings, dim]."""
+        return self.embedding.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., dim] to [..., num_embeddings]."""
+        return functional.linear(input, self.weight, self.bias)
+
+
+def all_rows(table: Table) -> Tensor:
+    """Every row [num_rows, dim] of a table, with gradients."""
+    if isinstance(table, DenseTable):
+        return table.weight
+    rows: Tensor = table(torch.arange(table.num_rows, device=table.starts.device))
+    return rows
+
+
 def _padding(padding_idx: int | None, num_rows: int) -> int | None:
     """`padding_idx` counted from the first row."""
     if padding_idx is None:
@@ -193,9 +231,11 @@ def _dense_of(module: nn.Embedding | nn.EmbeddingBag) -> DenseTable:
         raise InputError("max_norm is not supported: it changes the rows that are read")
     if module.scale_grad_by_freq:
         raise InputError("scale_grad_by_freq is not supported")
+    if module.weight.dtype != torch.float32:
+        raise InputError(f"rows are {module.weight.dtype}, must be float32: `module.float()` comes first")
     table = dense(Dense(), module.weight.detach())
     table.sparse = module.sparse
-    table.weight.requires_grad_(module.weight.requires_grad)
+    table.weight = module.get_parameter("weight")  # itself, so that whoever else holds it is seen to be tied
     return table
 
 
