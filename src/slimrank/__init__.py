@@ -26,6 +26,7 @@ HOMES = {
     "load_dataset": "slimrank.data",
     "encode_dataset": "slimrank.data.rows",
     "load": "slimrank.runtime",
+    "load_graph": "slimrank.runtime",
     "predict": "slimrank.runtime",
     "inspect": "slimrank.runtime.inspect",
     "doctor": "slimrank.evaluation.machine",

@@ -12,9 +12,11 @@ from slimrank.compression.modules import Forward, Metric, call, compress_module
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
 from slimrank.config import Config, InputError, as_config
+from slimrank.data.encoding import Encoding
 from slimrank.data.rows import Dataset, EncodedDataset
 from slimrank.evaluation.measure import measure
-from slimrank.exporting.artifact import export
+from slimrank.exporting.artifact import export as export_network
+from slimrank.exporting.modules import Axes, export_module
 from slimrank.models.architecture import build_model
 from slimrank.models.layers import Network
 from slimrank.pipeline.run import run
@@ -99,6 +101,44 @@ def compress(
         raise InputError(f"a {type(model).__name__} is no model of slimrank: give batches that it can be called with")
     small, records = compress_module(model, steps, data, forward, metric, seed)
     return small, records  # type: ignore[return-value]  # a copy, of the class that was given
+
+
+def export(
+    model: nn.Module,
+    data: Encoding | Any,
+    path: Path | str,
+    *,
+    target: Config | None = None,
+    index: Config | None = None,
+    forward: Forward = call,
+    axes: Axes | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the artifact of a model to the directory `path`; an artifact that is there is replaced in one step.
+
+    Args:
+        model: one of slimrank's, or any module of torch, as it is or compressed; it is not changed.
+        data: the encoding of the rows of a model of slimrank; for any other module an example of a batch, of two rows
+            or more.
+        path: the artifact's directory.
+        target: a registered target for a model of slimrank; ONNX by default.
+        index: a registered index over the items of an encoder of slimrank.
+        forward: how any other module is called with a batch.
+        axes: its dimensions of any size beside the rows, by input: {"items": {1: "length"}}.
+        provenance: what the manifest says beside the graph.
+
+    Raises:
+        InputError: the artifact cannot be written, or the model cannot be traced.
+        GraphError: a layer would not run on integers, or a lookup would touch a whole table.
+    """
+    if isinstance(model, Network):
+        if not isinstance(data, Encoding):
+            raise InputError(f"a model of slimrank is exported with its encoding, and data is a {type(data).__name__}")
+        export_network(model, data, Path(path), target, provenance, index)
+        return
+    if target is not None or index is not None:
+        raise InputError("target and index are for models of slimrank; a module becomes an ONNX graph of its own")
+    export_module(model, data, Path(path), forward=forward, axes=axes, provenance=provenance)
 
 
 def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str = "test") -> dict[str, dict[str, Any]]:

@@ -3,6 +3,8 @@
     model.onnx  [model.onnx.data]  schema.json  vocabulary.parquet  [tokenizer.json]  [index.*.bin]  README.md
     manifest.json
 
+One that is asked by the tensors of its graph, as a module of the user's own is, has no schema and no vocabulary.
+
 Export writes it, the runtime reads it, and nothing in it is ever unpickled. The manifest carries a digest over
 itself, so that one changed byte anywhere is found before anything is loaded. That is integrity, not authenticity:
 who can write the whole directory can write a consistent one. Left out: signatures, and what the files mean.
@@ -32,11 +34,28 @@ from slimrank.files import clear_stale, locked_folder, publish, sync
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-REQUIRED = ("model.onnx", "schema.json", "vocabulary.parquet", "README.md")
+REQUIRED = ("model.onnx", "README.md")
+OF_ROWS = ("schema.json", "vocabulary.parquet")  # of an artifact that is asked by rows, which is the rule
+BY_TENSORS = {"asked_by": "tensors"}  # the manifest of one that is asked by the tensors of its graph
 SEALED_KEYS = ("format_version", "files", "digest")  # written here, never by the caller
 MAX_MANIFEST_BYTES = 64 << 20  # far above any real one; keeps a hostile one from filling the memory
 CHUNK = 1 << 20
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+
+
+# Operators of the standard ONNX domain that only compute: no control flow, randomness, text or sequences.
+NAMES = """
+Abs Add And ArgMax ArgMin AveragePool BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
+CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum DepthToSpace DequantizeLinear Div Dropout
+DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm
+GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger
+Max MaxPool Mean Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear
+Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus
+Softsign Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor
+"""
+OPERATORS = frozenset(NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -201,9 +220,14 @@ def _check_seal(path: Path, manifest: dict[str, Any], raw: bytes) -> None:
     for name in files:
         if not PLAIN_NAME.match(name) or name == MANIFEST:
             raise InputError(f"{path}: file name {name!r} is not allowed; only plain names inside the directory are")
-    for name in REQUIRED:
+    for name in required(manifest):
         if name not in files:
             raise InputError(f"{path}: lists no {name}, which every artifact has")
+
+
+def required(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files that an artifact has, by its manifest."""
+    return REQUIRED if manifest.get("asked_by") == BY_TENSORS["asked_by"] else (*REQUIRED, *OF_ROWS)
 
 
 def _is_record(record: Any) -> bool:
@@ -269,7 +293,7 @@ def _check_names(path: Path, files: Mapping[str, Path | bytes], manifest: Mappin
         for name in files
         if not PLAIN_NAME.match(name) or name == MANIFEST
     ]
-    faults += [f"{name} is missing. {nearest(name, files)}" for name in REQUIRED if name not in files]
+    faults += [f"{name} is missing. {nearest(name, files)}" for name in required(manifest) if name not in files]
     if faults:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
 

@@ -51,3 +51,26 @@ A ranking model packed by slimrank: {stored:,} bytes of tensors. {ANSWERS[answer
 Ids that the vocabulary does not hold count as out of vocabulary. The model ranks rows like those it was trained on;
 what it says of others is a guess. `manifest.json` holds the recipe, the versions and the sha256 of every file.
 """
+
+
+def module_card(manifest: Mapping[str, Any]) -> str:
+    """The README.md of an artifact that is asked by tensors, from its manifest."""
+    stored = sum(tensor["bytes"] for tensor in stored_tensors(manifest))
+    rows = "\n".join(
+        f"| {each['name']} | {side} | {each['dtype']} | {each['shape']} |"
+        for side in ("inputs", "outputs")
+        for each in manifest[side]
+    )
+    return f"""# {manifest.get("name", "model")}
+
+A model packed by slimrank: {stored:,} bytes of tensors. It is asked by tensors:
+
+    slimrank.load_graph(".").run({{name: array, ...}})
+    slimrank inspect .
+
+| tensor | side | type | shape |
+|---|---|---|---|
+{rows}
+
+Ids beyond the rows of their table are refused. `manifest.json` holds the sha256 of every file.
+"""

@@ -36,17 +36,17 @@ class GraphError(RuntimeError):
     """The exported graph is not what it must be; the message lists every fault."""
 
 
-def check_graph(path: Path) -> dict[str, int]:
+def check_graph(path: Path, operators: frozenset[str] = OPERATORS) -> dict[str, int]:
     """How often each operator stands in the graph at `path` as ONNX Runtime has optimised it.
 
     Raises:
-        GraphError: the graph has other operators than standard ones, another opset or IR version, a table that is
-            not gathered first, a quantised layer that runs in float, or work on constants that each run repeats.
+        GraphError: the graph has other operators than `operators`, another opset or IR version, a table that is not
+            gathered first, a quantised layer that runs in float, or work on constants that each run repeats.
     """
     graph = onnx.load(path, load_external_data=False)
     optimized = optimized_graph(path)
     faults = [
-        *standard_faults(graph),
+        *standard_faults(graph, operators),
         *gather_faults(optimized),
         *integer_faults(graph, optimized),
         *constant_faults(optimized),
@@ -70,10 +70,10 @@ def optimized_graph(path: Path) -> onnx.ModelProto:
         return onnx.load(target, load_external_data=False)
 
 
-def standard_faults(graph: onnx.ModelProto) -> list[str]:
+def standard_faults(graph: onnx.ModelProto, operators: frozenset[str] = OPERATORS) -> list[str]:
     """Operators that not every runtime knows, and versions other than the pinned ones."""
     names = {f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in graph.graph.node}
-    faults = [f"operator {name} is not allowed" for name in names - OPERATORS]
+    faults = [f"operator {name} is not allowed" for name in names - operators]
     opsets = {opset.domain: opset.version for opset in graph.opset_import}
     if opsets != {"": OPSET}:
         faults.append(f"opset is {opsets}, must be {OPSET} of the standard domain alone")

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from slimrank.exporting.constants import array_of, constant, node_before
-from slimrank.models.folded import DOMAIN, EVERY_ROW
+from slimrank.tables.by_row import DOMAIN, EVERY_ROW
 
 
 def fold_constants(graph: ir.Graph) -> int:

@@ -8,6 +8,7 @@ Left out: vocabulary, manifest and everything else of the artifact around the gr
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -24,13 +25,14 @@ from torch import nn
 from slimrank.exporting.folding import fold_constants
 from slimrank.exporting.halves import store_halves
 from slimrank.exporting.hoisting import hoist
-from slimrank.exporting.interface import Interface, QueriesAndItems, of_rows
+from slimrank.exporting.interface import Interface, of_rows
 from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import (
     LOAD_UNPACK_LIMIT,
     divide_first,
     feed_codes,
+    part_outputs,
     split_flattened,
     split_quantizers,
     unpack_at_load,
@@ -54,18 +56,23 @@ def build_graph(
 
 
 def graph_of(interface: Interface, *, sparse: bool = True, unpack_limit: int = LOAD_UNPACK_LIMIT) -> ir.Model:
-    """The graph of the packed module of an interface.
+    """The graph of the packed module of an interface, as `rewritten`."""
+    return rewritten(trace(interface), sparse=sparse, unpack_limit=unpack_limit)
+
+
+def rewritten(graph: ir.Model, *, sparse: bool = True, unpack_limit: int = LOAD_UNPACK_LIMIT) -> ir.Model:
+    """A traced graph in the form that ships: small, and as fast as ONNX Runtime can have it.
 
     `sparse` lets pruned weights be stored sparse where that is smaller. Packed tables are unpacked when the graph is
     loaded, as long as that takes at most `unpack_limit` bytes for all of them; the others by the row.
     """
-    graph = trace(interface)
     fold_constants(graph.graph)
     dequantize_at_load(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
     divide_first(graph.graph)
+    part_outputs(graph.graph)
     unpack_at_load(graph.graph, unpack_limit)
     hoist(graph.graph, unpack_limit)
     join_lookups(graph.graph)
@@ -114,9 +121,12 @@ def trace(interface: Interface) -> ir.Model:
 
 
 def shapes_of(interface: Interface) -> tuple[Any, ...]:
-    """The axes of any size as the exporter takes them: those after a first input of an encoder are one argument."""
+    """The axes of any size as the exporter takes them: what a forward takes as `*others` is one argument."""
     axes = [interface.axes[name] for name in interface.inputs]
-    return (axes[0], tuple(axes[1:])) if isinstance(interface.module, QueriesAndItems) else tuple(axes)
+    takes = list(inspect.signature(interface.module.forward).parameters.values())
+    if takes[-1].kind is inspect.Parameter.VAR_POSITIONAL:
+        return (*axes[: len(takes) - 1], tuple(axes[len(takes) - 1 :]))
+    return tuple(axes)
 
 
 @contextmanager

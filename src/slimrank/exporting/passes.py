@@ -241,6 +241,33 @@ def _on_rows(anchor: ir.Node, node: ir.Node, rows: ir.Value) -> ir.Value:
     return node_before(anchor, "Slice", [rows, *bounds])[0]
 
 
+def part_outputs(graph: ir.Graph) -> int:
+    """What a layer gives to a QuantizeLinear and to others as well goes through a Reshape of the same shape.
+
+    ONNX Runtime takes a layer for integers that are rounded again only if nothing else reads its output, and else,
+    where one of its readers rounds, for no integers at all. A Reshape moves no number.
+    """
+    count = 0
+    for gemm in _all(graph, "Gemm"):
+        output = gemm.outputs[0]
+        readers = [node for node, _ in output.uses()]
+        rounding = [node for node in readers if node.op_type == "QuantizeLinear" and node.domain == ""]
+        several = len(readers) > 1 or output.is_graph_output()
+        width = _width(output)
+        if width is None or not rounding or not several or producer(gemm.inputs[1], "DequantizeLinear") is None:
+            continue
+        same = constant(graph, np.array([-1, width], np.int64), "same_shape")
+        node = ir.node("Reshape", [output, same])
+        graph.insert_after(gemm, node)
+        value = node.outputs[0]
+        value.shape, value.type = output.shape, output.type
+        for reader, place in list(output.uses()):
+            if reader is not node:
+                reader.replace_input_with(place, value)
+        count += 1
+    return count
+
+
 def _all(graph: ir.Graph, operator: str) -> list[ir.Node]:
     return [node for node in graph if node.domain == "" and node.op_type == operator]
 

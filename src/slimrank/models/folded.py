@@ -15,32 +15,12 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.onnx import is_in_onnx_export
 
 from slimrank.models.layers import InputLinear
+from slimrank.tables.by_row import every_row
 from slimrank.tables.embedding import FusedEmbedding
 from slimrank.tables.joined import lookups_of, places, sizes_of
 from slimrank.tables.table import gather_rows
-
-DOMAIN, EVERY_ROW = "slimrank", "EveryRow"  # the operator exists between tracing and rewriting, and in no file
-
-
-def every_row(start: int, stop: int) -> Tensor:
-    """Row numbers start to stop - 1 as a column [rows, 1], int64, which an exporter does not take for a constant yet.
-
-    It would store what hangs on it, and the point is that a file does not.
-    """
-    if not is_in_onnx_export():
-        return torch.arange(start, stop).unsqueeze(1)
-    attributes: dict[str, int] = {"start": start, "stop": stop}
-    return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{EVERY_ROW}",
-        (),
-        attributes,  # type: ignore[arg-type]
-        dtype=torch.int64,
-        shape=(stop - start, 1),
-        version=1,
-    )
 
 
 class FoldedEmbedding(FusedEmbedding):

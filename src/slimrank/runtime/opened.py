@@ -5,7 +5,7 @@ What it answers is `Model`'s (a score for each row) and `Retriever`'s (vectors, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from slimrank.artifact import Artifact, open_artifact
+from slimrank.artifact import BY_TENSORS, Artifact, open_artifact
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
 from slimrank.runtime.checks import Checks
@@ -44,6 +44,7 @@ class Opened:
 
 
 Loaded = TypeVar("Loaded", bound=Opened)
+Found = TypeVar("Found")
 
 
 def without_padding(ids: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -59,12 +60,21 @@ def opened(kind: type[Loaded], path: str | Path, threads: int, *, with_items: bo
         InputError: it is damaged (`open_artifact`), uses an operator that is not allowed, does not load, does not take
             what its schema says, or answers with something else: items where not `with_items`, or the contrary.
     """
+    return when_still(path, threads, lambda artifact, threads: _open(kind, artifact, threads, with_items))
+
+
+def when_still(path: str | Path, threads: int, opener: Callable[[Artifact, int], Found]) -> Found:
+    """What `opener` makes of the verified artifact in `path`; one that is replaced meanwhile is opened again.
+
+    Raises:
+        InputError: as `opener`, the artifact is damaged, or threads are not a number of at least 1.
+    """
     if type(threads) is not int or threads < 1:
         raise InputError(f"threads is {threads!r}, must be an integer of at least 1")
     for _ in range(8):
         artifact = open_artifact(path)
         try:
-            found = _open(kind, artifact, threads, with_items)
+            found = opener(artifact, threads)
         except (InputError, OSError):
             if artifact.unchanged():
                 raise
@@ -76,6 +86,8 @@ def opened(kind: type[Loaded], path: str | Path, threads: int, *, with_items: bo
 
 def _open(kind: type[Loaded], artifact: Artifact, threads: int, with_items: bool) -> Loaded:
     check_operators(artifact)
+    if artifact.manifest.get("asked_by") == BY_TENSORS["asked_by"]:
+        raise InputError(f"{artifact.path}: is asked by the tensors of its graph, not by rows: `load_graph` opens it")
     if answers_with_items(artifact) and not with_items:
         raise InputError(f"{artifact.path}: answers with items or vectors, not with a score for each row")
     if with_items and not answers_with_items(artifact):

@@ -7,23 +7,9 @@ from typing import Any
 
 import onnxruntime
 
-from slimrank.artifact import Artifact
+from slimrank.artifact import OPERATORS, Artifact
 from slimrank.config import InputError, nearest
 from slimrank.data.schema import Schema
-
-# Operators of the standard ONNX domain that only compute: no control flow, randomness, text or sequences.
-NAMES = """
-Abs Add And ArgMax ArgMin AveragePool BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
-CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum DepthToSpace DequantizeLinear Div Dropout
-DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm
-GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
-InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger
-Max MaxPool Mean Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear
-Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus
-Softsign Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Where Xor
-"""
-OPERATORS = frozenset(NAMES.split())
 
 
 def check_operators(artifact: Artifact) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 DOMAIN = "slimrank"  # of the operators that exist between tracing and rewriting, and in no file
-BAND_OF, BY_ROW = "BandOf", "ByRow"
+BAND_OF, BY_ROW, EVERY_ROW = "BandOf", "ByRow", "EveryRow"
 _marked: ContextVar[bool] = ContextVar("_marked", default=False)
 
 
@@ -53,4 +53,22 @@ def by_row(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:
         return values
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{BY_ROW}", (values, ids), {"rows": num_rows}, dtype=values.dtype, shape=values.shape, version=1
+    )
+
+
+def every_row(start: int, stop: int) -> Tensor:
+    """Row numbers start to stop - 1 as a column [rows, 1], int64, which an exporter does not take for a constant yet.
+
+    It would store what hangs on it, and the point is that a file does not.
+    """
+    if not is_marking():
+        return torch.arange(start, stop).unsqueeze(1)
+    attributes: dict[str, int] = {"start": start, "stop": stop}
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{EVERY_ROW}",
+        (),
+        attributes,  # type: ignore[arg-type]
+        dtype=torch.int64,
+        shape=(stop - start, 1),
+        version=1,
     )

@@ -16,6 +16,7 @@ from torch.onnx import is_in_onnx_export
 
 from slimrank.config import InputError, nearest
 from slimrank.tables.bags import EvenBags, RaggedBags
+from slimrank.tables.by_row import every_row
 from slimrank.tables.dense import Dense, DenseTable, dense
 from slimrank.tables.table import Table
 
@@ -212,7 +213,7 @@ def all_rows(table: Table) -> Tensor:
     """Every row [num_rows, dim] of a table, with gradients."""
     if isinstance(table, DenseTable):
         return table.weight
-    rows: Tensor = table(torch.arange(table.num_rows, device=table.starts.device))
+    rows: Tensor = table(every_row(0, table.num_rows).to(table.starts.device)).squeeze(1)
     return rows
 
 

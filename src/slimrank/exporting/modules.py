@@ -1,0 +1,182 @@
+"""A module of the user's own to an artifact that is asked by tensors: no schema and no vocabulary, its own inputs.
+
+What goes in are the tensors of a batch, by name, and what comes out those of the module's answer. Layers of torch that
+export badly (bags become loops) are first made what steps work on. Ids that go straight into a table are checked by the
+runtime: how many rows the table has is written beside the input.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
+
+from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
+from slimrank.compression.adopting import adopt
+from slimrank.compression.modules import Forward, call, rows_of
+from slimrank.config import InputError, nearest
+from slimrank.exporting.artifact import describe_graph
+from slimrank.exporting.bounds import id_bounds
+from slimrank.exporting.card import module_card
+from slimrank.exporting.checks import check_graph
+from slimrank.exporting.graph import rewritten, trace, write_graph
+from slimrank.exporting.interface import Interface
+from slimrank.exporting.pack import pack
+
+Axes = Mapping[str, Mapping[int, str]]
+
+
+class Called(nn.Module):
+    """A module that is called with the tensors of a batch one by one, and answers with those of its answer."""
+
+    def __init__(self, module: nn.Module, forward: Forward, batch: Any):
+        super().__init__()
+        self.module = module
+        self.call = forward
+        leaves, spec = tree_flatten_with_path(batch)
+        self.spec: TreeSpec = spec
+        self.fixed = [None if isinstance(leaf, Tensor) else leaf for _, leaf in leaves]
+        self.given = [place for place, (_, leaf) in enumerate(leaves) if isinstance(leaf, Tensor)]
+
+    def answer(self, tensors: Sequence[Tensor]) -> Any:
+        """What the module answers, in its own form."""
+        leaves = list(self.fixed)
+        for place, tensor in zip(self.given, tensors, strict=True):
+            leaves[place] = tensor
+        return self.call(self.module, tree_unflatten(leaves, self.spec))
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The tensors of the answer, in order."""
+        leaves = tree_flatten_with_path(self.answer(tensors))[0]
+        return tuple(leaf for _, leaf in leaves if isinstance(leaf, Tensor))
+
+
+def export_module(
+    module: nn.Module,
+    batch: Any,
+    path: Path,
+    *,
+    forward: Forward = call,
+    axes: Axes | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the artifact of any module to the directory `path`.
+
+    Args:
+        module: as it is, or as `compress` gave it; it is not changed.
+        batch: an example of at least two rows. The first dimension of its tensors is of any size, if it is the rows'.
+        path: the artifact's directory; an artifact that is there is replaced in one step.
+        forward: how the module is called with a batch.
+        axes: further dimensions of any size, by input, such as {"items": {1: "length"}}; one name, one size.
+        provenance: what the manifest says beside the graph.
+
+    Raises:
+        InputError: the batch has no tensor or one row, an axis is unknown, torch cannot trace the module, or its graph
+            has an operator that no artifact may have.
+        GraphError: a layer would not run on integers, or a lookup would touch a whole table.
+    """
+    if rows_of(batch) < 2:
+        raise InputError("the example batch has fewer than 2 rows: a graph of one row would be a graph of one row only")
+    ready = copy.deepcopy(module).to("cpu")
+    adopt(ready)
+    interface = interface_of_module(pack(ready), batch, forward, axes or {})
+    traced = _traced(interface)
+    bounds = id_bounds(traced.graph)
+    graph = rewritten(traced)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_graph(graph, Path(folder) / "model.onnx")
+        check_graph(files[0], OPERATORS)
+        manifest = {**(provenance or {}), **BY_TENSORS, **describe_graph(files[0])}
+        manifest["bounds"] = {name: [list(each) for each in found] for name, found in bounds.items()}
+        content: dict[str, Path | bytes] = {file.name: file for file in files}
+        content["README.md"] = module_card(manifest).encode()
+        write_artifact(path, content, manifest)
+
+
+def interface_of_module(module: nn.Module, batch: Any, forward: Forward, axes: Axes) -> Interface:
+    """The interface of a packed module: names of inputs and outputs are the batch's and the answer's own.
+
+    Raises:
+        InputError: as `export_module`.
+    """
+    leaves = [(where, leaf) for where, leaf in tree_flatten_with_path(batch)[0] if isinstance(leaf, Tensor)]
+    if not leaves:
+        raise InputError("the example batch holds no tensor")
+    names = _unique(_names([where for where, _ in leaves], _parameters(module), "input"))
+    called = Called(module, forward, batch).eval()
+    with torch.no_grad():
+        answer = called.answer([leaf for _, leaf in leaves])
+    out = [where for where, leaf in tree_flatten_with_path(answer)[0] if isinstance(leaf, Tensor)]
+    if not out:
+        raise InputError(f"the module answers with a {type(answer).__name__}, which holds no tensor")
+    inputs = dict(zip(names, (leaf.cpu() for _, leaf in leaves), strict=True))
+    outputs = [f"{name}_out" if name in inputs else name for name in _unique(_names(out, [], "output"))]
+    return Interface(called, inputs, _axes(inputs, rows_of(batch), axes), tuple(outputs))
+
+
+def _traced(interface: Interface) -> ir.Model:
+    try:
+        return trace(interface)
+    except Exception as error:  # of the tracer, which has many kinds
+        raise InputError(f"torch cannot trace the module: {type(error).__name__}: {error}") from error
+
+
+def _axes(inputs: Mapping[str, Tensor], rows: int, more: Axes) -> dict[str, dict[int, Dim]]:
+    """The dimensions of any size of every input."""
+    for name in more:
+        if name not in inputs:
+            raise InputError(f"axes: unknown input {name!r}. {nearest(name, list(inputs))}")
+    dims = {"N": Dim("N")}
+    found: dict[str, dict[int, Dim]] = {}
+    for name, tensor in inputs.items():
+        found[name] = {0: dims["N"]} if tensor.dim() and len(tensor) == rows else {}
+        for place, label in more.get(name, {}).items():
+            if not 0 <= place < tensor.dim():
+                raise InputError(f"axes: {name!r} has {tensor.dim()} dimensions, and no dimension {place}")
+            found[name][place] = dims.setdefault(label, Dim(label))
+    return found
+
+
+def _parameters(module: nn.Module) -> list[str]:
+    """Names of what the module's forward takes by place."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        return [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
+    except (TypeError, ValueError):
+        return []
+
+
+def _names(paths: Sequence[tuple[Any, ...]], parameters: Sequence[str], stem: str) -> list[str]:
+    """A name for every path through a batch or an answer: keys by name, places by the parameter that they fill."""
+    names = []
+    for where in paths:
+        parts = [_part(key, parameters if depth == 0 else []) for depth, key in enumerate(where)]
+        name = re.sub(r"\W+", "_", "_".join(parts)) or (parameters[0] if parameters else "")
+        names.append(f"{stem}_{name}" if name[:1].isdigit() else name or stem)
+    return names
+
+
+def _part(key: Any, parameters: Sequence[str]) -> str:
+    place = getattr(key, "idx", None)
+    if isinstance(place, int):
+        return parameters[place] if place < len(parameters) else str(place)
+    return str(getattr(key, "key", getattr(key, "name", key)))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, a number behind those that were there before."""
+    made: list[str] = []
+    for name in names:
+        count = sum(each == name or each.startswith(f"{name}__") for each in made)
+        made.append(f"{name}__{count + 1}" if count else name)
+    return made

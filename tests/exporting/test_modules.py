@@ -1,0 +1,217 @@
+"""Modules of the user's own as artifacts: the same answers, their own names, ids that are checked, few bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimrank.api import compress
+from slimrank.artifact import open_artifact
+from slimrank.config import InputError
+from slimrank.exporting.modules import export_module
+from slimrank.runtime import Graph, load, load_graph
+from slimrank.runtime.inspect import inspect
+
+USERS, ITEMS, TAGS, LENGTH, DIM, ROWS = 300, 200, 20, 6, 8, 32
+STEPS: list[Any] = [{"name": "quantize-tables", "bits": 4}, "quantize-dense"]
+
+
+class Ranker(nn.Module):
+    """Users, histories, tags and numbers to a score, and to scores of all items by a tied table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user = nn.Embedding(USERS, DIM)
+        self.item = nn.Embedding(ITEMS, DIM, padding_idx=0)
+        self.tags = nn.EmbeddingBag(TAGS, DIM, mode="mean")
+        layer = nn.TransformerEncoderLayer(DIM, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.mlp = nn.Sequential(nn.Linear(3 * DIM + 2, 16), nn.ReLU(), nn.Linear(16, DIM))
+        self.last = nn.Linear(DIM, 1)
+        self.every = nn.Linear(DIM, ITEMS, bias=False)
+        self.every.weight = self.item.weight
+
+    def forward(self, user: Tensor, items: Tensor, tags: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+        states = self.encoder(self.item(items)).mean(dim=1)
+        row = self.mlp(torch.cat([self.user(user), states, self.tags(tags), numbers], dim=1))
+        return {"score": self.last(row).squeeze(1), "every": self.every(row)}
+
+
+def batch(rows: int = ROWS, length: int = LENGTH, seed: int = 0) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "user": torch.randint(0, USERS, (rows,), generator=draw),
+        "items": torch.randint(1, ITEMS, (rows, length), generator=draw),
+        "tags": torch.randint(0, TAGS, (rows, 3), generator=draw),
+        "numbers": torch.randn(rows, 2, generator=draw),
+    }
+
+
+def arrays(given: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in given.items()}
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    model = Ranker().eval()
+    return {"whole": model, "small": compress(model, STEPS, [batch(seed=seed) for seed in range(4)])[0].eval()}
+
+
+@pytest.fixture(scope="module")
+def folder(models, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("artifacts")
+    for name, model in models.items():
+        export_module(model, batch(), root / name, axes={"items": {1: "length"}})
+    return root
+
+
+@pytest.mark.parametrize("name", ["whole", "small"])
+@pytest.mark.parametrize(("rows", "length"), [(1, 1), (2, 6), (77, 9)])
+def test_the_artifact_answers_as_the_module(name: str, rows: int, length: int, models, folder) -> None:
+    given = batch(rows, length, seed=9)
+    with torch.no_grad():
+        expected = models[name](**given)
+    found = load_graph(folder / name).run(arrays(given))
+    assert list(found) == ["score", "every"]
+    for each, values in found.items():
+        tolerance = 1e-5 if name == "whole" else 0.02 * float(expected[each].abs().max())
+        np.testing.assert_allclose(values, expected[each], atol=tolerance, rtol=1e-4)
+
+
+def test_the_small_one_is_small(folder) -> None:
+    """4 bits a number of every table, the one that is tied stored once."""
+    sizes = {name: (folder / name / "model.onnx").stat().st_size for name in ("whole", "small")}
+    numbers = (USERS + ITEMS + TAGS) * DIM
+    assert sizes["whole"] > 4 * numbers
+    tensors = {each["name"]: each for each in open_artifact(folder / "small").manifest["graph"]["tensors"]}
+    tables = [each for name, each in tensors.items() if ".table." in name and each["dtype"] == "uint8"]
+    assert sorted(each["bytes"] for each in tables) == sorted(rows * DIM // 2 for rows in (USERS, ITEMS, TAGS))
+    assert sum(each["bytes"] for each in tensors.values()) < 4 * numbers / 4
+
+
+def test_names_types_and_sizes_are_the_users(folder) -> None:
+    graph = load_graph(folder / "small")
+    assert {name: (spec.dtype.name, spec.shape) for name, spec in graph.inputs.items()} == {
+        "user": ("int64", ("N",)),
+        "items": ("int64", ("N", "length")),
+        "tags": ("int64", ("N", 3)),
+        "numbers": ("float32", ("N", 2)),
+    }
+    assert graph.outputs["every"].shape == ("N", ITEMS)
+    card = (folder / "small" / "README.md").read_text()
+    assert "| items | inputs | int64 |" in card
+    found = inspect(folder / "small")
+    assert found["schema"] is None
+    assert found["asked_by"] == "tensors"
+
+
+def test_layers_run_on_integers(folder) -> None:
+    operators = open_artifact(folder / "small").manifest["graph"]["operators"]
+    assert operators["QuantizeLinear"] >= 4
+    nodes = {node.op_type for node in onnx.load(folder / "small" / "model.onnx").graph.node}
+    assert "Loop" not in nodes
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "id too large": (
+        {"user": np.full(ROWS, USERS)},
+        f"id {USERS} in row 0 is out of range, allowed 0..{USERS - 1}; 32 of",
+    ),
+    "id below 0": ({"items": np.where(np.arange(LENGTH) == 2, -1, 1) * np.ones((ROWS, 1), np.int64)}, "id -1 in row 0"),
+    "tag too large": ({"tags": np.full((ROWS, 3), TAGS)}, f"'tags': id {TAGS}"),
+    "not finite": ({"numbers": np.full((ROWS, 2), np.nan, np.float32)}, "64 of 64 values are NaN or infinite"),
+    "another type": ({"user": np.zeros(ROWS)}, "'user': type float64, must be int64"),
+    "too fine": ({"numbers": np.zeros((ROWS, 2))}, "'numbers': type float64, must be float32"),
+    "another rank": ({"user": np.zeros((ROWS, 1), np.int64)}, r"'user': shape \[32, 1\], must be \[N\]"),
+    "another width": ({"numbers": np.zeros((ROWS, 3), np.float32)}, r"must be \[N, 2\] with N = 32"),
+    "other rows": (
+        {"tags": np.zeros((ROWS + 1, 3), np.int64)},
+        r"'tags': shape \[33, 3\], must be \[N, 3\] with N = 32",
+    ),
+    "unknown": ({"usr": np.zeros(ROWS, np.int64)}, "unknown input 'usr'. Did you mean 'user'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_before_it_runs(name: str, folder) -> None:
+    graph = load_graph(folder / "small")
+    given, message = BAD[name]
+    with pytest.raises(InputError, match=message):
+        graph.run({**arrays(batch()), **given})
+
+
+def test_what_is_missing_is_named_and_smaller_types_are_taken(folder) -> None:
+    graph: Graph = load_graph(folder / "small")
+    with pytest.raises(InputError, match="inputs are missing: tags, numbers"):
+        graph.run({name: value for name, value in arrays(batch()).items() if name in ("user", "items")})
+    given = arrays(batch())
+    expected = graph.run(given)["score"]
+    found = graph.run({**given, "user": given["user"].astype(np.int16), "items": given["items"].astype(np.uint8)})
+    np.testing.assert_array_equal(found["score"], expected)
+
+
+def test_an_artifact_is_opened_by_what_asks_it(folder) -> None:
+    with pytest.raises(InputError, match="`load_graph` opens it"):
+        load(folder / "small")
+
+
+class Matrix(nn.Module):
+    """One matrix of floats for all fields, as some libraries have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.free = nn.Embedding(50, DIM), nn.Embedding(7, DIM), nn.Embedding(11, DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.first(x[:, 0].long()) + self.second(x[:, 1:2].long()).squeeze(1) + self.free(x[:, 2].long() % 11)
+        return rows.sum(dim=1) + x[:, 3]
+
+
+def test_columns_of_a_matrix_have_bounds_of_their_own(tmp_path) -> None:
+    export_module(Matrix(), torch.zeros(4, 4), tmp_path / "matrix")
+    graph = load_graph(tmp_path / "matrix")
+    assert graph.bounds == {"x": [(0, 1, 50), (1, 2, 7)]}
+    assert list(graph.outputs) == ["output"]
+    row = np.array([[49, 6, 4000, 0.5]], np.float32)
+    assert graph.run({"x": row})["output"].shape == (1,)
+    for column, rows in ((0, 50), (1, 7)):
+        wrong = row.copy()
+        wrong[0, column] = rows
+        with pytest.raises(
+            InputError, match=rf"\(columns {column} to {column}\): id {rows}.0 in row 0 is out of range"
+        ):
+            graph.run({"x": wrong})
+
+
+class Sized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(dim=1) + torch.zeros(len(x.tolist()))
+
+
+class Silent(nn.Module):
+    def forward(self, x: Tensor) -> str:
+        return "nothing"
+
+
+def test_what_cannot_be_exported_is_told(tmp_path) -> None:
+    path = tmp_path / "none"
+    for model, given, message in (
+        (Matrix(), torch.zeros(1, 4), "fewer than 2 rows"),
+        (Matrix(), {}, "fewer than 2 rows"),
+        (Silent(), torch.zeros(2, 2), "answers with a str, which holds no tensor"),
+        (Sized(), torch.zeros(2, 2), "torch cannot trace the module"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_module(model, given, path)
+    with pytest.raises(InputError, match="axes: unknown input 'y'"):
+        export_module(Matrix(), torch.zeros(2, 4), path, axes={"y": {1: "L"}})
+    with pytest.raises(InputError, match="has 2 dimensions, and no dimension 2"):
+        export_module(Matrix(), torch.zeros(2, 4), path, axes={"x": {2: "L"}})
+    assert not path.exists()
