@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from slimrank.training.examples import Examples
+from slimrank.config import as_config
+from slimrank.models.architecture import build_model
+from slimrank.tables.embedding import Layout
+from slimrank.training import examples
+from slimrank.training.examples import Examples, score
 
 
 def documents(group: list[int]) -> Examples:
@@ -51,3 +56,17 @@ def test_confidence_goes_with_the_rows() -> None:
     assert taken.confidence is not None
     assert taken.confidence.tolist() == [3.0, 1.0]
     assert examples.with_teacher(None).confidence is None
+
+
+def test_histories_are_answered_in_their_order_whatever_their_length(monkeypatch) -> None:
+    """They are run with others of like length; each alone gives the same."""
+    layout = Layout(("history",), (30,), (7,), 0, ("history",))
+    model = build_model(as_config("model", {"name": "sasrec", "embedding_dim": 8}), layout, seed=0)
+    ids = torch.randint(2, 30, (23, 7), dtype=torch.int32)
+    ids[torch.arange(7) >= torch.arange(23).unsqueeze(1) * 5 % 8] = 0
+    asked = Examples(ids, torch.zeros(23, 0), torch.zeros(23, dtype=torch.int64), answer="item")
+    monkeypatch.setattr(examples, "SEQUENCES_AT_ONCE", 4)
+    alone = np.concatenate([score(model, asked.take(torch.tensor([place]))) for place in range(23)])
+    np.testing.assert_allclose(score(model, asked), alone, atol=1e-5)
+    assert score(model, asked.take(torch.zeros(0, dtype=torch.int64))).shape == (0,)
+    assert model.training

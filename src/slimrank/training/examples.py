@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimrank.data.schema import Answer
-from slimrank.models.layers import Encoder
+from slimrank.models.layers import Encoder, SequenceEncoder, trimmed
 from slimrank.models.text_encoder import TextModel, outputs_of
 
 if TYPE_CHECKING:
@@ -118,9 +118,21 @@ def score(model: nn.Module, examples: Examples) -> np.ndarray:
         return outputs_of(model, examples.ids).to("cpu", torch.float32).numpy()
     training = model.training
     model.eval()
-    size = SEQUENCES_AT_ONCE if isinstance(model, Encoder) else SCORED_AT_ONCE
-    starts = range(0, len(examples), size)
-    parts = [model(examples.ids[s : s + size], examples.numbers[s : s + size]) for s in starts]
+    if isinstance(model, SequenceEncoder) and len(model.embedding.layout.names) == 1:
+        parts = _by_length(model, examples)
+    else:
+        size = SEQUENCES_AT_ONCE if isinstance(model, Encoder) else SCORED_AT_ONCE
+        starts = range(0, len(examples), size)
+        parts = [model(examples.ids[s : s + size], examples.numbers[s : s + size]) for s in starts]
     model.train(training)
     logits = torch.cat(parts).to("cpu", torch.float32) if parts else torch.zeros(0)
     return logits.numpy()
+
+
+def _by_length(model: SequenceEncoder, examples: Examples) -> list[Tensor]:
+    """What the model gives for histories, those of like length together: attention costs the square of the longest."""
+    if not len(examples):
+        return []
+    order = (examples.ids != 0).sum(dim=1).argsort()
+    parts = [model(trimmed(examples.ids[some]), examples.numbers[some]) for some in order.split(SEQUENCES_AT_ONCE)]
+    return [torch.cat(parts)[order.argsort()]]
