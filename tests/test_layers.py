@@ -15,7 +15,19 @@ import slimrank
 SOURCE = Path(slimrank.__file__).parent
 ORDER = (
     *("config", "files", "artifact", "metrics", "data", "indexing", "tables", "models", "training", "compression"),
-    *("exporting", "runtime", "evaluation", "serving", "recipe", "searching", "report", "pipeline", "api", "cli"),
+    *(
+        "adaptors",
+        "exporting",
+        "runtime",
+        "evaluation",
+        "serving",
+        "recipe",
+        "searching",
+        "report",
+        "pipeline",
+        "api",
+        "cli",
+    ),
     "reference",
 )
 SERVING = {"config", "files", "artifact", "data", "indexing", "runtime", "serving"}

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from slimrank.compression.modules import Forward, Metric, call, compress_module
+from slimrank.adaptors import adaptor_of
+from slimrank.compression.modules import Forward, Metric, compress_module
 from slimrank.compression.steps import Context
 from slimrank.compression.steps import compress as apply_steps
 from slimrank.config import Config, InputError, as_config
@@ -30,7 +31,7 @@ from slimrank.training.loop import KeepZeros, Training, fit
 from slimrank.training.losses.loss import Distillation
 from slimrank.training.teachers import Teacher, lessons
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model")
 __all__ = ["compress", "evaluate", "export", "run", "search", "train"]
 
 
@@ -75,20 +76,21 @@ def compress(
     steps: Sequence[Config | Mapping[str, Any] | str],
     data: EncodedDataset | Iterable[Any],
     *,
-    forward: Forward = call,
+    forward: Forward | None = None,
     metric: Metric | None = None,
     seed: int = 0,
 ) -> tuple[Model, list[dict[str, Any]]]:
     """Apply `steps` in order to a copy of `model`; with the copy comes what each step touched, skipped and saved.
 
     Args:
-        model: one of slimrank's, or any module of torch. Of the latter the copy is called as the module is, trains in
-            the loop that the module trained in, and its `state_dict` loads into a module that was compressed alike.
+        model: one of slimrank's, any module of torch, or one of a library that has an adaptor. The copy of a module is
+            called as the module is, trains in the loop that it trained in, and its `state_dict` loads into a module
+            that was compressed alike.
         steps: configs, names, or mappings of a name and settings.
         data: encoded rows for a model of slimrank; for any other module its batches, in something that can be read
             more than once. All are run once, to see how often each id is met.
-        forward: how the module is called with a batch; by default a mapping is its keywords, a tuple or list its
-            arguments, and all else the one argument.
+        forward: how the module is called with a batch; by default as its library does, else a mapping is its keywords,
+            a tuple or list its arguments, and all else the one argument.
         metric: how good a module is, higher is better, on rows that are not test rows; for steps that choose by it.
         seed: of what is drawn.
 
@@ -99,25 +101,28 @@ def compress(
         return apply_steps(model, steps, Context.of(data, seed))
     if isinstance(data, EncodedDataset):
         raise InputError(f"a {type(model).__name__} is no model of slimrank: give batches that it can be called with")
-    small, records = compress_module(model, steps, data, forward, metric, seed)
-    return small, records  # type: ignore[return-value]  # a copy, of the class that was given
+    adaptor = adaptor_of(model)
+    prepared = adaptor.prepare(model)
+    small, records = compress_module(prepared, steps, data, forward or adaptor.forward, metric, seed)
+    return adaptor.finish(small), records
 
 
 def export(
-    model: nn.Module,
+    model: nn.Module | Any,
     data: Encoding | Any,
     path: Path | str,
     *,
     target: Config | None = None,
     index: Config | None = None,
-    forward: Forward = call,
+    forward: Forward | None = None,
     axes: Axes | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the artifact of a model to the directory `path`; an artifact that is there is replaced in one step.
 
     Args:
-        model: one of slimrank's, or any module of torch, as it is or compressed; it is not changed.
+        model: one of slimrank's, any module of torch, or one of a library that has an adaptor, as it is or compressed;
+            it is not changed.
         data: the encoding of the rows of a model of slimrank; for any other module an example of a batch, of two rows
             or more.
         path: the artifact's directory.
@@ -138,7 +143,9 @@ def export(
         return
     if target is not None or index is not None:
         raise InputError("target and index are for models of slimrank; a module becomes an ONNX graph of its own")
-    export_module(model, data, Path(path), forward=forward, axes=axes, provenance=provenance)
+    adaptor = adaptor_of(model)
+    called = forward or adaptor.forward
+    export_module(adaptor.prepare(model), data, Path(path), forward=called, axes=axes, provenance=provenance)
 
 
 def evaluate(artifacts: Mapping[str, Path | str], dataset: Dataset, split: str = "test") -> dict[str, dict[str, Any]]:

@@ -111,6 +111,7 @@ def test_every_table_is_found_and_told(zoo) -> None:
     told = [f"{name}.table: {4 * rows * DIM:,} bytes to {rows * DIM + 4:,}" for name, rows in sizes.items()]
     assert record["touched"] == told
     assert record["skipped"] == [{"name": "odd", "reason": "is a OwnForward, whose forward is its own"}]
+    assert record["touched_bytes"] == sum(4 * rows * DIM for rows in sizes.values())
     assert record["bytes_before"] - record["bytes_after"] == sum(3 * rows * DIM - 4 for rows in sizes.values())
     assert type(small.fields["user"]) is Embedding
     assert type(small.tags) is EmbeddingBag

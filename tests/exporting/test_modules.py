@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimrank.api import compress
+from slimrank.api import compress, export
 from slimrank.artifact import open_artifact
 from slimrank.config import InputError
-from slimrank.exporting.modules import export_module
 from slimrank.runtime import Graph, load, load_graph
 from slimrank.runtime.inspect import inspect
 
@@ -68,7 +67,7 @@ def models() -> dict[str, nn.Module]:
 def folder(models, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     for name, model in models.items():
-        export_module(model, batch(), root / name, axes={"items": {1: "length"}})
+        export(model, batch(), root / name, axes={"items": {1: "length"}})
     return root
 
 
@@ -175,7 +174,7 @@ class Matrix(nn.Module):
 
 
 def test_columns_of_a_matrix_have_bounds_of_their_own(tmp_path) -> None:
-    export_module(Matrix(), torch.zeros(4, 4), tmp_path / "matrix")
+    export(Matrix(), torch.zeros(4, 4), tmp_path / "matrix")
     graph = load_graph(tmp_path / "matrix")
     assert graph.bounds == {"x": [(0, 1, 50), (1, 2, 7)]}
     assert list(graph.outputs) == ["output"]
@@ -209,9 +208,28 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
         (Sized(), torch.zeros(2, 2), "torch cannot trace the module"),
     ):
         with pytest.raises(InputError, match=message):
-            export_module(model, given, path)
+            export(model, given, path)
     with pytest.raises(InputError, match="axes: unknown input 'y'"):
-        export_module(Matrix(), torch.zeros(2, 4), path, axes={"y": {1: "L"}})
+        export(Matrix(), torch.zeros(2, 4), path, axes={"y": {1: "L"}})
     with pytest.raises(InputError, match="has 2 dimensions, and no dimension 2"):
-        export_module(Matrix(), torch.zeros(2, 4), path, axes={"x": {2: "L"}})
+        export(Matrix(), torch.zeros(2, 4), path, axes={"x": {2: "L"}})
     assert not path.exists()
+
+
+ACTIVATIONS = (
+    *("ELU", "GELU", "Hardsigmoid", "LeakyReLU", "ReLU", "SELU"),
+    *("Sigmoid", "SiLU", "Softplus", "Softsign", "Tanh"),
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_layers_run_on_integers_before_any_activation(name: str, tmp_path) -> None:
+    """`export` refuses one that does not: ONNX Runtime joins some with their activation, and then they are floats."""
+    torch.manual_seed(0)
+    activation = getattr(nn, name)()
+    model = nn.Sequential(nn.Linear(6, 8), activation, nn.LayerNorm(8), nn.Linear(8, 3), activation).eval()
+    rows = torch.randn(64, 6)
+    small, _ = compress(model, ["quantize-dense"], [rows])
+    export(small, rows, tmp_path / "artifact")
+    found = load_graph(tmp_path / "artifact").run({"input": rows.numpy()})["output"]
+    np.testing.assert_allclose(found, small(rows).detach(), atol=0.02)

@@ -80,7 +80,8 @@ def test_every_step_says_what_it_did_and_bytes_join_up(done: Path) -> None:
         "quantize-dense",
     ]
     for step in steps:
-        assert set(step) == {"name", "settings", "touched", "skipped", "bytes_before", "bytes_after", "facts", "note"}
+        sizes = {"touched_bytes", "bytes_before", "bytes_after"}
+        assert set(step) == {"name", "settings", "touched", "skipped", "facts", "note", *sizes}
         assert step["touched"]
         assert step["bytes_after"] <= step["bytes_before"]
     for before, after in pairwise(steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -97,7 +96,7 @@ class ModuleContext(Context):
             try:
                 output = self.forward(model, there)
             except Exception as error:
-                raise InputError(f"the forward of the module failed on batch {number}: {_told(error)}") from error
+                raise InputError(f"the forward of the module failed on batch {number}: {told(error)}") from error
             yield output
             seen += rows_of(there)
             if rows is not None and seen >= rows:
@@ -114,8 +113,8 @@ def rows_of(batch: Any) -> int:
     return next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), 1)
 
 
-def _told(error: Exception) -> str:
-    """The error's own words, and the line where it was raised."""
+def told(error: Exception) -> str:
+    """An error's own words, and the line where it was raised."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -152,30 +151,24 @@ def compress_module(
     metric: Metric | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Apply `steps` in order to a copy of any module; its records as those of `compress`.
+    """Apply `steps` in order to any module, which is changed; its records as those of `compress`.
 
-    The copy is called as the module is. It is on the module's device; for the steps it and the batches are on the CPU.
+    The result is called as the module was. It is on the module's device; for the steps it and the batches are on the
+    CPU.
 
     Raises:
-        InputError: a step or a setting is not allowed, the module cannot be copied, or its forward fails.
+        InputError: a step or a setting is not allowed, or the forward fails.
     """
-    if isinstance(module, KINDS):  # alone: there is nothing to hold what takes its place
-        whole = nn.Sequential(module)
-        inside, records = compress_module(
-            whole, steps, batches, lambda m, batch: forward(m.get_submodule("0"), batch), metric, seed
-        )
-        return inside.get_submodule("0"), records
     if iter(batches) is batches:
         raise InputError("data can be read only once: give a list of batches, or a DataLoader")
-    device = next((each.device for each in module.parameters()), torch.device("cpu"))
-    try:
-        model = copy.deepcopy(module).to("cpu")
-    except Exception as error:
-        raise InputError(f"the module cannot be copied: {_told(error)}") from error
-    adopted = adopt(model)
+    if isinstance(module, KINDS):  # alone: there is nothing to hold what takes its place
+        return _compress_alone(module, steps, batches, forward, metric, seed)
+    device = next((each.device for each in module.parameters()), CPU)
+    module.to(CPU)
+    adopted = adopt(module)
     context = ModuleContext(NO_ROWS, NO_ROWS, seed=seed, batches=batches, forward=forward, metric=metric)
-    context.count(model)
-    small, records = compress(model, steps, context, in_place=True)
+    context.count(module)
+    small, records = compress(module, steps, context, in_place=True)
     give_back(small, adopted)
     return small.to(device), records
 

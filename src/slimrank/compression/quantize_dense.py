@@ -19,6 +19,7 @@ from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
 from slimrank.models.recurrent import QuantizedRecurrence, Recurrence
+from slimrank.models.size import packed_bytes
 from slimrank.training.examples import SCORED_AT_ONCE
 
 
@@ -50,7 +51,7 @@ def quantize_dense(model: nn.Module, config: QuantizeDense, context: Context) ->
         assert isinstance(layer, nn.Linear)
         quantizer = input_quantizer(model, name, inputs[name])
         replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer))
-        context.touch(name)
+        context.touch(name, packed_bytes(layer))
     recurrent = [name for name, module in model.named_modules() if isinstance(module, Recurrence)]
     for name in recurrent:
         layer = model.get_submodule(name)

@@ -12,6 +12,7 @@ from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP
 from slimrank.models.rounded import RoundedLinear
+from slimrank.models.size import packed_bytes
 
 
 class RoundDense(Config):
@@ -36,6 +37,6 @@ def round_dense(model: nn.Module, config: RoundDense, context: Context) -> nn.Mo
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         replace_module(model, name, RoundedLinear(layer.weight, layer.bias))
-        context.touch(name)
+        context.touch(name, packed_bytes(layer))
     skip_others(model, layers, context)
     return model

@@ -48,6 +48,7 @@ class Context:
     unsorted: frozenset[str] = frozenset()
     later: tuple[Config, ...] = ()
     touched: list[str] = field(default_factory=list)
+    touched_bytes: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -101,9 +102,10 @@ class Context:
         train, valid = (Examples.of(rows, device, answer) for rows in (data.train, data.valid))
         return cls(train, valid, data.encoding.counts, seed, unsorted_fields(data.encoding))
 
-    def touch(self, what: str) -> None:
-        """Note that a part of the model was changed."""
+    def touch(self, what: str, nbytes: int = 0) -> None:
+        """Note that a part of the model was changed, and the bytes that it took."""
         self.touched.append(what)
+        self.touched_bytes += nbytes
 
     def skip(self, what: str, why: str) -> None:
         """Note that a part of the model was left as it was, and the reason."""
@@ -133,7 +135,8 @@ def compress(
 
     Returns:
         The smaller model, and for every step a record: its `name` and `settings`, what it `touched`, what it `skipped`
-        and why, `bytes_before` and `bytes_after` (packed, all of the model), and `facts` that it chose or found.
+        and why, `touched_bytes` of tables and layers as they were, `bytes_before` and `bytes_after` (packed, all of the
+        model), and `facts` that it chose or found.
     """
     chosen = [as_config("step", step) for step in steps]
     model = (model if in_place else copy.deepcopy(model)).to("cpu")
@@ -141,7 +144,7 @@ def compress(
     context = context.to("cpu")
     records = []
     for place, step in enumerate(chosen):
-        context.touched, context.skipped, context.facts = [], [], {}
+        context.touched, context.skipped, context.facts, context.touched_bytes = [], [], {}, 0
         context.later = tuple(chosen[place + 1 :])
         before = packed_bytes(model)
         model = runner("step", step)(model, step, context)
@@ -152,6 +155,7 @@ def compress(
                 "settings": settings,
                 "touched": context.touched,
                 "skipped": context.skipped,
+                "touched_bytes": context.touched_bytes,
                 "bytes_before": before,
                 "bytes_after": packed_bytes(model),
                 "facts": context.facts,

@@ -169,7 +169,7 @@ def _pays(part: Part, table: Table, context: Context) -> bool:
     if after >= before:
         context.skip(part.name, f"would take {after:,} bytes, and takes {before:,} as it is")
         return False
-    context.touch(f"{part.name}: {before:,} bytes to {after:,}")
+    context.touch(f"{part.name}: {before:,} bytes to {after:,}", before)
     return True
 
 

@@ -7,7 +7,6 @@ runtime: how many rows the table has is written beside the input.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 import tempfile
@@ -70,10 +69,10 @@ def export_module(
     axes: Axes | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the artifact of any module to the directory `path`.
+    """Write the artifact of any module, which is changed, to the directory `path`.
 
     Args:
-        module: as it is, or as `compress` gave it; it is not changed.
+        module: as it is, or as `compress` gave it.
         batch: an example of at least two rows. The first dimension of its tensors is of any size, if it is the rows'.
         path: the artifact's directory; an artifact that is there is replaced in one step.
         forward: how the module is called with a batch.
@@ -87,9 +86,8 @@ def export_module(
     """
     if rows_of(batch) < 2:
         raise InputError("the example batch has fewer than 2 rows: a graph of one row would be a graph of one row only")
-    ready = copy.deepcopy(module).to("cpu")
-    adopt(ready)
-    interface = interface_of_module(pack(ready), batch, forward, axes or {})
+    adopt(module.to("cpu"))
+    interface = interface_of_module(pack(module, in_place=True), batch, forward, axes or {})
     traced = _traced(interface)
     bounds = id_bounds(traced.graph)
     graph = rewritten(traced)

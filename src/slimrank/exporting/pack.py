@@ -18,9 +18,12 @@ from slimrank.tables.modules import Embedding, EmbeddingBag
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def pack(model: Model) -> Model:
-    """A packed copy of `model`, on the CPU and in evaluation mode, that computes the same scores to within rounding."""
-    packed = copy.deepcopy(model).cpu().eval()
+def pack(model: Model, *, in_place: bool = False) -> Model:
+    """A packed copy of `model` (with `in_place` the model itself), on the CPU and in evaluation mode.
+
+    It computes the same scores to within rounding.
+    """
+    packed = (model if in_place else copy.deepcopy(model)).cpu().eval()
     for module in packed.modules():
         if isinstance(module, MLP):
             module.fold_norms()

@@ -12,6 +12,9 @@ import onnx_ir as ir
 
 from slimrank.exporting.constants import Array, array_of, constant, node_before, producer, scalar_of
 
+FUSED = frozenset(  # activations that ONNX Runtime joins with the product before them
+    ["Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"]
+)
 LOAD_UNPACK_LIMIT = 128 << 20  # bytes of all unpacked tables together up to which memory buys speed
 
 
@@ -242,19 +245,15 @@ def _on_rows(anchor: ir.Node, node: ir.Node, rows: ir.Value) -> ir.Value:
 
 
 def part_outputs(graph: ir.Graph) -> int:
-    """What a layer gives to a QuantizeLinear and to others as well goes through a Reshape of the same shape.
+    """What a layer of integers gives goes through a Reshape of the same shape, where ONNX Runtime would make it floats.
 
-    ONNX Runtime takes a layer for integers that are rounded again only if nothing else reads its output, and else,
-    where one of its readers rounds, for no integers at all. A Reshape moves no number.
+    It does so where a QuantizeLinear and others read the output, and where an activation does that is not rounded
+    itself: it joins the two before it looks for layers of integers. A Reshape moves no number.
     """
     count = 0
     for gemm in _all(graph, "Gemm"):
-        output = gemm.outputs[0]
-        readers = [node for node, _ in output.uses()]
-        rounding = [node for node in readers if node.op_type == "QuantizeLinear" and node.domain == ""]
-        several = len(readers) > 1 or output.is_graph_output()
-        width = _width(output)
-        if width is None or not rounding or not several or producer(gemm.inputs[1], "DequantizeLinear") is None:
+        output, width = gemm.outputs[0], _width(gemm.outputs[0])
+        if width is None or producer(gemm.inputs[1], "DequantizeLinear") is None or not _is_lost(output):
             continue
         same = constant(graph, np.array([-1, width], np.int64), "same_shape")
         node = ir.node("Reshape", [output, same])
@@ -266,6 +265,20 @@ def part_outputs(graph: ir.Graph) -> int:
                 reader.replace_input_with(place, value)
         count += 1
     return count
+
+
+def _is_lost(output: ir.Value) -> bool:
+    """Whether a layer of integers with this output would become one of floats."""
+    readers = [node for node, _ in output.uses()]
+    if len(readers) == 1 and readers[0].domain == "" and readers[0].op_type in FUSED:
+        return not _rounded_alone(readers[0].outputs[0])
+    return not _rounded_alone(output) and any(node.op_type == "QuantizeLinear" for node in readers)
+
+
+def _rounded_alone(value: ir.Value) -> bool:
+    """Whether one QuantizeLinear, and nothing else, reads `value`."""
+    readers = [node for node, _ in value.uses()]
+    return len(readers) == 1 and readers[0].op_type == "QuantizeLinear" and not value.is_graph_output()
 
 
 def _all(graph: ir.Graph, operator: str) -> list[ir.Node]:

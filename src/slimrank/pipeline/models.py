@@ -142,6 +142,7 @@ def _student_record(run: Run, seed: int) -> list[dict[str, Any]]:
                 for name in run.layout.names
                 if name not in chosen["kept"]
             ],
+            "touched_bytes": packed_bytes(baseline(run, seed)),
             "bytes_before": packed_bytes(baseline(run, seed)),
             "bytes_after": packed_bytes(uncompressed(run, seed)),
             "facts": {},

@@ -134,5 +134,6 @@ def _by_length(model: SequenceEncoder, examples: Examples) -> list[Tensor]:
     if not len(examples):
         return []
     order = (examples.ids != 0).sum(dim=1).argsort()
-    parts = [model(trimmed(examples.ids[some]), examples.numbers[some]) for some in order.split(SEQUENCES_AT_ONCE)]
+    places = torch.split(order, SEQUENCES_AT_ONCE)
+    parts = [model(trimmed(examples.ids[some]), examples.numbers[some]) for some in places]
     return [torch.cat(parts)[order.argsort()]]
