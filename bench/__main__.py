@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.byo import ROWS as BYO
 from bench.ease import ease
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
@@ -120,6 +121,13 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         lambda options: two_tower(options.runs / "two-tower"),
         "two towers and matrix factorisation on MovieLens-100K: what is found, bytes, kinds of index",
     ),
+    **{
+        f"byo-{name}": (
+            partial(lambda options, row: row(), row=row),
+            f"a model of {name}, compressed as it comes: bytes, quality, parity, latency",
+        )
+        for name, row in BYO.items()
+    },
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }

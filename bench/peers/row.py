@@ -1,0 +1,79 @@
+"""A row of the table of models that other libraries made: both artifacts, measured in the library's environment.
+
+Figures are of exported artifacts, run by the runtime: what the library's own forward says is only asked for parity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimrank.evaluation.cost import disk_bytes, summary, take_turns
+from slimrank.runtime import Graph, load_graph
+
+CALLS = 2000
+SIZES = (1, 256)
+TABLES = ("quantize-tables", "codebook-tables", "mix-bits", "hash-tables")
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def figures(
+    artifacts: Mapping[str, Path],
+    answers: Mapping[str, NDArray[Any]],
+    rows: Arrays,
+    quality: Callable[[Graph], dict[str, float]],
+    embedding_bytes: int,
+    records: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the table says of one model.
+
+    Args:
+        artifacts: `before` and `after`.
+        answers: the modules' own first answers to `rows`, for parity.
+        rows: inputs of the graphs, 256 rows or more.
+        quality: metrics of an artifact on test rows.
+        embedding_bytes: of all embeddings of the model as it was.
+        records: of the steps.
+    """
+    graphs = {name: load_graph(path) for name, path in artifacts.items()}
+    disk = {name: disk_bytes(path) for name, path in artifacts.items()}
+    measured = {name: quality(graph) for name, graph in graphs.items()}
+    found = {name: next(iter(graph.run(rows).values())) for name, graph in graphs.items()}
+    tables = sum(record["touched_bytes"] for record in records if record["name"] in TABLES)
+    return {
+        "embedding_bytes_touched": tables / embedding_bytes,
+        "bytes_on_disk": disk,
+        "times_smaller": disk["before"] / disk["after"],
+        "quality": measured,
+        "change": {key: measured["after"][key] - value for key, value in measured["before"].items()},
+        "parity": {name: float(np.abs(found[name].ravel() - answers[name].ravel()).max()) for name in graphs},
+        "latency_ms": {str(size): _latency(graphs, rows, size) for size in SIZES},
+        "steps": [{key: record[key] for key in ("name", "settings", "touched", "skipped")} for record in records],
+    }
+
+
+def _latency(graphs: Mapping[str, Graph], rows: Arrays, size: int) -> dict[str, Any]:
+    """Calls of both in turns, one thread, every one with other rows."""
+    count = len(next(iter(rows.values())))
+
+    def calling(graph: Graph) -> Callable[[int], Callable[[], object]]:
+        def prepare(sample: int) -> Callable[[], object]:
+            places = np.arange(sample * size, (sample + 1) * size) % count
+            feeds = {name: graph.inputs[name].array(array[places]) for name, array in rows.items()}
+            return lambda: graph.session.run(None, feeds)
+
+        return prepare
+
+    taken = take_turns({name: calling(graph) for name, graph in graphs.items()}, CALLS)
+    found = {name: summary(each / 1e6) for name, each in taken.items()}
+    return {**found, "p50_ratio": found["before"]["p50"] / found["after"]["p50"]}
+
+
+def tell(row: Mapping[str, Any]) -> None:
+    """Print a row as the last line, which is what `in_environment` reads."""
+    print(json.dumps(row))
