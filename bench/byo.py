@@ -1,14 +1,14 @@
 """Models of other libraries, compressed as they come: bytes touched, ratio, quality, parity and latency of each.
 
-One row a library, each made in an environment of its own (`bench/peers/NAME.sh` makes it, `bench/peers/NAME.py` runs in
-it); all figures are of exported artifacts.
+One row a library, each in a process of its own (`bench/peers/NAME.py`), and where the library does not go with ours in
+an environment of its own (`bench/peers/NAME.sh`); all figures are of exported artifacts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench.peers import in_environment
+from bench.peers import run_alone
 from slimrank.config import InputError
 from slimrank.data.files import locate
 
@@ -19,14 +19,14 @@ def keras() -> dict[str, Any]:
     """GMF-8 from its Keras weights.
 
     Raises:
-        InputError: the data is not there, or the environment is not.
+        InputError: the data is not there.
     """
     files = locate(None, ["ml-1m-ncf"], [KERAS_FILES])
     if files is None:
         raise InputError(f"byo-keras needs ml-1m-ncf/{', '.join(KERAS_FILES)} in SLIMRANK_DATA")
     return {
         "what": "GMF-8 of NCF from its Keras weights, post-training; leave-one-out among 100, all users, one thread",
-        **in_environment("keras", str(files[0].resolve().parent)),
+        **run_alone("keras", str(files[0].resolve().parent)),
         "goal": {"times_smaller": 6, "change": 0.003},
     }
 

@@ -20,6 +20,7 @@ from slimrank.artifact import write_artifact
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # its models are modules of torch, which is here anyway
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # ranx would compile for a minute what a few tests ask of it
 
 LINEAR_ROWS = polars.DataFrame(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,19 @@ def in_environment(name: str, *arguments: str) -> dict[str, Any]:
     Raises:
         InputError: the environment is not there, or the process failed; with its last words.
     """
-    python, module = ROOT / f".venv-{name}" / "bin" / "python", f"bench.peers.{name}"
+    python = ROOT / f".venv-{name}" / "bin" / "python"
     if not python.exists():
         raise InputError(f"{python} is missing: sh bench/peers/{name}.sh makes it")
+    return run_alone(name, *arguments, python=python)
+
+
+def run_alone(name: str, *arguments: str, python: Path = Path(sys.executable)) -> dict[str, Any]:
+    """The same in a process of its own of another Python, or of this one.
+
+    Raises:
+        InputError: the process failed; with its last words.
+    """
+    module = f"bench.peers.{name}"
     command = [str(python), "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=os.environ)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""GMF-8 from its published Keras weights: compressed after training, and both artifacts measured. In its environment.
+"""GMF-8 from its published Keras weights: compressed after training, and both artifacts measured.
 
     python -m bench.peers.keras FOLDER
 

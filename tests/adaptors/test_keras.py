@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
+import keras
 import numpy as np
 import pytest
 import torch
+from keras import layers
 
-keras = pytest.importorskip("keras", reason="needs keras: sh bench/peers/keras.sh makes an environment with it")
-layers = keras.layers
-if keras.backend.backend() != "torch":
-    pytest.skip("needs KERAS_BACKEND=torch", allow_module_level=True)
-
-from slimrank.adaptors.keras import Taken  # noqa: E402  # it imports keras
-from slimrank.api import compress, export  # noqa: E402
-from slimrank.config import InputError  # noqa: E402
-from slimrank.runtime import load_graph  # noqa: E402
-from slimrank.tables.modules import Embedding  # noqa: E402
+from slimrank.adaptors.keras import Taken
+from slimrank.api import compress, export
+from slimrank.config import InputError
+from slimrank.runtime import load_graph
+from slimrank.tables.modules import Embedding
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")  # of Keras itself
 USERS, ITEMS, LENGTH, DIM, ROWS = 60, 40, 5, 8, 48

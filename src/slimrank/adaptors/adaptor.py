@@ -30,6 +30,11 @@ def same(module: nn.Module) -> nn.Module:
     return module
 
 
+def whole(module: nn.Module, batch: Any) -> Any:
+    """The module called with a batch as its one argument."""
+    return module(batch)
+
+
 @dataclass(frozen=True)
 class Adaptor:
     """How models of a library are compressed.

@@ -14,7 +14,7 @@ import keras
 import torch
 from torch import Tensor, nn
 
-from slimrank.adaptors.adaptor import Adaptor
+from slimrank.adaptors.adaptor import Adaptor, whole
 from slimrank.config import InputError
 from slimrank.models.attention import linear_of
 
@@ -132,11 +132,6 @@ def _embedding_of(rows: Tensor) -> nn.Embedding:
     return made
 
 
-def forward(module: nn.Module, batch: Any) -> Any:
-    """The model called with what it takes: a tensor, or a list or mapping of them."""
-    return module(batch)
-
-
 def finish(module: nn.Module) -> Any:
     """The model of Keras, which knows of the layers that steps made."""
     assert isinstance(module, Clone)
@@ -146,4 +141,4 @@ def finish(module: nn.Module) -> Any:
     return module.model
 
 
-ADAPTOR = Adaptor(prepare, forward, finish)
+ADAPTOR = Adaptor(prepare, whole, finish)
