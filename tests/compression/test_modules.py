@@ -215,6 +215,14 @@ def test_bits_by_frequency(zoo) -> None:
     assert decibels(scores(zoo), scores(exact)) > decibels(scores(zoo), scores(small)) > 10
 
 
+def test_ids_are_not_taken_to_be_sorted_by_frequency(zoo) -> None:
+    shorter = {"name": "reduce-dimensions", "energy": 0.8}
+    plain, (record,) = compress(zoo, [shorter], batches())
+    banded, (other,) = compress(zoo, [{**shorter, "by_frequency": True}], batches())
+    assert record["touched"] == other["touched"] != []
+    torch.testing.assert_close(scores(banded), scores(plain), atol=0, rtol=0)
+
+
 def test_a_layer_that_is_part_of_nothing() -> None:
     table = nn.Embedding(USERS, DIM)
     small, (record,) = compress(table, ["quantize-tables"], [torch.arange(USERS)])

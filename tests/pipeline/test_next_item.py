@@ -109,3 +109,15 @@ def test_a_checkpoint_is_of_numbered_items(next_item: Any, tmp_path: Path) -> No
     teacher = {**next_item()["teacher"], "checkpoint": str(tmp_path / "weights.safetensors")}
     with pytest.raises(InputError, match="a checkpoint has a row for each item's number"):
         run(Recipe.parse(next_item(teacher=teacher)), tmp_path / "run")
+
+
+def test_a_narrower_student_learns_from_its_teacher(next_item: Any, tmp_path: Path) -> None:
+    """It reads all fields: which are needed is told by AUC, and there is none."""
+    training = {"epochs": 3, "batch_size": 32, "learning_rate": 0.02, "patience": 0}
+    model = {"name": "sasrec", "embedding_dim": 8, "blocks": 1, "dropout": 0.0}
+    recipe = next_item(student={"model": model, "training": training}, distillation={"soft_weight": 0.9})
+    result = run(Recipe.parse(recipe), tmp_path / "run")
+    assert result["slim"]["steps"][0]["touched"] == ["history"]
+    assert result["slim"]["steps"][0]["skipped"] == []
+    assert 0.1 < result["slim"]["quality"]["ndcg@10"] <= 1  # by chance: .08
+    assert 2 * result["slim"]["bytes"]["disk"] < result["teacher"]["bytes"]["disk"]

@@ -72,7 +72,10 @@ class ModuleContext(Context):
                     yield each, torch.randint(0, 2, each.shape, generator=generator).to(each) * 2 - 1
 
     def count(self, model: nn.Module) -> None:
-        """Count how often the batches ask for each id of every embedding: `counts`, by where it sits."""
+        """Count how often the batches ask for each id of every embedding: `counts`, by where it sits.
+
+        In what order ids are is the user's affair, so that none is taken to be sorted by frequency.
+        """
         counts = {name: np.zeros(layout.num_rows) for name, _, layout in lookups(model)}
         hooks = [each.table.register_forward_pre_hook(_counter(counts[name])) for name, each, _ in lookups(model)]
         try:
@@ -83,6 +86,7 @@ class ModuleContext(Context):
             for hook in hooks:
                 hook.remove()
         self.counts = {name: count for name, count in counts.items() if count.any()}
+        self.unsorted = frozenset(counts)
 
     def _outputs(self, model: nn.Module, rows: int | None) -> Iterator[Any]:
         """What the module answers to the first batches that hold at least so many rows, or to all.

@@ -78,9 +78,13 @@ def train_student(run: Run, seed: int, teachers: list[str]) -> str:
 
 
 def _choose_fields(run: Run, student: Student, teachers: Sequence[Network], seed: int) -> dict[str, Any]:
-    """The fields that the student reads, and the importance of all of them where that was asked for."""
+    """The fields that the student reads, and the importance of all of them where that was asked for.
+
+    It is a loss of AUC: where the answer is no click, all fields are read.
+    """
     names = run.layout.names
-    if student.fields or not student.min_field_importance or not names:
+    by_importance = student.min_field_importance and run.valid.answer == "click"
+    if student.fields or not by_importance or not names:
         return {"kept": list(student.fields or names), "importance": {}}
     importance = field_importance(teachers, run.valid, seed)
     return {"kept": list(needed_fields(importance, student.min_field_importance)), "importance": importance}
