@@ -15,19 +15,8 @@ import slimrank
 SOURCE = Path(slimrank.__file__).parent
 ORDER = (
     *("config", "files", "artifact", "metrics", "data", "indexing", "tables", "models", "training", "compression"),
-    *(
-        "adaptors",
-        "exporting",
-        "runtime",
-        "evaluation",
-        "serving",
-        "recipe",
-        "searching",
-        "report",
-        "pipeline",
-        "api",
-        "cli",
-    ),
+    *("adaptors", "exporting", "runtime", "evaluation", "serving", "recipe", "searching", "report", "pipeline"),
+    *("api", "estimator", "cli"),
     "reference",
 )
 SERVING = {"config", "files", "artifact", "data", "indexing", "runtime", "serving"}

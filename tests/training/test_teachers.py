@@ -18,7 +18,15 @@ from slimrank.models.dnn import DNN
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
 from slimrank.training.losses.loss import Distillation
-from slimrank.training.teachers import Scores, check_taught, columns, read_scores, scores_of, with_teachers
+from slimrank.training.teachers import (
+    Scores,
+    check_taught,
+    columns,
+    estimator_scores,
+    read_scores,
+    scores_of,
+    with_teachers,
+)
 
 ROWS = pl.DataFrame({"query": [1, 1, 2], "doc": ["a", "b", "a"], "label": [0, 1, 0]})
 
@@ -45,6 +53,71 @@ def test_a_model_of_scikit_learn() -> None:
     table = columns(Inputs(examples().ids.numpy(), examples().numbers.numpy()))
     tree = DecisionTreeRegressor().fit(table, [1.0, 2.0, 3.0])
     assert scores_of(tree.predict, examples()).score.tolist() == [1.0, 2.0, 3.0]
+
+
+X = np.array([[0.0], [1.0], [2.0], [3.0], [1.5], [4.0]])
+Y = np.array(["no", "no", "yes", "yes", "yes", "yes"])
+
+
+def test_probabilities_of_an_estimator_become_logits() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit(X, Y)
+    assert estimator_scores(model, X).score == pytest.approx(model.decision_function(X), abs=1e-5)
+
+
+def test_probabilities_of_boosted_trees() -> None:
+    from lightgbm import LGBMClassifier
+
+    model = LGBMClassifier(n_estimators=5, min_child_samples=1, min_data_in_bin=1, verbose=-1).fit(X, Y)
+    margin = model.predict(X, raw_score=True)
+    assert margin.std() > 0.1
+    assert estimator_scores(model, X).score == pytest.approx(margin, abs=1e-5)
+
+
+def test_probabilities_of_xgboost() -> None:
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(n_estimators=5, min_child_weight=0).fit(X, Y == "yes")
+    margin = model.predict(X, output_margin=True)
+    assert margin.std() > 0.1
+    assert estimator_scores(model, X).score == pytest.approx(margin, abs=1e-5)
+
+
+def test_an_estimator_that_is_sure_has_finite_logits() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
+    found = estimator_scores(DecisionTreeClassifier().fit(X, Y), X).score
+    assert found == pytest.approx(np.where(Y == "yes", 1, -1) * np.log(1e6 - 1), rel=1e-4)
+
+
+def test_margins_are_taken_as_logits() -> None:
+    from sklearn.svm import LinearSVC
+
+    model = LinearSVC().fit(X, Y)
+    assert estimator_scores(model, X).score == pytest.approx(model.decision_function(X))
+
+
+def test_an_estimator_that_only_predicts() -> None:
+    """A vote says the class; a regression of 0 and 1 the probability, which it may miss by leaving 0 to 1."""
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.linear_model import LinearRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    vote = VotingClassifier([("tree", DecisionTreeClassifier())]).fit(X, Y)
+    assert estimator_scores(vote, X).score == pytest.approx(np.where(Y == "yes", 1, -1) * np.log(1e6 - 1), rel=1e-4)
+    line = LinearRegression().fit([[0.0], [1.0]], [0, 1])
+    found = estimator_scores(line, np.array([[-1.0], [0.25], [2.0]])).score
+    assert found == pytest.approx([-np.log(1e6 - 1), np.log(1 / 3), np.log(1e6 - 1)], rel=1e-4)
+
+
+def test_estimators_that_are_no_teachers() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    with pytest.raises(InputError, match="StandardScaler is no teacher: it has none of predict_proba, "):
+        estimator_scores(StandardScaler().fit(X), X)
+    with pytest.raises(InputError, match="2 classes is needed, LogisticRegression knows 3"):
+        estimator_scores(LogisticRegression().fit(X, [0, 1, 2, 0, 1, 2]), X)
 
 
 def test_the_mean_of_teachers_and_of_their_confidence() -> None:

@@ -1,8 +1,8 @@
 """Teachers of any kind: each turns rows into scores once, and the scores are joined to the rows that learn from them.
 
-A teacher is a model of ours, a function of encoded columns (`predict` of a boosted model, or of anything that
-scikit-learn fits), or scores that were made elsewhere, such as by a cross-encoder or a language model, with the
-confidence in each. Scores are logits where labels are clicks; for lists any scores whose differences mean something.
+A teacher is a model of ours, a function of encoded columns (`predict` of a boosted model), or scores that were made
+elsewhere, such as by an estimator of raw rows, a cross-encoder or a language model, with the confidence in each. Scores
+are logits where labels are clicks; for lists any scores whose differences mean something.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from slimrank.training.losses.catalogue import CatalogueSoftmax, distilled_catal
 from slimrank.training.losses.loss import Distillation, Objective, distilled
 
 SCORE, WEIGHT = "score", "weight"
+METHODS = ("predict_proba", "decision_function", "predict")
+SURE = 1e-6  # probabilities nearer to 0 or 1 count as this far from them: a logit has to be finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,37 @@ def _check(found: Scores, rows: int) -> None:
         found.weight.shape != (rows,) or not (np.isfinite(found.weight) & (found.weight >= 0)).all()
     ):
         raise InputError(f"a teacher's confidence must be {rows} finite numbers of 0 or more")
+
+
+def estimator_scores(estimator: Any, rows: Any) -> Scores:
+    """What a fitted estimator of scikit-learn's kind (LightGBM's and XGBoost's too) says of clicks, as logits.
+
+    Of what it has, the first is asked: `predict_proba`, whose second class is the click; `decision_function`, which is
+    taken as the logit; `predict`, which is a class, or, where there are no classes, the probability of a click.
+
+    Args:
+        estimator: fitted to two classes, or to the numbers 0 and 1.
+        rows: N rows as it takes them: those that it was fitted to, not encoded ones.
+
+    Raises:
+        InputError: it has none of the three, or another number of classes.
+    """
+    classes = getattr(estimator, "classes_", None)
+    if classes is not None and len(classes) != 2:
+        raise InputError(f"a teacher of 2 classes is needed, {type(estimator).__name__} knows {len(classes)}")
+    if hasattr(estimator, "predict_proba"):
+        return Scores(_logit(np.asarray(estimator.predict_proba(rows))[:, 1]))
+    if hasattr(estimator, "decision_function"):
+        return Scores(np.asarray(estimator.decision_function(rows), dtype=np.float32))
+    if hasattr(estimator, "predict"):
+        found = np.asarray(estimator.predict(rows))
+        return Scores(_logit(found if classes is None else found == classes[1]))
+    raise InputError(f"{type(estimator).__name__} is no teacher: it has none of {', '.join(METHODS)}")
+
+
+def _logit(probability: NDArray[Any]) -> NDArray[np.float32]:
+    clipped = np.clip(probability.astype(np.float64), SURE, 1 - SURE)
+    return np.log(clipped / (1 - clipped)).astype(np.float32)
 
 
 def read_scores(path: Path, rows: pl.DataFrame) -> Scores:
