@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from slimrank.compression.selection import Budgeted
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.compression.tables import Part, find_parts, left_for, replace_parts
 from slimrank.config import Config, InputError, register, runner
 from slimrank.models.layers import Network
 from slimrank.tables.buckets import collisions, expected_collisions

@@ -17,15 +17,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from slimrank.compression.selection import Budgeted, selected
 from slimrank.compression.steps import Context, replace_module
 from slimrank.compression.tables import (
-    Budgeted,
     beside_tables,
     check_names,
     find_parts,
     replace_parts,
     rest_bytes,
-    selected,
     tied_to,
     trial_of,
 )
