@@ -33,6 +33,7 @@ from bench.movielens import movielens
 from bench.mq2008 import mq2008
 from bench.next_item import GOALS as NEXT_ITEM
 from bench.next_item import next_item
+from bench.onnx_stream import onnx_stream
 from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.scifact import scifact
@@ -96,6 +97,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         )
         for name in NEXT_ITEM
     },
+    "onnx-stream": (
+        lambda options: onnx_stream(options.runs / "onnx-stream"),
+        "a 3 GB ONNX file with a table of 40,000,000 x 16 to int4: memory at the peak, bytes, seconds",
+    ),
     "exact-steps": (
         lambda options: exact_steps(options.runs / "frappe"),
         "join-fields, fold-first-layer and the rewrites of a graph on Frappe: the same scores in less time",

@@ -32,6 +32,7 @@ HOMES = {
     "predict": "slimrank.runtime",
     "inspect": "slimrank.runtime.inspect",
     "doctor": "slimrank.evaluation.machine",
+    "compress_graph": "slimrank.graphs.compress",
     "InputError": "slimrank.config",
 }
 

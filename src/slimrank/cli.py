@@ -57,9 +57,41 @@ def train(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds
 
 
 @app.command()
-def compress(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds = None) -> None:
-    """Train, distil, compress and retrain."""
+def compress(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE|MODEL.onnx", help="A recipe, or an ONNX file.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A dataset or file; of an ONNX file, rows of its inputs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory; of an ONNX file, the new one.")] = None,
+    seed: Seeds = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an ONNX file: NAME or NAME:KEY=VALUE,..; several times, in order."),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Of an ONNX file: bits of its tables, 8 if not given.")] = None,
+) -> None:
+    """Train, distil, compress and retrain; or compress an ONNX file as it is, without torch."""
+    if recipe is not None and recipe.endswith(".onnx"):
+        _compress_graph(Path(recipe), data, out, seed, step, bits)
+        return
+    if step or bits:
+        raise InputError("--step and --bits are of an ONNX file: the steps of a run are in its recipe")
     _run(recipe, data, out, seed, "compress")
+
+
+def _compress_graph(
+    model: Path, data: str | None, out: Path | None, seeds: list[int] | None, step: list[str] | None, bits: int | None
+) -> None:
+    """Compress an ONNX file, and say what was done to it."""
+    _need("onnx_ir", "graphs")
+    from slimrank.graphs.compress import compress_graph
+    from slimrank.graphs.told import asked_steps, told
+
+    if seeds is not None and len(seeds) > 1:
+        raise InputError(f"--seed: an ONNX file is compressed once, got {len(seeds)} seeds")
+    target = out or model.with_name(f"{model.stem}-slim.onnx")
+    result = compress_graph(model, target, asked_steps(step, bits), data, seed=seeds[0] if seeds else 0)
+    typer.echo("\n".join(told(result, target)))
 
 
 @app.command()

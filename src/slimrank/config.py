@@ -33,6 +33,7 @@ FOLDERS = {
     "model": "slimrank.models",
     "loss": "slimrank.training.losses",
     "step": "slimrank.compression",
+    "graph step": "slimrank.graphs",
     "target": "slimrank.exporting",
 }
 

@@ -27,6 +27,7 @@ TITLES = {
     "table": "Tables",
     "loss": "Losses",
     "step": "Steps",
+    "graph step": "Steps on ONNX graphs",
     "target": "Targets",
     "index": "Indices",
 }

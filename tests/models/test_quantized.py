@@ -16,7 +16,8 @@ from slimrank.models.quantized import (
     TableQuantizer,
     output_scales,
 )
-from slimrank.tables.affine import Codes, fake_quantize
+from slimrank.tables.affine import fake_quantize
+from slimrank.tables.codes import Codes
 from slimrank.tables.integer import dequantize_linear, quantize_linear
 from slimrank.tables.scaled import Grid, ScaledTable
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from slimrank.tables.affine import Codes, dequantize, quantize
+from slimrank.tables.affine import dequantize, quantize
+from slimrank.tables.codes import Codes
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, quantize_linear, shift_left, unpack_bytes
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slimrank.tables.affine import Codes
+from slimrank.tables.codes import Codes
 from slimrank.tables.ranges import affine_grid, squared_error, squared_error_range, squared_error_scale
 
 

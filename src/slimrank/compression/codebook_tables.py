@@ -14,11 +14,13 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from slimrank.compression.budget import Option, allocate
+from slimrank.compression.selection import Budgeted
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.compression.tables import Part, find_parts, left_for, replace_parts
 from slimrank.config import InputError, nearest, register
 from slimrank.models.layers import Network
-from slimrank.tables.codebook import Coding, check_codes, code_bytes, codebook
+from slimrank.tables.codebook import codebook
+from slimrank.tables.coding import Coding, check_codes, code_bytes
 from slimrank.tables.embedding import Layout
 from slimrank.tables.table import Table
 

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from slimrank.compression.selection import Budgeted
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, find_parts, left_for, replace_parts
+from slimrank.compression.tables import Part, find_parts, left_for, replace_parts
 from slimrank.config import Config, InputError, register, runner
 from slimrank.tables.buckets import collisions, expected_collisions
 from slimrank.tables.clustered import Parts, bytes_beside_shared

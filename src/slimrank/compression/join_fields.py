@@ -16,8 +16,9 @@ from typing import Literal
 
 from pydantic import ByteSize, Field
 
+from slimrank.compression.selection import Selection, selected
 from slimrank.compression.steps import Context, is_network
-from slimrank.compression.tables import Selection, check_names, selected
+from slimrank.compression.tables import check_names
 from slimrank.config import register
 from slimrank.models.folded import folded_bytes
 from slimrank.models.layers import InputLinear, Ranker

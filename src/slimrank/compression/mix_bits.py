@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
+from slimrank.compression.selection import Budgeted
 from slimrank.compression.sensitivity import Sensitivity, sensitivity
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import NEVER, Budgeted, Part, find_parts, left_for, replace_parts, row_counts
+from slimrank.compression.tables import NEVER, Part, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
 from slimrank.models.layers import ItemScorer
+from slimrank.tables.codes import packs, row_bytes
 from slimrank.tables.mixed import Bands, Mixed, Width, codes_of, is_midrise, mixed, weighted_mean
 from slimrank.tables.ranges import squared_error, squared_error_scale
-from slimrank.tables.table import Table, packs, row_bytes
+from slimrank.tables.table import Table
 
 SAMPLE = 1 << 16  # values of a band on which its errors are measured
 

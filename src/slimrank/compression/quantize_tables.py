@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.compression.budget import Option, allocate
+from slimrank.compression.selection import Budgeted
 from slimrank.compression.steps import Context
-from slimrank.compression.tables import Budgeted, Part, field_rows, find_parts, left_for, replace_parts, row_counts
+from slimrank.compression.tables import Part, field_rows, find_parts, left_for, replace_parts, row_counts
 from slimrank.config import InputError, register
+from slimrank.tables.codes import check_packs, packs
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.scaled import CHUNK, Bits, Grid, ScaledTable, scaled
+from slimrank.tables.grid import Bits, Grid
+from slimrank.tables.scaled import CHUNK, ScaledTable, scaled
 from slimrank.tables.stacked import stacked
-from slimrank.tables.table import Table, check_packs, packs
+from slimrank.tables.table import Table
 
 
 class QuantizeTables(Grid, Budgeted):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from slimrank.compression.bands import cuts
 from slimrank.compression.budget import Option, allocate
+from slimrank.compression.selection import Budgeted, selected
 from slimrank.compression.steps import Context, is_network
 from slimrank.compression.tables import (
-    Budgeted,
     Part,
     beside_tables,
     check_names,
@@ -28,7 +28,6 @@ from slimrank.compression.tables import (
     replace_parts,
     rest_bytes,
     row_counts,
-    selected,
     trial_of,
 )
 from slimrank.config import InputError, check_one_given, register

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimrank.config import Config, as_config, name_of, runner
+from slimrank.compression.record import Told
+from slimrank.config import Config, as_config, runner
 from slimrank.data.encoding import Encoding
 from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
@@ -33,7 +34,7 @@ HOOKS = (
 
 
 @dataclass
-class Context:
+class Context(Told):
     """What steps may look at, and the record of what they did.
 
     `train` serves calibration, `valid` the choices that a step makes by itself (never test rows). `counts` holds, for
@@ -47,10 +48,6 @@ class Context:
     seed: int = 0
     unsorted: frozenset[str] = frozenset()
     later: tuple[Config, ...] = ()
-    touched: list[str] = field(default_factory=list)
-    touched_bytes: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -102,19 +99,6 @@ class Context:
         train, valid = (Examples.of(rows, device, answer) for rows in (data.train, data.valid))
         return cls(train, valid, data.encoding.counts, seed, unsorted_fields(data.encoding))
 
-    def touch(self, what: str, nbytes: int = 0) -> None:
-        """Note that a part of the model was changed, and the bytes that it took."""
-        self.touched.append(what)
-        self.touched_bytes += nbytes
-
-    def skip(self, what: str, why: str) -> None:
-        """Note that a part of the model was left as it was, and the reason."""
-        self.skipped.append({"name": what, "reason": why})
-
-    def note(self, **facts: Any) -> None:
-        """Note a number that the step chose or found."""
-        self.facts |= facts
-
 
 def unsorted_fields(encoding: Encoding) -> frozenset[str]:
     """The fields without a vocabulary: their ids are not sorted by frequency."""
@@ -144,24 +128,11 @@ def compress(
     context = context.to("cpu")
     records = []
     for place, step in enumerate(chosen):
-        context.touched, context.skipped, context.facts, context.touched_bytes = [], [], {}, 0
+        context.forget()
         context.later = tuple(chosen[place + 1 :])
         before = packed_bytes(model)
         model = runner("step", step)(model, step, context)
-        settings = step.model_dump(mode="json", exclude={"name"})
-        records.append(
-            {
-                "name": name_of(step),
-                "settings": settings,
-                "touched": context.touched,
-                "skipped": context.skipped,
-                "touched_bytes": context.touched_bytes,
-                "bytes_before": before,
-                "bytes_after": packed_bytes(model),
-                "facts": context.facts,
-                "note": ", ".join(f"{name} {value:.4g}" for name, value in context.facts.items()),
-            }
-        )
+        records.append(context.record(step, before, packed_bytes(model)))
     return model.to(device), records
 
 

@@ -16,37 +16,18 @@ from itertools import groupby, pairwise
 from typing import TypeVar
 
 import torch
-from pydantic import ByteSize
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import TABLES, tell_unfit
+from slimrank.compression.selection import Selection, selected
 from slimrank.compression.steps import Context, replace_module
-from slimrank.config import Config, InputError, nearest, runner
+from slimrank.config import InputError, nearest, runner
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
 from slimrank.tables.modules import Embedding, EmbeddingBag
 from slimrank.tables.stacked import StackedTable, stacked
 from slimrank.tables.table import Table, fault_of
-
-
-class Selection(Config):
-    """The tables that a step works on: of the fields in `only` (all, where none is named) without those in `skip`.
-
-    Both hold names of fields, such as "item", or patterns, such as "c1*" and "embedding.*"; a field of a module of
-    your own is named by where its embedding sits. A table that shares its rows with another layer is left alone unless
-    `tied`.
-    """
-
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    tied: bool = False
-
-
-class Budgeted(Selection):
-    """A selection whose tables share `budget`: the bytes of the whole model, packed, such as 65536 or "64 KB"."""
-
-    budget: ByteSize | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +116,6 @@ def check_names(model: nn.Module, selection: Selection) -> None:
         for pattern in getattr(selection, key):
             if not any(fnmatch(each, pattern) for each in known | full):
                 raise InputError(f"{key}: no table {pattern!r}. {nearest(pattern, sorted(known))}")
-
-
-def selected(selection: Selection, embedding: str, field: str) -> bool:
-    """Whether `selection` holds a field of the embedding of that name."""
-
-    def named(patterns: Sequence[str]) -> bool:
-        return any(fnmatch(name, pattern) for name in (field, f"{embedding}.{field}") for pattern in patterns)
-
-    return (not selection.only or named(selection.only)) and not named(selection.skip)
 
 
 def replace_parts(model: nn.Module, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:

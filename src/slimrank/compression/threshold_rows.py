@@ -17,16 +17,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from slimrank.compression.selection import Budgeted, selected
 from slimrank.compression.steps import Context, replace_module
 from slimrank.compression.tables import (
-    Budgeted,
     beside_tables,
     check_names,
     find_parts,
     lookups,
     replace_parts,
     rest_bytes,
-    selected,
     tied_to,
     trial_of,
 )

@@ -8,6 +8,8 @@ type share one mask, one list of values and one set of nodes. Left out: speed fr
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
@@ -27,12 +29,17 @@ def sparse_bytes(array: Array) -> int:
     return (array.size + 7) // 8 + int(np.count_nonzero(array)) * array.itemsize + TENSOR_BYTES
 
 
-def store_sparse(graph: ir.Graph) -> dict[str, tuple[int, int]]:
-    """Rewrites the initialisers that get smaller, in place: name to bytes before and after, shared bytes left out."""
+def store_sparse(graph: ir.Graph, names: Collection[str] | None = None) -> dict[str, tuple[int, int]]:
+    """Rewrites the initialisers that get smaller, in place: name to bytes before and after, shared bytes left out.
+
+    Only those of `names`, where given, are looked at.
+    """
     done: dict[str, tuple[int, int]] = {}
     for dtype in TYPES:
         chosen = {}
         for name, value in graph.initializers.items():
+            if names is not None and name not in names:
+                continue
             array = array_of(value)
             if value.dtype == dtype and array is not None and sparse_bytes(array) < array.nbytes:
                 chosen[name] = array
@@ -60,13 +67,16 @@ def _rewrite(graph: ir.Graph, arrays: dict[str, Array]) -> None:
 
 
 def _scatter(graph: ir.Graph, anchor: ir.Node, mask: ir.Value, values: ir.Value) -> ir.Value:
-    """values[kept * cumsum(kept)] with kept the bits of the mask; values[0] is 0."""
-    bits = constant(graph, np.arange(8, dtype=np.uint8), "sparse_bits")
-    one = constant(graph, np.ones((), np.uint8), "sparse_one")
+    """values[kept * cumsum(kept)] with kept the bits of the mask; values[0] is 0.
+
+    A bit is moved to the top of its byte and from there to the bottom: shifts are in every opset from 11 on.
+    """
+    above = constant(graph, np.arange(7, -1, -1, dtype=np.uint8), "sparse_bits")
+    top = constant(graph, np.full((), 7, np.uint8), "sparse_top")
     flat_shape = constant(graph, np.array([-1], np.int64), "sparse_flat")
     axis = constant(graph, np.zeros((), np.int32), "sparse_axis")
-    shifted = node_before(anchor, "BitShift", [mask, bits], direction="RIGHT")[0]
-    kept = node_before(anchor, "BitwiseAnd", [shifted, one])[0]
+    shifted = node_before(anchor, "BitShift", [mask, above], direction="LEFT")[0]
+    kept = node_before(anchor, "BitShift", [shifted, top], direction="RIGHT")[0]
     kept = node_before(anchor, "Reshape", [kept, flat_shape])[0]
     kept = node_before(anchor, "Cast", [kept], to=int(ir.DataType.INT32))[0]
     rank = node_before(anchor, "CumSum", [kept, axis])[0]

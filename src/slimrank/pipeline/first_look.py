@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from slimrank.compression.fields import field_importance
 from slimrank.compression.prune_weights import apply_threshold, threshold
-from slimrank.compression.tables import Part, Selection, find_parts
+from slimrank.compression.selection import Selection
+from slimrank.compression.tables import Part, find_parts
 from slimrank.metrics import auc
 from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
@@ -22,7 +23,8 @@ from slimrank.pipeline.models import baseline
 from slimrank.pipeline.workspace import Run
 from slimrank.searching.automatic import BITS, SPARSITIES, Sensitivity
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.scaled import Grid, scaled
+from slimrank.tables.grid import Grid
+from slimrank.tables.scaled import scaled
 from slimrank.training.examples import Examples, score
 
 ROWS = 1 << 16  # search rows that are looked at

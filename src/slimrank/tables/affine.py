@@ -13,52 +13,12 @@ a share of itself, whatever its size, which makes LSQ's own balancing of gradien
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Codes(NamedTuple):
-    """The integers that a quantiser may use: `low` to `high`, both included, and the code of the value zero.
-
-    The zero point may lie between two codes, and may be a tensor that broadcasts like a scale.
-    """
-
-    low: int
-    high: int
-    zero_point: float | Tensor
-
-    @classmethod
-    def unsigned(cls, bits: int, *, midrise: bool = False) -> Codes:
-        """0 to 2**bits - 1 with zero in the middle, or with `midrise` between the two codes there: what tables store.
-
-        >>> Codes.unsigned(4)
-        Codes(low=0, high=15, zero_point=8)
-        >>> Codes.unsigned(1, midrise=True)
-        Codes(low=0, high=1, zero_point=0.5)
-        """
-        return cls(0, 2**bits - 1, 2 ** (bits - 1) - 0.5 if midrise else 2 ** (bits - 1))
-
-    @property
-    def negative(self) -> float | Tensor:
-        """How many steps lie below zero."""
-        return self.zero_point - self.low
-
-    @property
-    def positive(self) -> float | Tensor:
-        """How many steps lie above zero."""
-        return self.high - self.zero_point
-
-    @property
-    def fraction(self) -> float | Tensor:
-        """How far the zero point lies above the code below it: 0 where it is a code."""
-        return self.zero_point % 1
-
-
-# Weights of layers whose inputs are unsigned bytes. Processors with AVX2 and no VNNI add two products of bytes in 16
-# bits, and what does not fit is cut off: 2 * 255 * 64 = 32,640 fits, so scores are the same on every processor.
-WEIGHT_CODES = Codes(-64, 64, 0)
+from slimrank.tables.codes import Codes
 
 
 def quantize(values: Tensor, scale: Tensor | float, codes: Codes) -> Tensor:

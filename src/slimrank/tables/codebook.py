@@ -12,27 +12,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimrank.config import Config, InputError, register
-from slimrank.tables.affine import Codes, fake_quantize, quantize
+from slimrank.config import register
+from slimrank.tables.affine import fake_quantize, quantize
 from slimrank.tables.buckets import bounds_of
 from slimrank.tables.clusters import centres, nearest
+from slimrank.tables.codes import Codes
+from slimrank.tables.coding import Coding, check_codes, code_bytes
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import range_scale
-from slimrank.tables.table import Table, check_rows, gather_rows, one_field, row_bytes
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 BYTES = Codes.unsigned(8)
-
-
-class Coding(Config):
-    """How vectors are cut and coded: `parts` codes of `bits` a vector, entries of `entry_bits` a number."""
-
-    parts: int = Field(default=4, ge=1)
-    bits: Literal[2, 4, 8] = 8
-    entry_bits: Literal[8, 32] = 8
 
 
 class Codebook(Coding):
@@ -138,23 +131,6 @@ def places(table: CodebookTable | PackedCodebook, ids: Tensor, fields: Sequence[
 def offsets_of(fields: int, config: Coding) -> Tensor:
     """The first entry of every part of every field: [fields, parts] int32."""
     return (torch.arange(fields * config.parts, dtype=torch.int32) << config.bits).view(fields, config.parts)
-
-
-def code_bytes(rows: int, fields: int, dim: int, config: Coding) -> int:
-    """Packed bytes: codes, entries, a step for each field where entries are bytes, and where each part begins.
-
-    >>> code_bytes(1000, 1, 16, Coding(parts=4, bits=4, entry_bits=8))
-    2276
-    """
-    codes, entries = rows * row_bytes(config.parts, config.bits), fields * dim << config.bits
-    steps = 4 * fields if config.entry_bits == 8 else 0
-    return codes + entries * config.entry_bits // 8 + steps + 4 * fields * config.parts
-
-
-def check_codes(dim: int, config: Coding) -> None:
-    """Raises `InputError` where vectors of `dim` numbers do not divide into the parts."""
-    if dim % config.parts:
-        raise InputError(f"dimension {dim} does not divide into {config.parts} parts")
 
 
 @register("table", Codebook)

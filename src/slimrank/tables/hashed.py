@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import Config, register, resolver, runner
-from slimrank.tables.affine import Codes, fake_quantize, quantize
+from slimrank.tables.affine import fake_quantize, quantize
 from slimrank.tables.buckets import TINY, Buckets, Sharing, bounds_of
 from slimrank.tables.clustered import cluster
+from slimrank.tables.codes import Codes
 from slimrank.tables.dense import Dense
 from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 

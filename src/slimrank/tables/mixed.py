@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import Config, InputError, register
-from slimrank.tables.affine import Codes, on_grid, quantize, round_through
+from slimrank.tables.affine import on_grid, quantize, round_through
 from slimrank.tables.by_row import band_of, by_row
+from slimrank.tables.codes import Codes, row_bytes
 from slimrank.tables.dense import DenseTable
+from slimrank.tables.grid import Grid
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, pack_bytes, unpack_bytes
-from slimrank.tables.scaled import CHUNK, Grid, scales_of
-from slimrank.tables.table import Table, check_rows, gather_rows, one_field, row_bytes
+from slimrank.tables.scaled import CHUNK, scales_of
+from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 Width = Literal[0, 1, 2, 4, 8, 16, 32]
 PARTS: tuple[Width, ...] = (8, 4, 2, 1, 16, 32)  # the packed form's arrays, in the order in which their rows count

@@ -6,16 +6,14 @@ given, say how much the squared error of a value counts. Left out: scales that a
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from slimrank.tables.affine import Codes, dequantize, quantize
+from slimrank.tables.affine import dequantize, quantize
+from slimrank.tables.codes import Codes
 
 NARROWEST = 0.1  # of the whole range: how far a search goes
 MOST_SHIFT = 8192.0  # steps: up to it float16 holds a zero shift to two of them
-RangeName = Literal["max", "squared-error"]
 
 
 def range_scale(values: Tensor, codes: Codes) -> Tensor:

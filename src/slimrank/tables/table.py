@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimrank.config import InputError
+from slimrank.tables.codes import check_packs
 from slimrank.tables.integer import BYTE_ZERO
 
 MOST = 1e18  # in size: sums of squares of larger values leave float32
@@ -125,28 +126,6 @@ def check_rows(weight: Tensor, bits: int = 32) -> None:
     fault = fault_of(weight)
     if fault:
         raise InputError(f"the table {fault}")
-
-
-def check_packs(dim: int, bits: int) -> None:
-    """Raises `InputError` where vectors of `dim` numbers take no fewer bytes than they would at twice the bits."""
-    if not packs(dim, bits):
-        raise InputError(
-            f"dimension {dim} does not pack at {bits} bit{'s' * (bits > 1)}: {2 * bits} bits take as few bytes"
-        )
-
-
-def packs(dim: int, bits: int) -> bool:
-    """Whether vectors of `dim` numbers of so many bits take fewer bytes than at twice the bits."""
-    return bits >= 8 or row_bytes(dim, bits) < row_bytes(dim, 2 * bits)
-
-
-def row_bytes(dim: int, bits: int) -> int:
-    """Bytes of a packed vector of `dim` numbers of so many bits; the last byte may hold fewer than it could.
-
-    >>> row_bytes(dim=50, bits=2)
-    13
-    """
-    return -(-dim * bits // 8)
 
 
 def fault_of(rows: Tensor) -> str:

@@ -1,0 +1,197 @@
+"""Rows of a file, or arrays, as what the inputs of a graph are fed with.
+
+An input takes the column of its name; one of K columns in each row takes a column of lists, or the columns NAME_0 to
+NAME_{K-1}, or, where no other input is left without a column, the K columns that no other takes. Left out: encoding.
+The columns hold what the graph was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+from numpy.typing import NDArray
+
+from slimrank.config import InputError, nearest
+from slimrank.data.files import read_csv, read_parquet, suffix_of
+
+Array = NDArray[Any]
+AT_ONCE = 256  # rows in a run, where the graph takes any number
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a graph: its name, the type of its numbers, and its axes, None where any size will do."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Arrays [rows, ...] for every input of a graph, and how many rows it takes at once, None for any number."""
+
+    arrays: Mapping[str, Array]
+    at_once: int | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def batches(self, rows: int, seed: int = 0) -> Iterator[dict[str, Array]]:
+        """About `rows` rows, drawn at random where there are more, some at a time."""
+        size, count = self.at_once or AT_ONCE, min(rows, len(self))
+        if self.at_once:
+            count = max(size, count // size * size)
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        for start in range(0, count, size):
+            part = np.sort(chosen[start : start + size])
+            yield {name: array[part] for name, array in self.arrays.items()}
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[Input]:
+    """The inputs that have to be fed: those that are not constants as well."""
+    known = {tensor.name for tensor in graph.initializer}
+    found = []
+    for value in graph.input:
+        if value.name in known:
+            continue
+        kind = value.type.tensor_type
+        if kind.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            raise InputError(f"input {value.name!r} is no tensor of numbers, and cannot be fed from rows")
+        dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+        found.append(Input(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), tuple(dims)))
+    return found
+
+
+def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], graph: onnx.GraphProto) -> Feeds:
+    """What `data` feeds to the inputs of `graph`.
+
+    Args:
+        data: a .parquet, .csv or .npz file, a table, or an array for each input.
+        graph: whose inputs are to be fed.
+
+    Raises:
+        InputError: the file cannot be read, or its columns do not fit the inputs; every fault is named.
+    """
+    inputs = inputs_of(graph)
+    if isinstance(data, Path | str):
+        data = _read(Path(data))
+    found, faults = (_from_table if isinstance(data, pl.DataFrame) else _from_arrays)(data, inputs)  # type: ignore[arg-type]
+    arrays = {}
+    for each in inputs:
+        if each.name in found:
+            try:
+                arrays[each.name] = _fitted(found[each.name], each)
+            except InputError as error:
+                faults.append(str(error))
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if not faults and len(set(lengths.values())) > 1:
+        faults.append(f"inputs have different numbers of rows: {lengths}")
+    firsts = {each.shape[0] for each in inputs if each.shape}
+    fixed = next((size for size in firsts if size is not None), None)
+    if not faults and (not lengths or min(lengths.values()) < (fixed or 1)):
+        faults.append(f"{min(lengths.values(), default=0)} rows, at least {fixed or 1} are needed")
+    if faults:
+        raise InputError("\n".join(f"data: {fault}" for fault in faults))
+    return Feeds(arrays, fixed)
+
+
+def _read(path: Path) -> pl.DataFrame | dict[str, Array]:
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                return dict(held)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a .npz file: {error}") from None
+    kind = suffix_of(path)
+    if kind is None:
+        raise InputError(f"{path}: rows are a .parquet, .csv or .npz file")
+    return read_parquet(path) if kind == "parquet" else read_csv(path)
+
+
+def _from_arrays(data: Mapping[str, Array], inputs: list[Input]) -> tuple[dict[str, Array], list[str]]:
+    missing = [each.name for each in inputs if each.name not in data]
+    faults = [f"no array for input {name!r}. {nearest(name, data)}" for name in missing]
+    return {each.name: np.asarray(data[each.name]) for each in inputs if each.name in data}, faults
+
+
+def _from_table(frame: pl.DataFrame, inputs: list[Input]) -> tuple[dict[str, Array], list[str]]:
+    """Columns for every input, and what is wrong with them."""
+    taken: dict[str, list[str]] = {}
+    for each in inputs:
+        width = _width(each)
+        numbered = [f"{each.name}_{place}" for place in range(width or 0)]
+        if each.name in frame.columns:
+            taken[each.name] = [each.name]
+        elif numbered and all(name in frame.columns for name in numbered):
+            taken[each.name] = numbered
+    left = [each for each in inputs if each.name not in taken]
+    rest = [name for name in frame.columns if not any(name in own for own in taken.values())]
+    if len(left) == 1 and _width(left[0]) == len(rest):
+        taken[left.pop().name] = rest
+    faults = [
+        f"no column for input {each.name!r}{_wanted(each, rest)}. {nearest(each.name, frame.columns)}" for each in left
+    ]
+    found = {}
+    for name, columns in taken.items():
+        try:
+            found[name] = _stacked([frame[column] for column in columns])
+        except InputError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _wanted(each: Input, rest: list[str]) -> str:
+    width = _width(each)
+    return "" if width is None else f" [rows, {width}], and {len(rest)} columns are of no other input"
+
+
+def _width(each: Input) -> int | None:
+    """How many columns a row of an input has: 1 for [rows], None where it has more axes or any number of columns."""
+    return 1 if len(each.shape) == 1 else each.shape[1] if len(each.shape) == 2 else None
+
+
+def _stacked(columns: list[pl.Series]) -> Array:
+    """Columns of numbers side by side, or one column of lists that are equally long."""
+    for column in columns:
+        inner = column.dtype
+        while isinstance(inner, pl.List | pl.Array):
+            inner = inner.inner  # type: ignore[assignment]
+        if not (inner.is_numeric() or inner == pl.Boolean):
+            raise InputError(f"column {column.name!r} is of type {column.dtype}, numbers are needed")
+        if column.null_count():
+            raise InputError(f"column {column.name!r} is missing in {column.null_count()} of {len(column)} rows")
+    if len(columns) > 1:
+        return np.stack([column.to_numpy() for column in columns], axis=1)
+    if not columns[0].dtype.is_nested():
+        array: Array = columns[0].to_numpy()
+        return array
+    lists = columns[0].to_list()
+    try:
+        return np.array(lists)
+    except ValueError:
+        raise InputError(f"column {columns[0].name!r} has lists of different lengths: pad them") from None
+
+
+def _fitted(array: Array, each: Input) -> Array:
+    """`array` in the type and with the axes of an input."""
+    shape = each.shape[1:]
+    if array.ndim == 1 and shape and all(size in (1, None) for size in shape):
+        array = array.reshape(-1, *[1] * len(shape))
+    if array.ndim == 2 and array.shape[1] == 1 and not shape:
+        array = array[:, 0]
+    fits = array.ndim == len(shape) + 1 and all(s in (None, n) for s, n in zip(shape, array.shape[1:], strict=False))
+    if not fits:
+        wanted = ["rows", *("any" if size is None else size for size in shape)]
+        raise InputError(f"input {each.name!r} is [{', '.join(map(str, wanted))}], got {list(array.shape)}")
+    if each.dtype.kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+        raise InputError(f"input {each.name!r} takes whole numbers of type {each.dtype}, got {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"input {each.name!r}: {np.count_nonzero(~np.isfinite(array))} values are NaN or infinite")
+    return array.astype(each.dtype)

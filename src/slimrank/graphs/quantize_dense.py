@@ -1,0 +1,119 @@
+"""Step on graphs: dense layers become 8-bit integers, the ranges of their inputs found on sample rows.
+
+Unsigned activations, signed weights with a scale an output, within 64: the arithmetic of `models/quantized.py`. Where
+one scale for all inputs of a layer costs it too much, as where embeddings stand beside numbers, each column has its
+own, divided out before and multiplied into the weights: wholly, or by the power of it that leaves inputs and weights
+together the least error (Xiao et al. 2023, arXiv 2211.10438). Layers take the form that ONNX Runtime multiplies in
+integers, which is not the one that they come in: see `graphs/products.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from pydantic import Field
+
+from slimrank.config import Config, InputError, register
+from slimrank.graphs.calibration import Seen
+from slimrank.graphs.chunks import Floats
+from slimrank.graphs.layers import Layer, find_layers
+from slimrank.graphs.products import Inputs, Products, keep_integer, packed
+from slimrank.graphs.ranges import dequantized, squared_error_scale
+from slimrank.graphs.steps import KIND, Context
+from slimrank.tables.codes import Codes
+
+GOOD_ENOUGH = 30.0  # decibels of a layer's outputs over their noise, with one scale for all of its inputs
+SHARES = (0.25, 0.5, 0.75, 1.0)  # powers of a column's own scale
+LOOKED_AT = 1 << 18  # values of a layer's inputs that a scale is searched on
+
+
+class QuantizeDense(Config):
+    """Quantise the weights of MatMul and Gemm to int8, calibrated on `rows` sample rows."""
+
+    name: Literal["quantize-dense"] = "quantize-dense"
+    rows: int = Field(default=4096, ge=1)
+
+
+@register(KIND, QuantizeDense)
+def quantize_dense(model: ir.Model, config: QuantizeDense, context: Context) -> None:
+    """Every dense layer of the graph in integers."""
+    layers = []
+    for layer in find_layers(model, context):
+        if layer.name in context.floats:
+            context.skip(layer.name, context.floats[layer.name])
+        else:
+            layers.append(layer)
+    if not layers:
+        context.skip("layers", "the graph has no other dense layer of floats")
+        return
+    if context.rows is None:
+        context.skip("layers", "no rows were given to calibrate them on")
+        return
+    try:
+        seen = context.rows.observe(sorted({str(layer.inputs.name) for layer in layers}), config.rows)
+    except InputError as error:
+        context.skip("layers", f"could not be calibrated. {error}")
+        return
+    products = Products(model.graph)
+    for layer in layers:
+        _quantize(layer, seen[str(layer.inputs.name)], products, context)
+    keep_integer(model.graph)
+
+
+def _quantize(layer: Layer, seen: Seen, products: Products, context: Context) -> None:
+    """One layer in integers, if it is in floats worth it; what was done and not is noted."""
+    values, weight = np.asarray(seen.values, np.float32), layer.matrix()
+    if not values.size or not np.isfinite(values).all() or not np.isfinite(weight).all():
+        context.skip(layer.name, "it, or what it is fed with on the sample rows, holds NaN or infinity, or nothing")
+        return
+    before, after = layer.nbytes, weight.size + 4 * weight.shape[1]
+    if after >= before:
+        context.skip(layer.name, f"would take {after:,} bytes, and takes {before:,} as it is")
+        return
+    inputs, decibels = found_inputs(values, weight)
+    context.sparse.add(products.put_in_place(layer, weight, inputs, seen.rank))
+    context.layers.add(layer.name)
+    columns = ", a scale a column" if inputs.step.ndim else ""
+    context.touch(f"{layer.name}: {before:,} bytes to {after:,}{columns}, {decibels:.0f} dB")
+    context.reach(layer.name, before)
+
+
+def found_inputs(values: Floats, weight: Floats) -> tuple[Inputs, float]:
+    """How the inputs `values` [n, in] of a layer become bytes, and the decibels that its outputs are over their noise.
+
+    Values that are never negative get the whole byte.
+    """
+    values = values[:: max(1, values.size // LOOKED_AT)]
+    zero = _zero(float(values.min()), float(values.max()))
+    whole = Inputs(squared_error_scale(values.reshape(1, -1), _codes(zero))[0], zero)
+    best, decibels = whole, _decibels(values, weight, whole)
+    if decibels >= GOOD_ENOUGH or values.shape[1] == 1:
+        return best, decibels
+    middle = 128 if zero else 0
+    own = squared_error_scale(np.ascontiguousarray(values.T), _codes(middle))
+    for share in SHARES:
+        columns = Inputs(own**share * own.max() ** (1 - share), middle)
+        found = _decibels(values, weight, columns)
+        best, decibels = (columns, found) if found > decibels else (best, decibels)
+    return best, decibels
+
+
+def _codes(zero: int) -> Codes:
+    return Codes(0, 255, zero)
+
+
+def _zero(low: float, high: float) -> int:
+    """The code of zero in a byte whose range holds [low, high] and zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    return min(max(round(-low / ((high - low) / 255 or 1.0)), 0), 255)
+
+
+def _decibels(values: Floats, weight: Floats, inputs: Inputs) -> float:
+    """Signal to noise of values W where `values` and W are rounded."""
+    signal, made = values @ weight, packed(weight, None, inputs)
+    rounded = made.weight * made.scale / (inputs.step.reshape(-1, 1) if inputs.step.ndim else np.float32(1))
+    noise = dequantized(values, inputs.step, _codes(inputs.zero)) @ rounded - signal
+    power = float(np.square(noise).mean(dtype=np.float64))
+    return float(10 * np.log10(max(float(np.square(signal).mean(dtype=np.float64)), 1e-30) / max(power, 1e-30)))

@@ -1,0 +1,75 @@
+"""Steps on graphs as the command line takes them, and what it says of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimrank.config import InputError
+
+
+def asked_steps(words: Sequence[str] | None, bits: int | None) -> list[dict[str, Any]]:
+    """The steps that `--step` names, or tables of `bits` bits (8 if None) and dense layers of int8.
+
+    Raises:
+        InputError: both are given, or a step is not NAME or NAME:KEY=VALUE,..
+    """
+    if words and bits is not None:
+        raise InputError("--bits is that of tables where no --step is given: say --step quantize-tables:bits=N")
+    if words:
+        return [read_step(each) for each in words]
+    return [{"name": "quantize-tables"} | ({} if bits is None else {"bits": bits}), {"name": "quantize-dense"}]
+
+
+def read_step(word: str) -> dict[str, Any]:
+    """A step from NAME or NAME:KEY=VALUE,KEY=VALUE. Values are those of TOML, and text without quotes.
+
+    >>> read_step("quantize-tables:bits=4,scale=row")
+    {'name': 'quantize-tables', 'bits': 4, 'scale': 'row'}
+    """
+    name, _, settings = word.partition(":")
+    found: dict[str, Any] = {"name": name}
+    for setting in filter(None, _parts(settings)):
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--step {word}: a setting is KEY=VALUE, got {setting!r}")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def _parts(settings: str) -> Iterator[str]:
+    """`settings` cut at commas, but for those inside of brackets."""
+    depth, start = 0, 0
+    for place, letter in enumerate(settings):
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            yield settings[start:place]
+            start = place + 1
+    yield settings[start:]
+
+
+def told(result: dict[str, Any], out: Path) -> Iterator[str]:
+    """What `compress_graph` did, in lines."""
+    if result["converted"]:
+        yield f"converted: {result['converted']}"
+    for record in result["steps"]:
+        share = record["facts"]["percent_touched"]
+        yield f"{record['name']}: {record['bytes_before']:,} bytes to {record['bytes_after']:,}, touched {share:.1f}%"
+        yield from (f"  touched {what}" for what in record["touched"])
+        yield from (f"  skipped {each['name']}: {each['reason']}" for each in record["skipped"])
+        facts = {name: value for name, value in record["facts"].items() if name != "percent_touched"}
+        yield from (f"  {name} {value:.4g}" for name, value in facts.items())
+    if result["agreement"] is not None:
+        yield from (f"output {name}: {_agreement(value)}" for name, value in result["agreement"].items())
+    before, after = result["bytes_before"], result["bytes_after"]
+    yield f"touched {result['percent_touched']:.1f}% of the bytes of all constants"
+    yield f"{out}: {before:,} bytes to {after:,}, {before / after:.1f}x smaller"
+
+
+def _agreement(value: float) -> str:
+    return f"{100 * value:.2f}% as before" if value <= 1 else f"{value:.1f} dB over its change"

@@ -1,0 +1,102 @@
+"""Rows as inputs: by name, by number, by what is left; every fault at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from onnx import helper
+
+from slimrank.config import InputError
+from slimrank.graphs.feeds import read_feeds
+
+FLOAT, INT64, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32
+
+
+def graph(**inputs: tuple[int, list[object]]) -> onnx.GraphProto:
+    values = [helper.make_tensor_value_info(name, kind, axes) for name, (kind, axes) in inputs.items()]
+    return helper.make_graph([helper.make_node("Identity", [next(iter(inputs))], ["y"])], "g", values, [])
+
+
+TWO = graph(ids=(INT32, ["N", 3]), price=(FLOAT, ["N"]))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"ids": [[1, 2, 3], [4, 5, 6]], "price": [0.5, 1.5]},
+        {"price": [0.5, 1.5], "ids_0": [1, 4], "ids_1": [2, 5], "ids_2": [3, 6], "label": [0, 1]},
+        {"a": [1, 4], "b": [2, 5], "price": [0.5, 1.5], "c": [3, 6]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["table", "parquet", "csv"])
+def test_columns_by_name_by_number_and_by_what_is_left(columns, kind, tmp_path) -> None:
+    frame = pl.DataFrame(columns)
+    if kind == "csv":
+        if "ids" in columns:
+            pytest.skip("csv has no lists")
+        frame.write_csv(tmp_path / "rows.csv")
+    else:
+        frame.write_parquet(tmp_path / "rows.parquet")
+    found = read_feeds(frame if kind == "table" else tmp_path / f"rows.{kind}", TWO)
+    assert found.arrays["ids"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert found.arrays["ids"].dtype == np.int32
+    assert found.arrays["price"].tolist() == [0.5, 1.5]
+    assert len(found) == 2
+
+
+def test_arrays_and_their_file(tmp_path) -> None:
+    arrays = {"ids": np.ones((4, 3), np.int64), "price": np.zeros((4, 1))}
+    np.savez(tmp_path / "rows.npz", **arrays)
+    for data in (arrays, tmp_path / "rows.npz"):
+        found = read_feeds(data, TWO)
+        assert {name: each.shape for name, each in found.arrays.items()} == {"ids": (4, 3), "price": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"idz": np.zeros((2, 3)), "price": np.zeros(2)}, "no array for input 'ids'. Did you mean 'idz'?"),
+        ({"ids": np.zeros((2, 4)), "price": np.zeros(2)}, "input 'ids' is [rows, 3], got [2, 4]"),
+        ({"ids": np.full((2, 3), 0.5), "price": np.zeros(2)}, "input 'ids' takes whole numbers of type int32"),
+        ({"ids": np.zeros((2, 3)), "price": np.array([np.nan, 1])}, "input 'price': 1 values are NaN or infinite"),
+        ({"ids": np.zeros((2, 3)), "price": np.zeros(3)}, "different numbers of rows: {'ids': 2, 'price': 3}"),
+        ({"ids": np.zeros((0, 3)), "price": np.zeros(0)}, "0 rows, at least 1 are needed"),
+        (pl.DataFrame({"price": [1.0]}), "no column for input 'ids' [rows, 3], and 0 columns are of no other input"),
+        (pl.DataFrame({"price": ["dear"], "ids": [[1, 2, 3]]}), "column 'price' is of type String, numbers are needed"),
+        (pl.DataFrame({"price": [None, 1.0], "ids": [[1, 2, 3]] * 2}), "column 'price' is missing in 1 of 2 rows"),
+        (pl.DataFrame({"price": [1.0, 2.0], "ids": [[1, 2, 3], [1]]}), "lists of different lengths: pad them"),
+    ],
+)
+def test_what_does_not_fit_is_named(data, said) -> None:
+    with pytest.raises(InputError) as raised:
+        read_feeds(data, TWO)
+    assert said in str(raised.value)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(InputError) as raised:
+        read_feeds({"price": np.zeros((2, 2))}, TWO)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_files_that_are_no_rows(tmp_path) -> None:
+    (tmp_path / "rows.json").write_text("{}")
+    (tmp_path / "rows.npz").write_text("no")
+    for name, said in (("rows.json", "a .parquet, .csv or .npz file"), ("rows.npz", "not a .npz file")):
+        with pytest.raises(InputError, match=said):
+            read_feeds(tmp_path / name, TWO)
+    with pytest.raises(InputError, match="no such file"):
+        read_feeds(tmp_path / "none.parquet", TWO)
+
+
+def test_batches_are_of_any_size_or_of_the_one_that_the_graph_takes() -> None:
+    arrays = {"x": np.arange(1000, dtype=np.float32)}
+    free, fixed = (read_feeds(arrays, graph(x=(FLOAT, axes))) for axes in (["N"], [7]))
+    sizes = [[len(batch["x"]) for batch in feeds.batches(600)] for feeds in (free, fixed)]
+    assert sum(sizes[0]) == 600
+    assert set(sizes[1]) == {7}
+    assert sum(sizes[1]) == 600 // 7 * 7
+    seen = np.concatenate([batch["x"] for batch in free.batches(600, seed=1)])
+    assert len(set(seen.tolist())) == 600
