@@ -39,6 +39,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "prune-weights", "sparsity": 0.9},
     {"name": "prune-weights", "max_auc_drop": 0.01},
     {"name": "quantize-dense"},
+    {"name": "quantize-dense", "bits": 4},
     {"name": "round-dense"},
     {"name": "quantize-tables", "bits": 8},
     {"name": "quantize-tables", "bits": 4, "scale": "table"},

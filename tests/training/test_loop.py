@@ -221,3 +221,14 @@ def test_weight_decay_leaves_scales_and_biases_alone() -> None:
     ].param_groups
     decays = {parameter.dim() >= 2: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert decays == {True: 0.5, False: 0.0}
+
+
+def test_dropout_can_be_left_out_of_a_training() -> None:
+    with_it, without, plain = model(dropout=0.5), model(dropout=0.5), model(dropout=0.0)
+    train, valid = examples(), examples(200, seed=1)
+    off = CONFIG.model_copy(update={"dropout": False})
+    histories = [fit(each, train, valid, config, seed=3) for each, config in ((without, off), (plain, CONFIG))]
+    assert histories[0] == histories[1]
+    assert fit(with_it, train, valid, CONFIG, seed=3) != histories[0]
+    assert "dropout" not in CONFIG.model_dump()
+    assert off.model_dump()["dropout"] is False

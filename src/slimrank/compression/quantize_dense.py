@@ -7,7 +7,7 @@ alone become bytes (`models/recurrent.py`): they get smaller, not faster.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,14 +20,23 @@ from slimrank.models.layers import MLP, InputLinear, Network
 from slimrank.models.quantized import ActivationQuantizer, InputQuantizer, QuantizedLinear, TableQuantizer
 from slimrank.models.recurrent import QuantizedRecurrence, Recurrence
 from slimrank.models.size import packed_bytes
+from slimrank.tables.codes import WEIGHT_CODES, Codes
 from slimrank.training.examples import SCORED_AT_ONCE
+
+CODES = {8: WEIGHT_CODES, 4: Codes(-7, 7, 0)}
 
 
 class QuantizeDense(Config):
-    """Quantise dense layers to int8, calibrated on `rows` train rows."""
+    """Quantise dense layers to int8, calibrated on `rows` train rows.
+
+    With `bits` 4 their weights have 15 values each and are stored two a byte. They are multiplied as bytes all the
+    same: the file gets smaller, and retraining has to win back what they lose.
+    """
 
     name: Literal["quantize-dense"] = "quantize-dense"
     rows: int = Field(default=4096, ge=1, le=SCORED_AT_ONCE)
+    bits: Literal[4, 8] = 8
+    LATER: ClassVar = frozenset({"bits"})
 
 
 @register("step", QuantizeDense)
@@ -50,7 +59,7 @@ def quantize_dense(model: nn.Module, config: QuantizeDense, context: Context) ->
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         quantizer = input_quantizer(model, name, inputs[name])
-        replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer))
+        replace_module(model, name, QuantizedLinear(layer.weight, layer.bias, quantizer, CODES[config.bits]))
         context.touch(name, packed_bytes(layer))
     recurrent = [name for name, module in model.named_modules() if isinstance(module, Recurrence)]
     for name in recurrent:

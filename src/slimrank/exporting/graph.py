@@ -27,6 +27,7 @@ from slimrank.exporting.halves import store_halves
 from slimrank.exporting.hoisting import hoist
 from slimrank.exporting.interface import Interface, of_rows
 from slimrank.exporting.joining import join_lookups
+from slimrank.exporting.nibbles import store_nibbles
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import (
     LOAD_UNPACK_LIMIT,
@@ -80,6 +81,7 @@ def rewritten(graph: ir.Model, *, sparse: bool = True, unpack_limit: int = LOAD_
     convolve(graph.graph)
     shrink(graph)
     store_halves(graph.graph)
+    store_nibbles(graph.graph)
     if sparse:
         store_sparse(graph.graph)
     strip(graph)

@@ -33,6 +33,7 @@ from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, quantize_linea
 from slimrank.tables.ranges import squared_error_scale
 from slimrank.tables.table import Table
 
+NIBBLE = 8  # weights below it are stored two a byte
 BIAS_STEPS = 2.0**24  # a bias is at most this many steps: exact in float32, far from the end of int32
 
 
@@ -121,8 +122,9 @@ class TableQuantizer(InputQuantizer):
 class QuantizedLinear(nn.Module):
     """Trainable form: float weights, rounded as they are used; straight-through gradients. [N, in] to [N, out]."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, inputs: InputQuantizer):
+    def __init__(self, weight: Tensor, bias: Tensor | None, inputs: InputQuantizer, codes: Codes = WEIGHT_CODES):
         super().__init__()
+        self.codes = codes
         self.out_features, self.in_features = weight.shape
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
@@ -131,7 +133,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         steps = self.inputs.steps().detach()
         folded = self.weight * steps
-        scale = output_scales(folded.detach(), self.bias)
+        scale = output_scales(folded.detach(), self.bias, self.codes)
         # Nothing is clipped, since the scale comes from the largest weight: rounding is all that is left to do.
         weight = round_through(folded / scale.unsqueeze(1)) * scale.unsqueeze(1) / steps
         bias = None if self.bias is None else round_through(self.bias / scale) * scale
@@ -143,21 +145,22 @@ class QuantizedLinear(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed form, zeros of the weight stored sparse where that is less."""
+        """Bytes of the packed form, zeros of the weight stored sparse where that is less, and 4 bits two a byte."""
         packed = self.pack()
-        return packed.nbytes - packed.weight.numel() + sparse_bytes(packed.weight)
+        whole = packed.weight.numel() if self.codes.high >= NIBBLE else (packed.weight.numel() + 1) // 2
+        return packed.nbytes - packed.weight.numel() + min(whole, sparse_bytes(packed.weight))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, int8"
 
 
-def output_scales(folded: Tensor, bias: Tensor | None) -> Tensor:
+def output_scales(folded: Tensor, bias: Tensor | None, codes: Codes = WEIGHT_CODES) -> Tensor:
     """t [out], the value of one product of codes: from W diag(s) [out, in] and the bias that has to fit as well.
 
     >>> output_scales(torch.tensor([[64.0, -128.0], [0.0, 0.0]]), None)
     tensor([2., 1.])
     """
-    scale = folded.abs().amax(dim=1) / WEIGHT_CODES.high
+    scale = folded.abs().amax(dim=1) / codes.high
     if bias is not None:
         scale = torch.maximum(scale, bias.detach().abs() / BIAS_STEPS)
     return torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -179,8 +182,8 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = source.out_features, source.in_features
         steps = source.inputs.steps().detach()
-        scale = output_scales(source.weight.detach() * steps, source.bias)
-        weight = quantize(source.weight.detach() * steps, scale.unsqueeze(1), WEIGHT_CODES)
+        scale = output_scales(source.weight.detach() * steps, source.bias, source.codes)
+        weight = quantize(source.weight.detach() * steps, scale.unsqueeze(1), source.codes)
         bias = torch.zeros_like(scale) if source.bias is None else torch.round(source.bias.detach() / scale)
         bias = bias.to(torch.int64) - source.inputs.zero_point * weight.to(torch.int64).sum(dim=1)
         self.register_buffer("weight", weight.to(torch.int8))

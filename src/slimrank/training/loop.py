@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from slimrank.config import Config, InputError
 from slimrank.data.schema import JUDGED
-from slimrank.models.layers import ItemScorer, Network, Ranker
+from slimrank.models.layers import ByteDropout, ItemScorer, Network, Ranker
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.tables.embedding import Row
 from slimrank.training.examples import Examples
@@ -36,7 +36,8 @@ class Training(Config):
     batch's rows, so that an id is pulled to 0 as often as it is met; with "rows" each distinct row of the table once.
     `sparse_learning_rate` is the peak rate of tables with sparse gradients, as `learning_rate` is that of all else;
     None: the same rate. A step of row-wise Adagrad shrinks as a row is met again, so it bears a larger one.
-    `loss` is a registered loss; None: that of what the rows' label is (`losses/loss.py`).
+    `loss` is a registered loss; None: that of what the rows' label is (`losses/loss.py`). Without `dropout` that of the
+    model is off: a model of few bits that learns from soft labels has no capacity to spare for it.
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -52,7 +53,8 @@ class Training(Config):
     patience: int = Field(default=3, ge=0)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     loss: Loss | None = None
-    LATER: ClassVar = frozenset({"loss"})
+    dropout: bool = True
+    LATER: ClassVar = frozenset({"loss", "dropout"})
 
 
 @dataclass
@@ -144,6 +146,10 @@ def _run_epoch(
     """Every batch of one epoch once; returns the mean loss."""
     torch.manual_seed(seed * 1_000_003 + state.epoch)
     state.model.train()
+    if not config.dropout:
+        for module in state.model.modules():
+            if isinstance(module, ByteDropout):
+                module.eval()
     total, batches = torch.zeros(()), math.ceil(len(train) / config.batch_size)
     for number, batch in enumerate(train.batches(config.batch_size, seed, state.epoch)):
         _set_rate(state.optimizers, config, (state.epoch + number / batches) / config.epochs)
