@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slimrank.config import FOLDERS, entries
-from slimrank.reference import reference
+from slimrank.reference import TITLES, reference
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -16,8 +16,9 @@ def test_the_page_is_that_of_the_registry() -> None:
 
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_every_entry_and_every_key_of_it_is_there(kind: str) -> None:
+    chapter = reference().split(f"\n## {TITLES[kind]}\n")[1].split("\n## ")[0]
     for name, entry in entries(kind).items():
-        section = reference().split(f"\n### `{name}`\n")[1].split("\n### ")[0]
+        section = chapter.split(f"\n### `{name}`\n")[1].split("\n### ")[0]
         assert entry.summary in section
         for key in set(entry.config.model_fields) - {"name"}:
             assert f"\n| `{key}` | " in section
