@@ -41,6 +41,7 @@ def test_records_come_in_order_with_bytes_that_join_up(make_model, context) -> N
             "settings",
             "touched",
             "skipped",
+            "touched_bytes",
             "bytes_before",
             "bytes_after",
             "facts",
