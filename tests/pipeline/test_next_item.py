@@ -120,4 +120,4 @@ def test_a_narrower_student_learns_from_its_teacher(next_item: Any, tmp_path: Pa
     assert result["slim"]["steps"][0]["touched"] == ["history"]
     assert result["slim"]["steps"][0]["skipped"] == []
     assert 0.1 < result["slim"]["quality"]["ndcg@10"] <= 1  # by chance: .08
-    assert 2 * result["slim"]["bytes"]["disk"] < result["teacher"]["bytes"]["disk"]
+    assert 1.5 * result["slim"]["bytes"]["disk"] < result["teacher"]["bytes"]["disk"]
