@@ -51,6 +51,7 @@ class Zoo(nn.Module):
         self.odd = OwnForward(TAGS, DIM)
         self.held = [nn.Linear(DIM, DIM)]  # in no container of torch
         self.first = self.held[0]
+        self.deep = {"again": ([self.first],)}
         layer = nn.TransformerEncoderLayer(DIM, 2, 16, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2)
         self.window = nn.Conv1d(DIM, DIM, 3, padding=1)
@@ -63,7 +64,8 @@ class Zoo(nn.Module):
         states = self.encoder(seen, src_key_padding_mask=items == 0)
         # Torch's shortcut of evaluation gives zeros where items are padding, its layers do not.
         states = self.window((states * (items != 0).unsqueeze(2)).transpose(1, 2)).mean(dim=2)
-        scores: Tensor = self.out(torch.relu(self.held[0](row + states)))
+        hidden = torch.relu(self.held[0](row + states)) + 0.1 * self.deep["again"][0][0](row)
+        scores: Tensor = self.out(hidden)
         return scores
 
 
@@ -130,9 +132,11 @@ def test_a_selection_names_where_tables_sit(zoo) -> None:
     assert type(small.fields["user"]) is Embedding
     assert type(small.fields["item"]) is NamedEmbedding
     assert type(small.out) is nn.Linear
-    assert {"name": "tags.tags", "reason": "is not selected"} in record["skipped"] or any(
-        each["name"].startswith("tags") for each in record["skipped"]
-    )
+    assert record["skipped"] == [
+        {"name": "odd", "reason": "is a OwnForward, whose forward is its own"},
+        {"name": "fields.item", "reason": "is not selected"},
+        {"name": "tags", "reason": "is not selected"},
+    ]
     with pytest.raises(InputError, match="no table 'field'"):
         compress(zoo, [{"name": "quantize-tables", "only": ["field"]}], batches())
 
@@ -143,7 +147,7 @@ def test_layers_become_integers_and_no_shortcut_goes_around_them(zoo) -> None:
     parts = [f"encoder.layers.{n}.self_attn.{part}" for n in range(2) for part in ("query", "key", "value", "out_proj")]
     assert {*layers, *parts, "window.linear", "first"} == set(record["touched"])
     assert type(small.held[0]) is QuantizedLinear
-    assert small.held[0] is small.first
+    assert small.held[0] is small.first is small.deep["again"][0][0]
     assert type(small.window) is WindowedConv1d
     assert type(small.encoder.layers[0].self_attn) is SplitAttention
     assert type(small.fields["user"]) is nn.Embedding
@@ -202,8 +206,14 @@ def test_how_often_ids_are_met_is_counted(zoo) -> None:
     rare = {"name": "threshold-rows", "min_count": 8}
     small, (record,) = compress(zoo, [rare], batches())
     met = 2 * torch.bincount(torch.cat([batch["user"] for batch in batches()]), minlength=USERS)  # it asks twice
-    inner = small.fields["user"].table.inner
-    assert inner.num_rows == int((met[1:] >= 8).sum()) + 1
+    table, old = small.fields["user"].table, zoo.fields["user"].weight.detach()
+    kept = met >= 8
+    assert 0 < int(kept.sum()) < USERS - 1
+    assert table.inner.num_rows == int(kept.sum()) + 1
+    found = table(torch.arange(USERS)).detach()
+    torch.testing.assert_close(found[kept], old[kept], atol=0, rtol=0)  # id 0 as well: it is one of the user's
+    mean = (met[~kept].float() @ old[~kept]) / met[~kept].sum()
+    torch.testing.assert_close(found[~kept], mean.expand(int((~kept).sum()), -1), atol=1e-6, rtol=1e-5)
     assert any(line.startswith("fields.user") for line in record["touched"])
 
 
@@ -230,6 +240,16 @@ def test_a_layer_that_is_part_of_nothing() -> None:
     assert record["touched"]
     linear, _ = compress(nn.Linear(DIM, 3), ["quantize-dense"], [torch.randn(9, DIM)])
     assert type(linear) is QuantizedLinear
+
+
+def test_batches_may_differ_in_shape() -> None:
+    layer = nn.Linear(DIM, 3)
+    given = [torch.randn(4, 5, DIM), torch.randn(2, 7, DIM), torch.randn(9, DIM), torch.randn(DIM)]
+    small, (record,) = compress(nn.Sequential(layer, nn.ReLU()), ["quantize-dense"], [(each,) for each in given])
+    assert record["touched"] == ["0"]
+    for each in given:
+        with torch.no_grad():
+            assert decibels(torch.relu(layer(each)), small(each)) > 30
 
 
 def test_a_quality_to_choose_by_has_to_be_given(zoo) -> None:
@@ -271,7 +291,8 @@ def test_modules_and_their_modes_are_as_they_were(zoo) -> None:
     model.first.eval()
     small, _ = compress(model, STEPS, batches())
     assert small.training
-    assert not small.first.training or type(small.first) is QuantizedLinear
+    assert type(small.first) is QuantizedLinear
+    assert not small.first.training
     assert small.fields["user"].training
 
 
@@ -340,7 +361,7 @@ def test_a_forward_that_fails_is_told_with_its_own_error_and_where(zoo) -> None:
     with pytest.raises(InputError, match=r"failed on batch 1: KeyError: 'user' \(.*test_modules.py:\d+\)"):
         compress(
             zoo,
-            [],
+            ["quantize-tables"],
             [batches()[0], {}],
             forward=lambda module, batch: module(
                 batch["user"], **{key: value for key, value in batch.items() if key != "user"}
@@ -372,3 +393,71 @@ class Holder(nn.Module):
 def test_a_module_that_cannot_be_copied_is_told() -> None:
     with pytest.raises(InputError, match="cannot be copied: RuntimeError"):
         compress(Holder(), [], [torch.ones(2)])
+
+
+class Two(nn.Module):
+    """Two answers, one of them of a frozen part, and rows that it holds by a parameter of its own as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(300, DIM, mode="sum")
+        self.rows = self.bag.weight
+        self.frozen = nn.Sequential(nn.Embedding(40, DIM), nn.Linear(DIM, 4)).requires_grad_(False)
+        self.last = nn.Sequential(nn.Dropout(0.5), nn.Linear(DIM, 4))
+
+    def forward(self, ids: Tensor) -> dict[str, Tensor]:
+        return {"one": self.last(self.bag(ids)), "other": self.frozen(ids[:, 0] % 40)}
+
+
+IDS = torch.arange(600).view(150, 4) % 300
+
+
+def test_several_answers_tell_which_rows_matter() -> None:
+    model = Two()
+    model.rows = None
+    _, (record,) = compress(model, [{"name": "mix-bits", "budget": 4000}], [(IDS,)])
+    assert record["bytes_after"] <= 4000
+    assert {line.partition(":")[0] for line in record["touched"]} >= {"bag", "frozen.0"}
+
+
+def test_rows_that_a_parameter_holds_as_well_count_once_and_are_told() -> None:
+    _, (record,) = compress(Two(), ["quantize-tables"], [(IDS,)])
+    numbers = 300 * DIM + 40 * DIM + 2 * (4 * DIM + 4)
+    assert record["bytes_before"] == 4 * numbers
+    told = {each["name"]: each["reason"] for each in record["skipped"]}
+    assert told == {"bag.table": "is tied to rows: `tied = true` converts the table alone"}
+
+
+def test_what_was_frozen_stays_frozen() -> None:
+    small, _ = compress(Two(), STEPS, [(IDS,)])
+    assert type(small.frozen[0]) is Embedding
+    assert type(small.frozen[1]) is QuantizedLinear
+    assert not any(each.requires_grad for each in small.frozen.parameters())
+    assert all(each.requires_grad for each in small.last.parameters())
+
+
+def test_quality_is_asked_of_the_module_in_evaluation_and_without_gradients() -> None:
+    asked = []
+
+    def metric(module: nn.Module) -> float:
+        asked.append((module.training, torch.is_grad_enabled()))
+        return 1.0
+
+    small, _ = compress(Two().train(), [{"name": "prune-weights", "max_auc_drop": 0.1}], [(IDS,)], metric=metric)
+    assert set(asked) == {(False, False)}
+    assert small.training
+
+
+def test_only_steps_on_tables_read_all_batches() -> None:
+    read = []
+
+    class Batches:
+        def __iter__(self):
+            for place in range(3):
+                read.append(place)
+                yield (IDS[:, place:],)
+
+    compress(Two(), [], Batches())
+    assert read == [0]
+    compress(Two(), ["quantize-tables"], Batches())
+    assert read == [0, 0, 1, 2]

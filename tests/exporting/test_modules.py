@@ -169,18 +169,18 @@ class Matrix(nn.Module):
         self.first, self.second, self.free = nn.Embedding(50, DIM), nn.Embedding(7, DIM), nn.Embedding(11, DIM)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.first(x[:, 0].long()) + self.second(x[:, 1:2].long()).squeeze(1) + self.free(x[:, 2].long() % 11)
-        return rows.sum(dim=1) + x[:, 3]
+        rows = self.first(x[:, -1].long()) + self.second(x[:, 1:2].long()).squeeze(1) + self.free(x[:, 2].long() % 11)
+        return rows.sum(dim=1) + x[:, 0]
 
 
 def test_columns_of_a_matrix_have_bounds_of_their_own(tmp_path) -> None:
     export(Matrix(), torch.zeros(4, 4), tmp_path / "matrix")
     graph = load_graph(tmp_path / "matrix")
-    assert graph.bounds == {"x": [(0, 1, 50), (1, 2, 7)]}
+    assert graph.bounds == {"x": [(1, 2, 7), (3, 4, 50)]}
     assert list(graph.outputs) == ["output"]
-    row = np.array([[49, 6, 4000, 0.5]], np.float32)
+    row = np.array([[0.5, 6, 4000, 49]], np.float32)
     assert graph.run({"x": row})["output"].shape == (1,)
-    for column, rows in ((0, 50), (1, 7)):
+    for column, rows in ((3, 50), (1, 7)):
         wrong = row.copy()
         wrong[0, column] = rows
         with pytest.raises(
@@ -206,6 +206,11 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
         (Matrix(), {}, "fewer than 2 rows"),
         (Silent(), torch.zeros(2, 2), "answers with a str, which holds no tensor"),
         (Sized(), torch.zeros(2, 2), "torch cannot trace the module"),
+        (
+            Matrix(),
+            torch.zeros(2, 2),
+            r"module failed on the example batch: IndexError: .*\(.*:\d+\)",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             export(model, given, path)
@@ -233,3 +238,12 @@ def test_layers_run_on_integers_before_any_activation(name: str, tmp_path) -> No
     export(small, rows, tmp_path / "artifact")
     found = load_graph(tmp_path / "artifact").run({"input": rows.numpy()})["output"]
     np.testing.assert_allclose(found, small(rows).detach(), atol=0.02)
+
+
+def test_a_layer_that_is_part_of_nothing(tmp_path) -> None:
+    ids = torch.arange(USERS)
+    small, _ = compress(nn.Embedding(USERS, DIM), ["quantize-tables"], [ids])
+    export(small, ids, tmp_path / "table")
+    assert {each["dtype"] for each in open_artifact(tmp_path / "table").manifest["graph"]["tensors"]} >= {"uint8"}
+    found = load_graph(tmp_path / "table").run({"input": ids.numpy()})["output"]
+    np.testing.assert_allclose(found, small(ids).detach(), atol=1e-6)

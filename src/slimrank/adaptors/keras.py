@@ -111,7 +111,15 @@ def key_of(layer: Any) -> str:
 
 
 def _exchanged(layer: Any, layers: nn.ModuleDict, memo: dict[int, Any]) -> Any:
-    """What stands for a layer in the clone; if torch does its work, its layer is added to `layers`."""
+    """What stands for a layer in the clone; if torch does its work, its layer is added to `layers`.
+
+    Raises:
+        InputError: the layer is a model itself, or another one has its name.
+    """
+    if isinstance(layer, keras.Model):
+        raise InputError(f"{layer.name}: models inside models of keras are not taken; give the inner one by itself")
+    if key_of(layer) in layers:
+        raise InputError(f"{layer.name}: two layers have this name, points counting as underscores")
     if isinstance(layer, Taken):
         layers[key_of(layer)] = copy.deepcopy(layer.layer, memo)
         return Taken(layer.source, layers)
@@ -128,7 +136,7 @@ def _exchanged(layer: Any, layers: nn.ModuleDict, memo: dict[int, Any]) -> Any:
 def _embedding_of(rows: Tensor) -> nn.Embedding:
     """An embedding over a copy of `rows`."""
     made = nn.Embedding(rows.shape[0], rows.shape[1], device="meta")
-    made.weight = nn.Parameter(rows.detach().clone())
+    made.weight = nn.Parameter(rows.detach().clone(), requires_grad=rows.requires_grad)
     return made
 
 

@@ -129,7 +129,7 @@ def _taken(module: nn.Module, tables: dict[int, Embedding | EmbeddingBag]) -> nn
     made = Embedding.of(module) if isinstance(module, nn.Embedding) else EmbeddingBag.of(module)
     first = tables.setdefault(id(module.weight), made)
     made.table = first.table
-    return made.train(module.training)
+    return made
 
 
 def _close_shortcuts(model: nn.Module) -> list[tuple[nn.Module, str, object]]:

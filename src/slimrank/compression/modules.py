@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimrank.compression.adopting import KINDS, adopt, give_back
+from slimrank.compression.selection import Selection
 from slimrank.compression.steps import Context, compress
 from slimrank.compression.tables import lookups
-from slimrank.config import Config, InputError
+from slimrank.config import Config, InputError, as_config
 from slimrank.training.examples import Examples
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -53,7 +54,8 @@ class ModuleContext(Context):
     def quality(self, model: nn.Module) -> float:
         if self.metric is None:
             raise InputError("the step chooses by quality: give `metric`, a function of the module, higher is better")
-        return float(self.metric(model))
+        with _evaluating(model), torch.no_grad():
+            return float(self.metric(model))
 
     def sample(self, rows: int) -> Examples:
         raise InputError("the step looks at rows of slimrank's own models, and this module has batches of its own")
@@ -68,24 +70,27 @@ class ModuleContext(Context):
         generator = torch.Generator().manual_seed(self.seed)
         with _evaluating(model):
             for output in self._outputs(model, rows):
-                for each in (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad):
-                    yield each, torch.randint(0, 2, each.shape, generator=generator).to(each) * 2 - 1
+                parts = [each for each in tree_leaves(output) if isinstance(each, Tensor) and each.requires_grad]
+                if parts:
+                    answer = torch.cat([each.flatten() for each in parts])
+                    yield answer, torch.randint(0, 2, answer.shape, generator=generator).to(answer) * 2 - 1
 
-    def count(self, model: nn.Module) -> None:
-        """Count how often the batches ask for each id of every embedding: `counts`, by where it sits.
+    def look(self, model: nn.Module, *, counting: bool) -> None:
+        """Run the module on a batch, and for `counting` on all: how often each id of every embedding is asked for.
 
-        In what order ids are is the user's affair, so that none is taken to be sorted by frequency.
+        `counts` have it by where an embedding sits. In what order ids are is the user's affair: none are taken to be
+        sorted by frequency.
         """
         counts = {name: np.zeros(layout.num_rows) for name, _, layout in lookups(model)}
         hooks = [each.table.register_forward_pre_hook(_counter(counts[name])) for name, each, _ in lookups(model)]
         try:
             with _evaluating(model), torch.no_grad():
-                for _ in self._outputs(model, None):
+                for _ in self._outputs(model, None if counting else 1):
                     pass
         finally:
             for hook in hooks:
                 hook.remove()
-        self.counts = {name: count for name, count in counts.items() if count.any()}
+        self.counts = {name: count for name, count in counts.items() if counting and count.any()}
         self.unsorted = frozenset(counts)
 
     def _outputs(self, model: nn.Module, rows: int | None) -> Iterator[Any]:
@@ -163,7 +168,7 @@ def compress_module(
     Raises:
         InputError: a step or a setting is not allowed, or the forward fails.
     """
-    if iter(batches) is batches:
+    if isinstance(batches, Iterator):
         raise InputError("data can be read only once: give a list of batches, or a DataLoader")
     if isinstance(module, KINDS):  # alone: there is nothing to hold what takes its place
         return _compress_alone(module, steps, batches, forward, metric, seed)
@@ -171,7 +176,7 @@ def compress_module(
     module.to(CPU)
     adopted = adopt(module)
     context = ModuleContext(NO_ROWS, NO_ROWS, seed=seed, batches=batches, forward=forward, metric=metric)
-    context.count(module)
+    context.look(module, counting=any(isinstance(as_config("step", step), Selection) for step in steps))
     small, records = compress(module, steps, context, in_place=True)
     give_back(small, adopted)
     return small.to(device), records

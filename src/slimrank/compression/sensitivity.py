@@ -49,6 +49,8 @@ def sensitivity(model: nn.Module, owner: str, context: Context, rows: int = CALI
     try:
         model.eval()
         for answer, weight in context.answers(model, rows):
+            if not seen:
+                continue  # no vector was asked for
             gradients = torch.autograd.grad(answer, [leaf for _, leaf in seen], weight, allow_unused=True)
             for (ids, _), gradient in zip(seen, gradients, strict=True):
                 lookups.index_add_(0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # models are compressed where rows are read by other means, w
 
 Model = TypeVar("Model", bound=nn.Module)
 ANSWERED_AT_ONCE = 1 << 12
+MOST_HELD = 10_000  # no list of layers is longer: a vocabulary may be
 HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
@@ -158,22 +159,34 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
 
 
 def swap(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` everywhere in `model` where `old` is: it may be shared, or held by a list beside.
+    """Put `new` everywhere in `model` where `old` is: it may be shared, or held by lists and tuples beside.
 
-    Hooks that the user put on the old module are on the new one.
+    It is in the old one's mode, and frozen where that is; hooks that the user put on the old one are on it.
     """
+    new.train(old.training)
+    held = list(old.parameters())
+    if held and not any(parameter.requires_grad for parameter in held):
+        new.requires_grad_(False)
     for kind in HOOKS:
         getattr(new, kind).update(getattr(old, kind))
     for owner in list(model.modules()):
-        for held in (owner._modules, *(value for key, value in vars(owner).items() if key != "_modules")):
-            _replace_in(held, old, new)
+        for name, value in list(vars(owner).items()):
+            changed = _exchanged(value, old, new)
+            if changed is not value:
+                vars(owner)[name] = changed
 
 
-def _replace_in(held: Any, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in the place of `old` in a mapping or a list that is held by a module."""
-    if isinstance(held, MutableMapping):
-        for key in [key for key, value in held.items() if value is old]:
-            held[key] = new
-    elif isinstance(held, MutableSequence):
-        for place in [place for place, value in enumerate(held) if value is old]:
-            held[place] = new
+def _exchanged(value: Any, old: nn.Module, new: nn.Module) -> Any:
+    """`value` with `new` in the place of `old`: lists and mappings are changed, a tuple that holds it is made again."""
+    if value is old:
+        return new
+    if type(value) is tuple:
+        parts = tuple(_exchanged(each, old, new) for each in value)
+        return parts if any(one is not other for one, other in zip(parts, value, strict=True)) else value
+    if not isinstance(value, dict | list) or len(value) > MOST_HELD:
+        return value
+    for place, each in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        changed = _exchanged(each, old, new)
+        if changed is not each:
+            value[place] = changed
+    return value

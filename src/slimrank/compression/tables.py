@@ -244,7 +244,7 @@ def _parts_of(
     places = list(range(len(dense.table.starts)))
     if len(dense.names) == len(places):
         for field in others:
-            context.skip(f"{embedding}.{field}", "is not selected")
+            context.skip(_full_name(embedding, field), "is not selected")
         places = [place for place in places if dense.names[place] not in others]
     elif others:
         context.skip(dense.owner, f"its rows serve {', '.join(others)} as well, which the step leaves alone")
@@ -253,13 +253,18 @@ def _parts_of(
     return [_part(embedding, dense, layout, run, context) for run in (fit if per_field else _runs(fit))]
 
 
+def _full_name(embedding: str, field: str) -> str:
+    """A field as it is told: with its embedding, whose only field has the embedding's own name in a user's module."""
+    return field if field == embedding else f"{embedding}.{field}"
+
+
 def _takes(embedding: str, dense: _Dense, place: int, context: Context) -> bool:
     """Whether a field of a dense table can be converted; else this is noted, with the field's name."""
     first, last = dense.table.bounds()[place]
     fault = fault_of(dense.table.weight[first:last])
     if fault:
         known = len(dense.names) == len(dense.table.starts)
-        context.skip(f"{embedding}.{dense.names[place]}" if known else dense.owner, fault)
+        context.skip(_full_name(embedding, dense.names[place]) if known else dense.owner, fault)
     return not fault
 
 
@@ -275,7 +280,7 @@ def _part(embedding: str, dense: _Dense, layout: Layout, run: tuple[int, int], c
     first, last = run
     names = dense.names[first:last]
     whole = run == (0, len(dense.table.starts))
-    name = f"{embedding}.{names[0]}" if len(names) == 1 else f"{dense.owner}[{', '.join(names)}]"
+    name = _full_name(embedding, names[0]) if len(names) == 1 else f"{dense.owner}[{', '.join(names)}]"
     fields = names if dense.by_id else ()
     return Part(
         name=dense.owner if whole else name,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from slimrank.compression.selection import Budgeted, selected
 from slimrank.compression.steps import Context, replace_module
 from slimrank.compression.tables import (
+    Part,
     beside_tables,
     check_names,
     find_parts,
@@ -203,16 +204,30 @@ def _remap_others(model: nn.Module, whole: Sequence[str], config: ThresholdRows,
         if part.counts is None:
             context.skip(part.name, "its ids were not counted" if part.fields else "ids share its rows already")
             continue
-        kept = frequent(part.counts, config, part.reserved[0])
+        kept, shared_row = (_kept if isinstance(model, Network) else _kept_of_module)(part, part.counts, config)
         if bool(kept.all()):
             context.skip(part.name, _nothing_to_drop(config))
             continue
-        shared = torch.full_like(part.table.starts, part.reserved[0] - 1)
+        shared = torch.full_like(part.table.starts, shared_row)
         weight = part.table.weight.detach()
         counts = part.counts.to(weight.device)
         table = remap(weight, part.table.starts, kept.to(weight.device), shared, to=config.to, counts=counts)
         made[part] = table.with_sparse(part.table.sparse)
     replace_parts(model, made, context)
+
+
+def _kept(part: Part, counts: Tensor, config: ThresholdRows) -> tuple[Tensor, int]:
+    """Which rows of a field stay, and that which answers for the others: the one for what is out of vocabulary."""
+    return frequent(counts, config, part.reserved[0]), part.reserved[0] - 1
+
+
+def _kept_of_module(part: Part, counts: Tensor, config: ThresholdRows) -> tuple[Tensor, int]:
+    """The same in a module of the user's own, where every id but padding is one that somebody means.
+
+    So no row that stays answers for others: of those that go the most frequent one does.
+    """
+    kept = frequent(counts, config, part.reserved[0] - 1)
+    return kept, int(torch.where(kept, -1, counts).argmax())
 
 
 def frequent(counts: Tensor, config: ThresholdRows, reserved: int) -> Tensor:

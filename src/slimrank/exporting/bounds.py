@@ -70,7 +70,7 @@ def _columns(node: ir.Node, output: ir.Value) -> tuple[int, int] | None:
         return None
     if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 1:
         places = array_of(node.inputs[1])
-        return None if places is None or places.size != 1 else (int(places.flat[0]), int(places.flat[0]) + 1)
+        return None if places is None or places.size != 1 else _one(int(places.flat[0]), node.inputs[0])
     if node.op_type == "Slice" and len(node.inputs) >= 4:
         start, end, axis = (array_of(each) for each in node.inputs[1:4])
         step = array_of(node.inputs[4]) if len(node.inputs) > 4 else None
@@ -85,6 +85,16 @@ def _columns(node: ir.Node, output: ir.Value) -> tuple[int, int] | None:
         begin = int(sizes[:place].sum())
         return begin, begin + int(sizes[place])
     return None
+
+
+def _one(place: int, value: ir.Value | None) -> tuple[int, int] | None:
+    """A column that may be counted from the last one."""
+    if place < 0:
+        width = value.shape[1] if value is not None and value.shape is not None else None
+        if not isinstance(width, int):
+            return None
+        place += width
+    return place, place + 1
 
 
 def _dependent(graph: ir.Graph) -> set[ir.Value]:

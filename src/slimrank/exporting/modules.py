@@ -18,11 +18,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
 from slimrank.compression.adopting import adopt
-from slimrank.compression.modules import Forward, call, rows_of
+from slimrank.compression.modules import Forward, call, rows_of, told
 from slimrank.config import InputError, nearest
 from slimrank.exporting.artifact import describe_graph
 from slimrank.exporting.bounds import id_bounds
@@ -56,8 +56,7 @@ class Called(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The tensors of the answer, in order."""
-        leaves = tree_flatten_with_path(self.answer(tensors))[0]
-        return tuple(leaf for _, leaf in leaves if isinstance(leaf, Tensor))
+        return tuple(leaf for leaf in tree_leaves(self.answer(tensors)) if isinstance(leaf, Tensor))
 
 
 def export_module(
@@ -86,8 +85,9 @@ def export_module(
     """
     if rows_of(batch) < 2:
         raise InputError("the example batch has fewer than 2 rows: a graph of one row would be a graph of one row only")
-    adopt(module.to("cpu"))
-    interface = interface_of_module(pack(module, in_place=True), batch, forward, axes or {})
+    called = Called(module.to("cpu"), forward, batch)  # which holds the module, that may be a layer itself
+    adopt(called)
+    interface = interface_of_module(pack(called, in_place=True), batch, axes or {})
     traced = _traced(interface)
     bounds = id_bounds(traced.graph)
     graph = rewritten(traced)
@@ -101,8 +101,8 @@ def export_module(
         write_artifact(path, content, manifest)
 
 
-def interface_of_module(module: nn.Module, batch: Any, forward: Forward, axes: Axes) -> Interface:
-    """The interface of a packed module: names of inputs and outputs are the batch's and the answer's own.
+def interface_of_module(called: Called, batch: Any, axes: Axes) -> Interface:
+    """The interface of a packed module, as it is called: names of inputs and outputs are the batch's and its own.
 
     Raises:
         InputError: as `export_module`.
@@ -110,14 +110,16 @@ def interface_of_module(module: nn.Module, batch: Any, forward: Forward, axes: A
     leaves = [(where, leaf) for where, leaf in tree_flatten_with_path(batch)[0] if isinstance(leaf, Tensor)]
     if not leaves:
         raise InputError("the example batch holds no tensor")
-    names = _unique(_names([where for where, _ in leaves], _parameters(module), "input"))
-    called = Called(module, forward, batch).eval()
-    with torch.no_grad():
-        answer = called.answer([leaf for _, leaf in leaves])
+    names = _unique(_names([where for where, _ in leaves], _parameters(called.module), "input"))
+    inputs = dict(zip(names, (leaf.cpu() for _, leaf in leaves), strict=True))
+    try:
+        with torch.no_grad():
+            answer = called.answer(list(inputs.values()))
+    except Exception as error:
+        raise InputError(f"the forward of the module failed on the example batch: {told(error)}") from error
     out = [where for where, leaf in tree_flatten_with_path(answer)[0] if isinstance(leaf, Tensor)]
     if not out:
         raise InputError(f"the module answers with a {type(answer).__name__}, which holds no tensor")
-    inputs = dict(zip(names, (leaf.cpu() for _, leaf in leaves), strict=True))
     outputs = [f"{name}_out" if name in inputs else name for name in _unique(_names(out, [], "output"))]
     return Interface(called, inputs, _axes(inputs, rows_of(batch), axes), tuple(outputs))
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from slimrank.exporting.constants import array_of, constant, node_before
-from slimrank.exporting.sparse import sparse_bytes
+from slimrank.exporting.sparse import sparse_bytes, split
 
 LEAST = 1024  # weights of all matrices together from which on the nodes take fewer bytes than they save
 ZERO = 8  # the nibble of 0: they are unsigned
@@ -38,7 +38,7 @@ def store_nibbles(graph: ir.Graph) -> int:
     packed = constant(graph, codes[:half] | codes[half:] << 4, "nibbles")
     anchor = graph[0]
     sizes = [array.size for array in chosen.values()]
-    parts = _split(graph, anchor, _unpacked(graph, anchor, packed), sizes, padding=len(codes) - len(flat))
+    parts = split(graph, anchor, _unpacked(graph, anchor, packed), sizes, padding=len(codes) - len(flat))
     for (name, array), part in zip(chosen.items(), parts, strict=True):
         shape = constant(graph, np.array(array.shape, np.int64), "nibbles_shape")
         old = graph.initializers.pop(name)
@@ -59,12 +59,3 @@ def _unpacked(graph: ir.Graph, anchor: ir.Node, packed: ir.Value) -> ir.Value:
     wide = node_before(anchor, "Cast", [both], to=int(ir.DataType.INT32))[0]
     signed = node_before(anchor, "Sub", [wide, zero])[0]
     return node_before(anchor, "Cast", [signed], to=int(ir.DataType.INT8))[0]
-
-
-def _split(graph: ir.Graph, anchor: ir.Node, flat: ir.Value, sizes: list[int], padding: int) -> list[ir.Value]:
-    """`flat` cut into parts of the given sizes; the padding behind is dropped."""
-    cuts = [*sizes, padding] if padding else sizes
-    if len(cuts) == 1:
-        return [flat]
-    lengths = constant(graph, np.array(cuts, np.int64), "nibbles_sizes")
-    return node_before(anchor, "Split", [flat, lengths], outputs=len(cuts), axis=0)[: len(sizes)]

@@ -57,7 +57,7 @@ def _rewrite(graph: ir.Graph, arrays: dict[str, Array]) -> None:
     mask = constant(graph, np.packbits(flat != 0, bitorder="little").reshape(-1, 1), "sparse.mask")
     anchor = graph[0]
     sizes = [array.size for array in arrays.values()]
-    dense = _split(graph, anchor, _scatter(graph, anchor, mask, values), sizes, padding=-len(flat) % 8)
+    dense = split(graph, anchor, _scatter(graph, anchor, mask, values), sizes, padding=-len(flat) % 8)
     for (name, array), part in zip(arrays.items(), dense, strict=True):
         shape = constant(graph, np.array(array.shape, np.int64), "sparse_shape")
         shaped = node_before(anchor, "Reshape", [part, shape])[0]
@@ -84,8 +84,8 @@ def _scatter(graph: ir.Graph, anchor: ir.Node, mask: ir.Value, values: ir.Value)
     return node_before(anchor, "Gather", [values, index], axis=0)[0]
 
 
-def _split(graph: ir.Graph, anchor: ir.Node, flat: ir.Value, sizes: list[int], padding: int) -> list[ir.Value]:
-    """`flat` cut into parts of the given sizes; the padding of the mask's last byte is dropped."""
+def split(graph: ir.Graph, anchor: ir.Node, flat: ir.Value, sizes: list[int], padding: int) -> list[ir.Value]:
+    """`flat` cut into parts of the given sizes; the padding of the last byte is dropped."""
     cuts = [*sizes, padding] if padding else sizes
     if len(cuts) == 1:
         return [flat]

@@ -42,7 +42,6 @@ class SplitAttention(nn.Module):
         for name, weight, bias in zip(PROJECTIONS, weights, biases, strict=True):
             setattr(self, name, linear_of(weight, bias))
         self.out_proj = linear_of(source.out_proj.weight, source.out_proj.bias)
-        self.train(source.training)
 
     def forward(
         self,

@@ -29,7 +29,6 @@ class WindowedConv1d(nn.Module):
         self.size, self.stride, self.dilation = source.kernel_size[0], source.stride[0], source.dilation[0]
         self.padding = _sides(source)
         self.linear = linear_of(source.weight.flatten(1), source.bias)
-        self.train(source.training)
 
     def forward(self, values: Tensor) -> Tensor:
         """[N, in, L] to [N, out, L'], or [in, L] to [out, L']."""

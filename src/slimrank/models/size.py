@@ -15,16 +15,11 @@ def packed_bytes(model: nn.Module) -> int:
     """
     total, counted = 0, set[int]()
     for module in model.modules():
-        if id(module) in counted:
-            continue
-        if isinstance(module, Packable):
+        if isinstance(module, Packable) and id(module) not in counted:
             total += module.nbytes
-            counted |= {id(part) for part in module.modules()}
-        else:
-            own = [each for each in module.parameters(recurse=False) if id(each) not in counted]
-            total += sum(sparse_bytes(parameter) for parameter in own)
-            counted |= {id(parameter) for parameter in own}
-    return total
+            counted |= {id(part) for part in (*module.modules(), *module.parameters())}
+    rest = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in counted}
+    return total + sum(sparse_bytes(parameter) for parameter in rest.values())
 
 
 @runtime_checkable
