@@ -24,7 +24,7 @@ GOAL = {"memory_over_file": 1.5}
 
 
 def onnx_stream(folder: Path) -> dict[str, Any]:
-    """The graph made where it is missing, compressed to int4 tables and int8 layers, and its answers compared."""
+    """The graph made, compressed to int4 tables and int8 layers, and its answers compared."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return _measured(folder)

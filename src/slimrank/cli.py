@@ -74,7 +74,7 @@ def compress(
     if recipe is not None and recipe.endswith(".onnx"):
         _compress_graph(Path(recipe), data, out, seed, step, bits)
         return
-    if step or bits:
+    if step or bits is not None:
         raise InputError("--step and --bits are of an ONNX file: the steps of a run are in its recipe")
     _run(recipe, data, out, seed, "compress")
 

@@ -9,6 +9,7 @@ import torch
 
 from slimrank import compress_graph
 from slimrank.exporting.optimized import gather_faults, optimized_graph
+from slimrank.graphs import grids
 from slimrank.tables.codebook import Codebook, codebook
 from slimrank.tables.coding import Coding, code_bytes
 
@@ -77,3 +78,14 @@ def test_what_does_not_divide_or_pay_is_told(lookup, tmp_path) -> None:
     ):
         told = compress_graph(lookup(normal(40)), tmp_path / "out.onnx", [step(**settings)])
         assert told["steps"][0]["skipped"] == [{"name": "table", "reason": reason}]
+
+
+def test_wide_tables_have_as_many_rows_for_each_entry(monkeypatch, lookup, run, tmp_path) -> None:
+    """The sample is of values, and the wider the rows the fewer it would hold."""
+    monkeypatch.setattr(grids, "SAMPLE", 64 * 8)
+    table, coding = normal(2000), Coding(parts=4, bits=4, entry_bits=32)
+    compress_graph(lookup(table), tmp_path / "out.onnx", [step(**coding.model_dump())])
+    found = run(tmp_path / "out.onnx", {"ids": np.arange(2000).reshape(-1, 1)})[:, 0]
+    other = codebook(Codebook(**coding.model_dump()), torch.from_numpy(table)).pack()
+    expected = other(torch.arange(2000)).detach().numpy()
+    assert np.square(found - table).mean() == pytest.approx(np.square(expected - table).mean(), rel=0.03)

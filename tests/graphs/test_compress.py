@@ -12,6 +12,8 @@ import pytest
 from onnx import helper
 
 from slimrank.config import InputError
+from slimrank.graphs.compress import _agreement
+from slimrank.graphs.told import _agreement as said
 from slimrank.graphs.told import asked_steps, read_step
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\nfrom slimrank.cli import main\nmain()"
@@ -118,3 +120,24 @@ def test_steps_from_words() -> None:
     assert asked_steps(None, 4)[0] == {"name": "quantize-tables", "bits": 4}
     with pytest.raises(InputError):
         asked_steps(["prune-weights"], 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ([1.0, np.inf, np.nan], [1.0, np.inf, np.nan], "200.0 dB over its change"),
+        ([0.0, 0.0], [0.0, 0.0], "200.0 dB over its change"),
+        ([1.0, np.inf], [np.nan, np.nan], "-200.0 dB over its change"),
+        ([1.0, np.inf], [1.0, -np.inf], "-200.0 dB over its change"),
+        ([1.0, -np.inf], [0.0, -np.inf], "0.0 dB over its change"),
+        ([1.0, -1.0], [0.0, -1.9], "0.4 dB over its change"),
+        ([1.0, -1.0], [1.1, -0.9], "20.0 dB over its change"),
+    ],
+)
+def test_how_far_answers_agree_is_said_of_every_answer(before, after, found) -> None:
+    told = _agreement(*(np.array(each, np.float32) for each in (before, after)))
+    assert said(told) == found
+
+
+def test_whole_numbers_agree_in_shares() -> None:
+    assert said(_agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5]))) == "75.00% as before"

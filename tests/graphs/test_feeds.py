@@ -59,7 +59,10 @@ def test_arrays_and_their_file(tmp_path) -> None:
     [
         ({"idz": np.zeros((2, 3)), "price": np.zeros(2)}, "no array for input 'ids'. Did you mean 'idz'?"),
         ({"ids": np.zeros((2, 4)), "price": np.zeros(2)}, "input 'ids' is [rows, 3], got [2, 4]"),
-        ({"ids": np.full((2, 3), 0.5), "price": np.zeros(2)}, "input 'ids' takes whole numbers of type int32"),
+        (
+            {"ids": np.full((2, 3), 0.5), "price": np.zeros(2)},
+            "input 'ids' takes whole numbers that int32 holds, got float64",
+        ),
         ({"ids": np.zeros((2, 3)), "price": np.array([np.nan, 1])}, "input 'price': 1 values are NaN or infinite"),
         ({"ids": np.zeros((2, 3)), "price": np.zeros(3)}, "different numbers of rows: {'ids': 2, 'price': 3}"),
         ({"ids": np.zeros((0, 3)), "price": np.zeros(0)}, "0 rows, at least 1 are needed"),
@@ -67,6 +70,14 @@ def test_arrays_and_their_file(tmp_path) -> None:
         (pl.DataFrame({"price": ["dear"], "ids": [[1, 2, 3]]}), "column 'price' is of type String, numbers are needed"),
         (pl.DataFrame({"price": [None, 1.0], "ids": [[1, 2, 3]] * 2}), "column 'price' is missing in 1 of 2 rows"),
         (pl.DataFrame({"price": [1.0, 2.0], "ids": [[1, 2, 3], [1]]}), "lists of different lengths: pad them"),
+        (pl.DataFrame({"price": [1.0], "ids": [[1, None, 3]]}), "column 'ids' is missing in 1 places of its lists"),
+        (
+            {"ids": np.full((2, 3), 3_000_000_000), "price": np.zeros(2)},
+            "takes whole numbers that int32 holds, got int64",
+        ),
+        ({"ids": np.full((2, 3), 2.0**33), "price": np.zeros(2)}, "takes whole numbers that int32 holds, got float64"),
+        ({"ids": np.full((2, 3), "one"), "price": np.zeros(2)}, "input 'ids' takes numbers of type int32, got <U3"),
+        ({"ids": np.zeros((2, 3)), "price": np.full(2, 1e300)}, "input 'price': 2 values do not fit float32"),
     ],
 )
 def test_what_does_not_fit_is_named(data, said) -> None:
@@ -84,7 +95,13 @@ def test_every_fault_is_named_at_once() -> None:
 def test_files_that_are_no_rows(tmp_path) -> None:
     (tmp_path / "rows.json").write_text("{}")
     (tmp_path / "rows.npz").write_text("no")
-    for name, said in (("rows.json", "a .parquet, .csv or .npz file"), ("rows.npz", "not a .npz file")):
+    np.savez(tmp_path / "whole.npz", x=np.zeros(1000))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:500])
+    for name, said in (
+        ("rows.json", "a .parquet, .csv or .npz file"),
+        ("rows.npz", "not a .npz file"),
+        ("cut.npz", "not a .npz file"),
+    ):
         with pytest.raises(InputError, match=said):
             read_feeds(tmp_path / name, TWO)
     with pytest.raises(InputError, match="no such file"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from slimrank import InputError, compress_graph
 from slimrank.exporting.optimized import gather_faults, optimized_graph
@@ -223,3 +223,53 @@ def test_a_lookup_inside_of_a_loop(graph_file, tmp_path, run, over_noise) -> Non
     assert told["steps"][0]["touched"] == ["table: 960 bytes to 124"]
     count = {"count": np.array(30)}
     assert over_noise(run(path, count), run(tmp_path / "out.onnx", count)) > 15
+
+
+def test_tables_inside_of_branches_get_smaller_and_are_told(graph_file, tmp_path, run, over_noise) -> None:
+    """Each branch has a table of its own, which nobody outside sees."""
+    value, tables = helper.make_tensor_value_info, {"yes": normal(500, 16), "no": normal(500, 16, seed=1)}
+
+    def branch(name: str) -> onnx.GraphProto:
+        node = helper.make_node("Gather", [f"table_{name}", "ids"], [f"rows_{name}"])
+        held = [numpy_helper.from_array(tables[name], f"table_{name}")]
+        return helper.make_graph([node], name, [], [value(f"rows_{name}", FLOAT, None)], held)
+
+    nodes = [helper.make_node("If", ["asked"], ["y"], then_branch=branch("yes"), else_branch=branch("no"))]
+    path = graph_file(nodes, {"asked": (onnx.TensorProto.BOOL, []), "ids": (INT64, ["N"])}, ["y"], {})
+    told = compress_graph(path, tmp_path / "out.onnx", [step()])
+    assert told["steps"][0]["touched_bytes"] == 2 * 500 * 16 * 4
+    assert told["percent_touched"] == told["steps"][0]["facts"]["percent_touched"] == 100
+    assert told["bytes_after"] < told["bytes_before"] / 3
+    for asked in (True, False):
+        feeds = {"asked": np.array(asked), "ids": np.arange(500)}
+        assert over_noise(run(path, feeds), run(tmp_path / "out.onnx", feeds)) > 35
+
+
+def test_offsets_of_places_are_no_fields(lookup, tmp_path, run, over_noise) -> None:
+    """Eight rows from each one on: rows differ in size, and no scale is of a place."""
+    sizes = np.random.default_rng(1).lognormal(0, 2, (200, 1)).astype(np.float32)
+    path = lookup(normal(200, 16) * sizes, range(8))
+    compress_graph(path, tmp_path / "out.onnx", [step()])
+    ids = {"ids": np.random.default_rng(0).integers(0, 192, (50, 1)) + np.zeros((1, 8), np.int64)}
+    assert over_noise(run(path, ids), run(tmp_path / "out.onnx", ids)) > 25
+
+
+def test_columns_that_read_other_fields_have_one_scale(lookup, tmp_path, run, over_noise) -> None:
+    """What the sample rows ask for tells that the offsets begin no fields."""
+    table = normal(100, 16) * np.repeat([1.0, 100.0], 50)[:, None].astype(np.float32)
+    path, draw = lookup(table, (0, 50)), np.random.default_rng(0)
+    inside, across = ({"ids": draw.integers(0, most, (300, 2))} for most in (50, 100))
+    across["ids"][:, 1] %= 50
+    for feeds, fields in ((inside, 2), (across, 1)):
+        told = compress_graph(path, tmp_path / "out.onnx", [step()], feeds)
+        nbytes = 100 * 16 + 4 * fields
+        assert told["steps"][0]["touched"] == [f"table: {table.nbytes:,} bytes to {nbytes:,}"]
+        assert over_noise(run(path, feeds), run(tmp_path / "out.onnx", feeds)) > 35
+
+
+def test_what_an_earlier_step_made_is_left_alone(lookup, tmp_path) -> None:
+    steps = [{"name": "codebook-tables", "parts": 2, "bits": 8, "entry_bits": 32}, step()]
+    rows = {"ids": np.zeros((4, 1), np.int64)}
+    told = compress_graph(lookup(normal(5000, 16)), tmp_path / "out.onnx", steps, rows)
+    assert told["steps"][1]["touched"] == []
+    assert told["steps"][1]["skipped"][0] == {"name": "table_entries", "reason": "is what an earlier step made"}

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from slimrank.tables.affine import (
-    affine_from_range,
     dequantize,
     fake_quantize,
     quantize,
     round_stochastic,
 )
-from slimrank.tables.codes import WEIGHT_CODES, Codes
+from slimrank.tables.codes import WEIGHT_CODES, Codes, affine_from_range
 from slimrank.tables.ranges import range_scale, squared_error_scale
 
 

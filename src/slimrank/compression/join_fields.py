@@ -18,7 +18,7 @@ from pydantic import ByteSize, Field
 
 from slimrank.compression.selection import Selection, selected
 from slimrank.compression.steps import Context, is_network
-from slimrank.compression.tables import check_names
+from slimrank.compression.tables import check_fields
 from slimrank.config import register
 from slimrank.models.folded import folded_bytes
 from slimrank.models.layers import InputLinear, Ranker
@@ -40,7 +40,7 @@ def join_fields(model: Ranker, config: JoinFields, context: Context) -> Ranker:
     """The same model, with the runs of fields marked that save most lookups within the budget."""
     if not is_network(model, "fields", context):
         return model
-    check_names(model, config)
+    check_fields(model, config)
     embeddings = [(name, module) for name, module in model.named_modules() if isinstance(module, FusedEmbedding)]
     saved, budget = 0, int(config.budget) // len(embeddings)
     for name, module in embeddings:

@@ -22,7 +22,7 @@ from slimrank.compression.steps import Context, is_network
 from slimrank.compression.tables import (
     Part,
     beside_tables,
-    check_names,
+    check_fields,
     find_parts,
     left_for,
     replace_parts,
@@ -71,7 +71,7 @@ def reduce_dimensions(model: nn.Module, config: ReduceDimensions, context: Conte
     Raises:
         InputError: the budget is below the least possible, which the message names.
     """
-    check_names(model, config)
+    check_fields(model, config)
     _merge_wide(model, config, context)
     found: dict[Part, Spectrum] = {}
     for part in find_parts(model, config, context, per_field=True):

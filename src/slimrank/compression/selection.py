@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from pydantic import ByteSize
 
-from slimrank.config import Config
+from slimrank.config import Config, InputError, nearest
 
 
 class Selection(Config):
@@ -27,6 +27,14 @@ class Budgeted(Selection):
     """A selection whose tables share `budget`: the bytes of the whole model, packed, such as 65536 or "64 KB"."""
 
     budget: ByteSize | None = None
+
+
+def check_names(selection: Selection, names: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Raises `InputError` where a name or pattern of `selection` matches none of `names`, nor any of `more`."""
+    for key in ("only", "skip"):
+        for pattern in getattr(selection, key):
+            if not any(fnmatch(each, pattern) for each in (*names, *more)):
+                raise InputError(f"{key}: no table {pattern!r}. {nearest(pattern, names)}")
 
 
 def selected(selection: Selection, embedding: str, field: str) -> bool:

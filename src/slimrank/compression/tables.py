@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from itertools import groupby, pairwise
 from typing import TypeVar
 
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import TABLES, tell_unfit
-from slimrank.compression.selection import Selection, selected
+from slimrank.compression.selection import Selection, check_names, selected
 from slimrank.compression.steps import Context, replace_module
-from slimrank.config import InputError, nearest, runner
+from slimrank.config import InputError, runner
 from slimrank.models.size import packed_bytes
 from slimrank.tables.dense import DenseTable
 from slimrank.tables.embedding import FusedEmbedding, Layout
@@ -94,7 +93,7 @@ def find_parts(model: nn.Module, selection: Selection, context: Context, *, per_
     Raises:
         InputError: a name or pattern of the selection matches no field.
     """
-    check_names(model, selection)
+    check_fields(model, selection)
     tell_unfit(model, TABLES, context)
     parts = []
     for name, module, layout in lookups(model):
@@ -107,15 +106,10 @@ def find_parts(model: nn.Module, selection: Selection, context: Context, *, per_
     return parts
 
 
-def check_names(model: nn.Module, selection: Selection) -> None:
+def check_fields(model: nn.Module, selection: Selection) -> None:
     """Raises `InputError` where a name or pattern of `selection` matches no field of any table."""
     found = [(name, field) for name, _, layout in lookups(model) for field in layout.names]
-    known = {field for _, field in found}
-    full = {f"{name}.{field}" for name, field in found}
-    for key in ("only", "skip"):
-        for pattern in getattr(selection, key):
-            if not any(fnmatch(each, pattern) for each in known | full):
-                raise InputError(f"{key}: no table {pattern!r}. {nearest(pattern, sorted(known))}")
+    check_names(selection, sorted({field for _, field in found}), sorted({_full_name(*each) for each in found}))
 
 
 def replace_parts(model: nn.Module, made: Mapping[Part, Table], context: Context) -> Mapping[Part, Table]:

@@ -22,7 +22,7 @@ from slimrank.compression.steps import Context, replace_module
 from slimrank.compression.tables import (
     Part,
     beside_tables,
-    check_names,
+    check_fields,
     find_parts,
     lookups,
     replace_parts,
@@ -75,7 +75,7 @@ def threshold_rows(model: nn.Module, config: ThresholdRows, context: Context) ->
     if isinstance(model, ItemScorer):
         context.skip("embedding", "its columns are the ids of its rows: raise `min_count` of the field instead")
         return model
-    check_names(model, config)
+    check_fields(model, config)
     if config.budget is not None:
         config = _within_budget(model, config, int(config.budget), context)
     if not isinstance(model, Network):  # its vocabulary is the user's, who goes on giving ids of it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -24,13 +24,13 @@ from slimrank.graphs.lookups import unpacked
 from slimrank.graphs.ranges import pack_bytes, quantize, range_scale
 from slimrank.graphs.rewriting import shared
 from slimrank.graphs.steps import KIND, Context
-from slimrank.graphs.tables import Table, counts_of, find_tables, pays, replace_lookup
-from slimrank.indexing.faiss_library import load_faiss, one_thread
+from slimrank.graphs.tables import Met, Table, find_tables, observed, pays, replace_lookup
+from slimrank.indexing.faiss_library import PER_CENTRE, flat_index, k_means
 from slimrank.tables.codes import Codes, row_bytes
 from slimrank.tables.coding import Coding, check_codes, code_bytes
 
 BYTES = Codes.unsigned(8)
-ROUNDS, PER_CENTRE = 20, 256
+ROUNDS = 20
 
 
 class CodebookTables(Coding, Selection):
@@ -50,9 +50,8 @@ class Books:
 
     def packed(self) -> Iterator[NDArray[np.uint8]]:
         """The codes of all rows in bytes [n, ceil(parts * bits / 8)]."""
-        faiss = load_faiss("codebooks")
         for field, (first, last) in enumerate(self.table.bounds):
-            indices = [_index(faiss, book) for book in self.entries[field]]
+            indices = [flat_index(book) for book in self.entries[field]]
             for _, chunk in self.table.rows.chunks(first, last):
                 cut = np.split(chunk, self.coding.parts, axis=1)
                 found = [
@@ -76,18 +75,18 @@ def codebook_tables(model: ir.Model, config: CodebookTables, context: Context) -
             context.skip(table.name, str(error))
         else:
             tables.append(table)
-    counts = counts_of(model.graph, tables, context, config.rows)
+    tables, met = observed(model.graph, tables, context, config.rows)
     for table in tables:
         nbytes = code_bytes(table.rows.num_rows, len(table.starts), table.rows.dim, config)
         if pays(table, nbytes, context):
-            put_in_place(model.graph, found_books(table, config, counts.get(table.name), context.seed))
+            put_in_place(model.graph, found_books(table, config, met.get(table.name), context.seed))
 
 
-def found_books(table: Table, coding: Coding, counts: Floats | None, seed: int) -> Books:
+def found_books(table: Table, coding: Coding, counts: Met | None, seed: int) -> Books:
     """The entries of every field and part with the least squared error that k-means finds on a sample of its rows."""
     books = []
     for first, last in table.bounds:
-        values, weights = sampled(table, first, last, counts)
+        values, weights = sampled(table, first, last, counts, PER_CENTRE << coding.bits)
         parts = np.split(values, coding.parts, axis=1)
         books.append([_centres(part, 1 << coding.bits, weights, seed + place) for place, part in enumerate(parts)])
     return Books(table, coding, np.array(books, np.float32))
@@ -144,22 +143,4 @@ def _centres(vectors: Floats, count: int, weights: Floats, seed: int) -> Floats:
     distinct = np.unique(vectors, axis=0)
     if len(distinct) <= count:
         return np.pad(distinct, ((0, count - len(distinct)), (0, 0)))
-    faiss = load_faiss("codebooks")
-    with one_thread(faiss):
-        means = faiss.Kmeans(
-            vectors.shape[1],
-            count,
-            niter=ROUNDS,
-            seed=seed + 1,
-            min_points_per_centroid=1,
-            max_points_per_centroid=PER_CENTRE,
-        )
-        means.train(np.ascontiguousarray(vectors), weights=np.ascontiguousarray(weights))
-    found: Floats = means.centroids.copy()
-    return found
-
-
-def _index(faiss: Any, book: Floats) -> Any:
-    index = faiss.IndexFlatL2(book.shape[1])
-    index.add(np.ascontiguousarray(book))
-    return index
+    return k_means(vectors, count, weights, seed, ROUNDS)

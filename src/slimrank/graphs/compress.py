@@ -22,6 +22,7 @@ from slimrank.graphs.steps import KIND, Context, apply, readers
 from slimrank.graphs.writing import write_graph
 
 COMPARED = 256  # rows on which the answers of both graphs are compared
+MOST_DECIBELS = 200.0
 LARGE = 1 << 16  # bytes of a table from which a look at what the runtime makes of the graph goes without its rows
 Steps = Sequence[Config | Mapping[str, Any] | str]
 
@@ -47,8 +48,8 @@ def compress_graph(
         `steps`: for every step a record, as `slimrank.compress` gives it, with the percent of bytes touched among its
         facts. `percent_touched`: of the bytes of all constants of `model`, by any step. `files`: bytes of each file
         written; `bytes_before` and `bytes_after` on disk. `opset`, and `converted` where it had to be raised.
-        `agreement`: for each output the decibels of the first graph's answers over their difference from the second's,
-        on sample rows; of whole numbers the share that are equal. None without rows, or where ONNX Runtime cannot run
+        `agreement`: for each output `decibels` of the first graph's answers over their difference from the second's, on
+        sample rows; of whole numbers the share that is `equal`. None without rows, or where ONNX Runtime cannot run
         the graph.
 
     Raises:
@@ -63,7 +64,7 @@ def compress_graph(
     proto, converted = at_least_opset(proto, model)
     rows = None if data is None else Calibration(proto, model, read_feeds(data, proto.graph), seed)
     graph, records, touched = compressed(proto, model, chosen, rows, seed)
-    agreement: dict[str, float] | None = None
+    agreement: dict[str, dict[str, float]] | None = None
 
     def check(path: Path) -> None:
         nonlocal agreement
@@ -74,7 +75,7 @@ def compress_graph(
     return {
         "steps": records,
         "files": sizes,
-        "bytes_before": _bytes_on_disk(proto, model),
+        "bytes_before": _bytes_on_disk(given, model),
         "bytes_after": sum(sizes.values()),
         "percent_touched": touched,
         "opset": opset_of(graph),
@@ -94,8 +95,9 @@ def compressed(
     floats: dict[str, str] = {}
     while True:
         graph = graph_of(proto, path)
-        given = {name: each.const_value.nbytes for name, each in graph.graph.initializers.items() if each.const_value}
-        context = Context(rows=rows, floats=floats, seed=seed)
+        values = [each for part in graph.graphs() for each in part.initializers.values()]
+        given = {str(each.name): each.const_value.nbytes for each in values if each.const_value is not None}
+        context = Context(rows=rows, floats=floats, seed=seed, given=frozenset(given))
         records = list(apply(graph, steps, context))
         again = _turned_back(graph, context, path)
         if not again:
@@ -107,7 +109,7 @@ def compressed(
     return graph, records, 100 * touched / max(1, sum(given.values()))
 
 
-def agreement_of(rows: Calibration, path: Path) -> dict[str, float] | None:
+def agreement_of(rows: Calibration, path: Path) -> dict[str, dict[str, float]] | None:
     """How far the answers of the graph at `path` are those of the graph that `rows` are run through, by output."""
     names = [output.name for output in rows.proto.graph.output]
     try:
@@ -120,14 +122,13 @@ def agreement_of(rows: Calibration, path: Path) -> dict[str, float] | None:
 
 def _turned_back(graph: ir.Model, context: Context, path: Path) -> set[str]:
     """Names of the layers that the runtime would compute in floats again."""
-    own = {f"{name}_codes": name for name in context.layers}
-    if not own:
+    if not context.layers:
         return set()
     try:
         optimized = optimized_graph(_without_rows(graph), path.resolve().parent)
     except Exception as error:  # the runtime's errors have no base class but this
         raise InputError(f"{path}: ONNX Runtime does not take the compressed graph: {error}") from None
-    return {own[name] for name in left_in_floats(optimized) if name in own}
+    return {context.layers[name] for name in left_in_floats(optimized) if name in context.layers}
 
 
 def _without_rows(model: ir.Model) -> bytes:
@@ -149,13 +150,21 @@ def _without_rows(model: ir.Model) -> bytes:
             value.const_value, value.shape = tensor, shape
 
 
-def _agreement(before: Array, after: Array) -> float:
-    """Decibels of `before` over its difference from `after`, at most 200; the share that are equal of whole numbers."""
+def _agreement(before: Array, after: Array) -> dict[str, float]:
+    """`decibels` of `before` over its difference from `after`, at most 200; of whole numbers the share that is `equal`.
+
+    Where one is finite and the other is not, the decibels are as low as they get: -200.
+    """
     if before.dtype.kind != "f":
-        return float((before == after).mean())
-    wide = before.astype(np.float64)
-    noise, signal = np.square(wide - after).mean(), np.square(wide).mean()
-    return float(min(200.0, 10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30))))
+        return {"equal": float((before == after).mean())}
+    if np.array_equal(before, after, equal_nan=True):
+        return {"decibels": MOST_DECIBELS}
+    finite = np.isfinite(before)
+    if (finite != np.isfinite(after)).any() or not np.array_equal(before[~finite], after[~finite], equal_nan=True):
+        return {"decibels": -MOST_DECIBELS}
+    wide = before[finite].astype(np.float64)
+    noise, signal = np.square(wide - after[finite]).mean(), np.square(wide).mean()
+    return {"decibels": float(np.clip(10 * np.log10(max(signal, 1e-30) / noise), -MOST_DECIBELS, MOST_DECIBELS))}
 
 
 def _check_out(graph: ir.Model, model: Path, out: Path) -> None:
@@ -166,7 +175,7 @@ def _check_out(graph: ir.Model, model: Path, out: Path) -> None:
             raise InputError(f"{path} is what the graph is read from: choose another --out")
 
 
-def _bytes_on_disk(proto: onnx.ModelProto, path: Path) -> int:
+def _bytes_on_disk(graph: ir.Model, path: Path) -> int:
     """Bytes of the model's file and of its tensors beside it."""
-    beside = [tensor.nbytes for tensor in tensors_of(graph_of(proto, path)) if isinstance(tensor, ir.ExternalTensor)]
+    beside = [tensor.nbytes for tensor in tensors_of(graph) if isinstance(tensor, ir.ExternalTensor)]
     return int(path.stat().st_size + sum(beside))

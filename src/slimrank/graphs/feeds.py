@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -105,9 +106,9 @@ def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], graph: onn
 def _read(path: Path) -> pl.DataFrame | dict[str, Array]:
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 return dict(held)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise InputError(f"{path}: not a .npz file: {error}") from None
     kind = suffix_of(path)
     if kind is None:
@@ -172,11 +173,23 @@ def _stacked(columns: list[pl.Series]) -> Array:
     if not columns[0].dtype.is_nested():
         array: Array = columns[0].to_numpy()
         return array
-    lists = columns[0].to_list()
-    try:
-        return np.array(lists)
-    except ValueError:
-        raise InputError(f"column {columns[0].name!r} has lists of different lengths: pad them") from None
+    return _of_lists(columns[0])
+
+
+def _of_lists(column: pl.Series) -> Array:
+    """A column of lists, or of lists of lists, as one array, all being equally long."""
+    shape = [len(column)]
+    while column.dtype.is_nested():
+        lists = column if isinstance(column.dtype, pl.List) else column.arr.to_list()
+        lengths = lists.list.len().unique()
+        if len(lengths) > 1:
+            raise InputError(f"column {column.name!r} has lists of different lengths: pad them")
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+        column = lists.explode() if shape[-1] else lists.explode().clear()
+        if column.null_count():
+            raise InputError(f"column {column.name!r} is missing in {column.null_count()} places of its lists")
+    array: Array = column.to_numpy()
+    return array.reshape(shape)
 
 
 def _fitted(array: Array, each: Input) -> Array:
@@ -190,8 +203,14 @@ def _fitted(array: Array, each: Input) -> Array:
     if not fits:
         wanted = ["rows", *("any" if size is None else size for size in shape)]
         raise InputError(f"input {each.name!r} is [{', '.join(map(str, wanted))}], got {list(array.shape)}")
-    if each.dtype.kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
-        raise InputError(f"input {each.name!r} takes whole numbers of type {each.dtype}, got {array.dtype}")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"input {each.name!r} takes numbers of type {each.dtype}, got {array.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"input {each.name!r}: {np.count_nonzero(~np.isfinite(array))} values are NaN or infinite")
-    return array.astype(each.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(each.dtype)
+    if each.dtype.kind in "iu" and (found != array).any():
+        raise InputError(f"input {each.name!r} takes whole numbers that {each.dtype} holds, got {array.dtype}")
+    if each.dtype.kind == "f" and not np.isfinite(found).all():
+        raise InputError(f"input {each.name!r}: {np.count_nonzero(~np.isfinite(found))} values do not fit {each.dtype}")
+    return found

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from slimrank.graphs.chunks import Floats
 from slimrank.graphs.ranges import dequantized, found_scale, pack_bytes, quantize, range_scale
-from slimrank.graphs.tables import Table
-from slimrank.tables.grid import Grid
+from slimrank.graphs.tables import NEVER, Met, Table
+from slimrank.tables.grid import LEAST_RATIO, MOST_RATIO, Grid
 
 SAMPLE = 1 << 18  # values of a field looked at when its scale is searched, or its error
-LEAST_RATIO, MOST_RATIO = 2.0**-14, 65504.0  # what float16 holds with all its bits
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class TableGrid:
     scale: Floats
 
     @classmethod
-    def found(cls, table: Table, grid: Grid, counts: Floats | None) -> TableGrid:
-        """The scales that `grid` asks for, a row's squared error counting as `counts` [rows] says, where given."""
+    def found(cls, table: Table, grid: Grid, counts: Met | None) -> TableGrid:
+        """The scales that `grid` asks for, a row's squared error counting as `counts` says, where given."""
         bounds = table.bounds if grid.scale == "field" else [(0, table.rows.num_rows)]
         if grid.by_rows:
             values, _ = sampled(table, *bounds[0], None)
@@ -61,7 +60,7 @@ class TableGrid:
         return found
 
 
-def errors_of(grid: TableGrid, counts: Floats | None) -> float:
+def errors_of(grid: TableGrid, counts: Met | None) -> float:
     """The sum of squared errors over all rows, as a sample of them tells it, each counting as `counts` says."""
     total = 0.0
     for field, (first, last) in enumerate(grid.table.bounds):
@@ -72,27 +71,29 @@ def errors_of(grid: TableGrid, counts: Floats | None) -> float:
     return total
 
 
-def sampled(table: Table, first: int, last: int, counts: Floats | None) -> tuple[Floats, Floats]:
-    """Rows from `first` to `last` - 1, at most about `SAMPLE` values of them, and how much each counts: [n].
+def sampled(table: Table, first: int, last: int, counts: Met | None, least: int = 2) -> tuple[Floats, Floats]:
+    """Rows from `first` to `last` - 1, about `SAMPLE` values or `least` rows, and how much each counts: [n].
 
-    Where rows have counts, half of the sample are those with the highest, which stand for themselves.
+    Where rows have counts, those that were met most are up to half of the sample, and stand for themselves.
     """
-    wanted = max(2, SAMPLE // table.rows.dim)
+    wanted = max(least, SAMPLE // table.rows.dim)
     stride = max(1, (last - first) // wanted)
     if counts is None or stride == 1:
         places = np.arange(first, last, stride)
-        weights = np.full(len(places), stride, np.float32) if counts is None else counts[places]
+        weights = np.full(len(places), stride, np.float32) if counts is None else counts.at(places)
         return table.rows.take(places), weights
-    own = counts[first:last]
-    heavy = np.argpartition(own, -wanted // 2)[-wanted // 2 :]
-    rest = np.setdiff1d(np.arange(0, len(own), 2 * stride), heavy)
-    share = (own.sum(dtype=np.float64) - own[heavy].sum(dtype=np.float64)) / max(1.0, float(own[rest].sum()))
-    places, weights = np.concatenate([heavy, rest]), np.concatenate([own[heavy], own[rest] * np.float32(share)])
+    met = counts.of(first, last)
+    heavy = met.places[np.sort(np.argsort(-met.times, kind="stable")[: wanted // 2])]
+    rest = np.setdiff1d(np.arange(0, last - first, max(1, (last - first) // (wanted - len(heavy)))), heavy)
+    own, others = met.at(heavy), met.at(rest)
+    total = met.times.sum(dtype=np.float64) + NEVER * (last - first - len(met.places))
+    share = (total - own.sum(dtype=np.float64)) / max(1.0, float(others.sum()))
+    places, weights = np.concatenate([heavy, rest]), np.concatenate([own, others * np.float32(share)])
     order = np.argsort(places)
     return table.rows.take(first + places[order]), weights[order]
 
 
-def _scale(table: Table, grid: Grid, first: int, last: int, counts: Floats | None) -> Floats:
+def _scale(table: Table, grid: Grid, first: int, last: int, counts: Met | None) -> Floats:
     """The scale [1] of the rows from `first` to `last` - 1; "max" has to see all of them."""
     if grid.range == "max":
         ends = [(chunk.min(), chunk.max()) for _, chunk in table.rows.chunks(first, last)]

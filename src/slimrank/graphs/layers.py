@@ -69,14 +69,6 @@ def find_layers(model: ir.Model, context: Context) -> list[Layer]:
     return found
 
 
-def weights_of(layers: list[Layer]) -> dict[str, list[Layer]]:
-    """The layers that multiply each weight, by its name."""
-    found: dict[str, list[Layer]] = {}
-    for layer in layers:
-        found.setdefault(str(layer.weight.name), []).append(layer)
-    return found
-
-
 def _multiplies(node: ir.Node) -> bool:
     return node.domain == "" and (node.op_type in PRODUCTS or _is_turn(node))
 

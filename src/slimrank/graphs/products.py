@@ -108,9 +108,8 @@ class Products:
         return self.rounded[key]
 
 
-def keep_integer(graph: ir.Graph) -> int:
-    """Relu and Clip straight after a product in integers become Max and Min where nothing rounds them; how many did."""
-    count = 0
+def keep_integer(graph: ir.Graph) -> None:
+    """Relu and Clip straight after a product in integers become Max and Min where nothing rounds them."""
     for node in [node for node in graph if node.domain == "" and node.op_type in ("Relu", "Clip")]:
         product = node.inputs[0].producer() if node.inputs[0] is not None else None
         if product is None or not _is_integer(product) or _is_rounded(node):
@@ -122,11 +121,8 @@ def keep_integer(graph: ir.Graph) -> int:
         for operator, bound in zip(("Max", "Min"), bounds, strict=False):
             if bound is not None and found is not None:
                 found = node_before(node, operator, [found, bound])[0]
-        if found is None or found is node.inputs[0]:
-            continue
-        replace(node, found)
-        count += 1
-    return count
+        if found is not None and found is not node.inputs[0]:
+            replace(node, found)
 
 
 def _is_integer(node: ir.Node) -> bool:

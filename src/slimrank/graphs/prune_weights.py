@@ -48,8 +48,7 @@ def prune_weights(model: ir.Model, config: PruneWeights, context: Context) -> No
         array[small] = 0
         weights[name].const_value = ir.tensor(array, name=name)
         context.sparse.add(name)
-        context.touch(f"{name}: {zeroed:,} of {array.size:,} weights to 0")
-        context.reach(name, array.nbytes)
+        context.change(name, f"{zeroed:,} of {array.size:,} weights to 0", array.nbytes)
     zeros = sum(int(np.count_nonzero(array == 0)) for array in arrays.values())
     context.note(tau=tau, sparsity=zeros / sum(array.size for array in arrays.values()))
 

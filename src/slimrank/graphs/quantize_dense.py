@@ -22,7 +22,7 @@ from slimrank.graphs.layers import Layer, find_layers
 from slimrank.graphs.products import Inputs, Products, keep_integer, packed
 from slimrank.graphs.ranges import dequantized, squared_error_scale
 from slimrank.graphs.steps import KIND, Context
-from slimrank.tables.codes import Codes
+from slimrank.tables.codes import Codes, affine_from_range
 
 GOOD_ENOUGH = 30.0  # decibels of a layer's outputs over their noise, with one scale for all of its inputs
 SHARES = (0.25, 0.5, 0.75, 1.0)  # powers of a column's own scale
@@ -73,11 +73,11 @@ def _quantize(layer: Layer, seen: Seen, products: Products, context: Context) ->
         context.skip(layer.name, f"would take {after:,} bytes, and takes {before:,} as it is")
         return
     inputs, decibels = found_inputs(values, weight)
-    context.sparse.add(products.put_in_place(layer, weight, inputs, seen.rank))
-    context.layers.add(layer.name)
+    codes = products.put_in_place(layer, weight, inputs, seen.rank)
+    context.sparse.add(codes)
+    context.layers[codes] = layer.name
     columns = ", a scale a column" if inputs.step.ndim else ""
-    context.touch(f"{layer.name}: {before:,} bytes to {after:,}{columns}, {decibels:.0f} dB")
-    context.reach(layer.name, before)
+    context.change(layer.name, f"{before:,} bytes to {after:,}{columns}, {decibels:.0f} dB", before)
 
 
 def found_inputs(values: Floats, weight: Floats) -> tuple[Inputs, float]:
@@ -86,16 +86,17 @@ def found_inputs(values: Floats, weight: Floats) -> tuple[Inputs, float]:
     Values that are never negative get the whole byte.
     """
     values = values[:: max(1, values.size // LOOKED_AT)]
-    zero = _zero(float(values.min()), float(values.max()))
+    zero = affine_from_range(float(values.min()), float(values.max()))[1]
     whole = Inputs(squared_error_scale(values.reshape(1, -1), _codes(zero))[0], zero)
-    best, decibels = whole, _decibels(values, weight, whole)
+    signal = values @ weight
+    best, decibels = whole, _decibels(values, weight, signal, whole)
     if decibels >= GOOD_ENOUGH or values.shape[1] == 1:
         return best, decibels
     middle = 128 if zero else 0
     own = squared_error_scale(np.ascontiguousarray(values.T), _codes(middle))
     for share in SHARES:
         columns = Inputs(own**share * own.max() ** (1 - share), middle)
-        found = _decibels(values, weight, columns)
+        found = _decibels(values, weight, signal, columns)
         best, decibels = (columns, found) if found > decibels else (best, decibels)
     return best, decibels
 
@@ -104,15 +105,9 @@ def _codes(zero: int) -> Codes:
     return Codes(0, 255, zero)
 
 
-def _zero(low: float, high: float) -> int:
-    """The code of zero in a byte whose range holds [low, high] and zero."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    return min(max(round(-low / ((high - low) / 255 or 1.0)), 0), 255)
-
-
-def _decibels(values: Floats, weight: Floats, inputs: Inputs) -> float:
-    """Signal to noise of values W where `values` and W are rounded."""
-    signal, made = values @ weight, packed(weight, None, inputs)
+def _decibels(values: Floats, weight: Floats, signal: Floats, inputs: Inputs) -> float:
+    """Signal to noise of `signal`, values W, where `values` and W are rounded."""
+    made = packed(weight, None, inputs)
     rounded = made.weight * made.scale / (inputs.step.reshape(-1, 1) if inputs.step.ndim else np.float32(1))
     noise = dequantized(values, inputs.step, _codes(inputs.zero)) @ rounded - signal
     power = float(np.square(noise).mean(dtype=np.float64))

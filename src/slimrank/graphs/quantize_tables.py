@@ -17,11 +17,11 @@ from slimrank.compression.budget import Option, allocate
 from slimrank.compression.selection import Budgeted
 from slimrank.config import InputError, register
 from slimrank.exporting.constants import constant, node_before
-from slimrank.graphs.chunks import Floats, StreamedTensor, initializer
+from slimrank.graphs.chunks import StreamedTensor, initializer
 from slimrank.graphs.grids import TableGrid, errors_of
 from slimrank.graphs.lookups import unpacked
 from slimrank.graphs.steps import KIND, Context, bytes_of
-from slimrank.graphs.tables import Table, counts_of, find_tables, pays, replace_lookup
+from slimrank.graphs.tables import Met, Table, find_tables, observed, pays, replace_lookup
 from slimrank.tables.codes import check_packs, packs, row_bytes
 from slimrank.tables.grid import Bits, Grid
 
@@ -58,7 +58,8 @@ def quantize_tables(model: ir.Model, config: QuantizeTables, context: Context) -
             context.skip(table.name, str(error))
         else:
             tables.append(table)
-    counts = counts_of(model.graph, tables, context, config.rows) if config.weighted else {}
+    tables, met = observed(model.graph, tables, context, config.rows)
+    counts = met if config.weighted else {}
     for table, bits in zip(tables, chosen_bits(model, tables, config, context, counts), strict=True):
         grid = config.with_bits(bits)
         if bits == 32:
@@ -83,7 +84,7 @@ def nbytes_of(table: Table, grid: Grid) -> int:
 
 
 def chosen_bits(
-    model: ir.Model, tables: Sequence[Table], config: QuantizeTables, context: Context, counts: dict[str, Floats]
+    model: ir.Model, tables: Sequence[Table], config: QuantizeTables, context: Context, counts: dict[str, Met]
 ) -> list[Bits]:
     """The bits of every table: as the config says, or those with the least squared error within its budget."""
     if config.budget is None:
@@ -104,7 +105,7 @@ def _fits(table: Table, bits: int) -> bool:
     return packs(table.rows.dim, bits) and not (bits == 1 and table.zero_rows)
 
 
-def _option(table: Table, grid: Grid, counts: Floats | None) -> Option:
+def _option(table: Table, grid: Grid, counts: Met | None) -> Option:
     error = 0.0 if grid.bits == 32 else errors_of(TableGrid.found(table, grid, counts), counts)
     return Option(nbytes_of(table, grid), error)
 

@@ -23,20 +23,22 @@ class Context(Told):
     """What steps may look at, and the record of what they did.
 
     `rows` are for calibration, None where none were given. `floats` are layers that have to stay as they are, with the
-    reason. `sparse` are the constants that are stored sparse where that is smaller, and
-    `layers` those whose products were made integer.
+    reason. `sparse` are the constants that are stored sparse where that is smaller, and `layers` the integers that
+    steps put in, each with the name of the layer that they are of. `given` are the constants that the graph came with.
     """
 
     rows: Calibration | None = None
     floats: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     sparse: set[str] = field(default_factory=set)
-    layers: set[str] = field(default_factory=set)
+    layers: dict[str, str] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
     reached: dict[str, int] = field(default_factory=dict, kw_only=True)
     ever: set[str] = field(default_factory=set, kw_only=True)
 
-    def reach(self, name: str, nbytes: int) -> None:
-        """Note that the constant of that name, of `nbytes` bytes as it was, has been changed."""
+    def change(self, name: str, what: str, nbytes: int) -> None:
+        """Note what was done to the constant of that name, of `nbytes` bytes as it was."""
+        self.touch(f"{name}: {what}")
         self.reached[name] = nbytes
         self.ever.add(name)
 
@@ -54,9 +56,18 @@ def apply(
         before, whole = bytes_of(model, context.sparse), bytes_of(model, set())
         runner(KIND, step)(model, step, context)
         common.RemoveUnusedNodesPass()(model)
+        _drop_unread(model)
         context.touched_bytes = sum(context.reached.values())
         context.note(percent_touched=100 * context.touched_bytes / max(1, whole))
         yield context.record(step, before, bytes_of(model, context.sparse))
+
+
+def _drop_unread(model: ir.Model) -> None:
+    """Constants of subgraphs that nothing reads any more go: the pass looks at those of the main graph."""
+    for graph in model.graphs():
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not fed_or_answered(value):
+                del graph.initializers[name]
 
 
 def bytes_of(model: ir.Model, sparse: set[str]) -> int:

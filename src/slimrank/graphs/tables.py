@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from dataclasses import replace as changed
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from slimrank.compression.selection import Selection, selected
-from slimrank.config import InputError, nearest
+from slimrank.compression.selection import Selection, check_names, selected
+from slimrank.config import InputError
 from slimrank.exporting.constants import array_of, node_before, producer
-from slimrank.graphs.chunks import Rows
+from slimrank.graphs.chunks import Floats, Rows
 from slimrank.graphs.rewriting import replace
 from slimrank.graphs.steps import Context, fed_or_answered, matrices, named, readers
 
+NEVER = 0.5  # how often a row that the sample rows never met counts as met
 MOST = 1e18  # in size: sums of squares of larger values leave float32
 PRODUCTS = ("MatMul", "Gemm")
 
@@ -68,7 +71,7 @@ def find_tables(model: ir.Model, selection: Selection, context: Context) -> list
         if value.const_value is None or len(value.const_value.shape) != 2 or _is_weight(uses):
             continue
         names.append(str(value.name))
-        why = _fault(value, uses)
+        why = _fault(value, uses) if str(value.name) in context.given else "is what an earlier step made"
         if not why and not selected(selection, "", str(value.name)):
             why = "is not selected"
         if why:
@@ -81,7 +84,7 @@ def find_tables(model: ir.Model, selection: Selection, context: Context) -> list
             continue
         gathers = tuple(node for node, _ in uses)
         found.append(Table(str(value.name), value, rows, gathers, _starts(gathers, rows.num_rows), zeros))
-    _check_patterns(selection, names)
+    check_names(selection, names)
     if not names:
         context.skip("tables", "the graph has no matrix whose rows are looked up")
     return found
@@ -99,31 +102,62 @@ def pays(table: Table, nbytes: int, context: Context) -> bool:
     if nbytes >= table.nbytes:
         context.skip(table.name, f"would take {nbytes:,} bytes, and takes {table.nbytes:,} as it is")
         return False
-    context.touch(f"{table.name}: {table.nbytes:,} bytes to {nbytes:,}")
-    context.reach(table.name, table.nbytes)
+    context.change(table.name, f"{table.nbytes:,} bytes to {nbytes:,}", table.nbytes)
     return True
 
 
-def counts_of(graph: ir.Graph, tables: Sequence[Table], context: Context, rows: int) -> dict[str, NDArray[np.float32]]:
-    """How often the sample rows met each row of every table, by name; nothing where there are no sample rows.
+@dataclass(frozen=True)
+class Met:
+    """Rows that the sample rows met, rising, and how often; every other row counts `NEVER` times."""
 
-    A row that was never met counts half a time.
+    places: NDArray[np.int64]
+    times: Floats
+
+    def of(self, first: int, last: int) -> Met:
+        """Those from row `first` to `last` - 1, counted from `first`."""
+        begin, end = np.searchsorted(self.places, [first, last])
+        return Met(self.places[begin:end] - first, self.times[begin:end])
+
+    def at(self, places: NDArray[np.int64]) -> Floats:
+        """How often each of the rows `places` counts."""
+        if not len(self.places):
+            return np.full(len(places), NEVER, np.float32)
+        near = np.searchsorted(self.places, places).clip(max=len(self.places) - 1)
+        return np.where(self.places[near] == places, self.times[near], np.float32(NEVER))
+
+
+def observed(
+    graph: ir.Graph, tables: Sequence[Table], context: Context, rows: int
+) -> tuple[list[Table], dict[str, Met]]:
+    """The tables, and which rows of each the sample rows met, by name; of none where there are no sample rows.
+
+    Where a column asks for rows of another field, the offsets that were taken for fields are none.
     """
     if context.rows is None or not tables:
-        return {}
+        return list(tables), {}
     own = {t.ids_of(node) for t in tables for node in t.gathers if node.graph is graph}  # subgraphs are not observed
     try:
         seen = context.rows.observe(sorted(own), rows)
     except InputError as error:
         context.skip("counts of rows", str(error))
-        return {}
-    found = {}
+        return list(tables), {}
+    told, met = [], {}
     for table in tables:
-        ids = [seen[name].values.reshape(-1) for name in map(table.ids_of, table.gathers) if name in seen]
-        met = np.bincount(np.concatenate(ids) % table.rows.num_rows, minlength=table.rows.num_rows) if ids else None
-        if met is not None:
-            found[table.name] = np.maximum(met, 0.5).astype(np.float32)
-    return found
+        ids = [seen[name].values % table.rows.num_rows for name in map(table.ids_of, table.gathers) if name in seen]
+        apart = all(_keeps_to_fields(table, each) for each in ids)
+        told.append(table if apart else changed(table, starts=(0,)))
+        if ids:
+            places, times = np.unique(np.concatenate([each.reshape(-1) for each in ids]), return_counts=True)
+            met[table.name] = Met(places.astype(np.int64), times.astype(np.float32))
+    return told, met
+
+
+def _keeps_to_fields(table: Table, ids: NDArray[Any]) -> bool:
+    """Whether every column of `ids` [n, K] asks for rows of its own field."""
+    if len(table.starts) == 1:
+        return True
+    first, last = (np.array(each) for each in zip(*table.bounds, strict=True))
+    return ids.shape[-1] == len(first) and bool(((ids >= first) & (ids < last)).all())
 
 
 def _is_weight(uses: Sequence[tuple[ir.Node, int]]) -> bool:
@@ -174,14 +208,13 @@ def _content(rows: Rows) -> tuple[str, bool]:
 
 
 def _starts(gathers: Sequence[ir.Node], num_rows: int) -> tuple[int, ...]:
-    """The first row of every field, from the offsets that all lookups add to their ids; (0,) where there are none."""
+    """The first row of every field, from the offsets that all lookups add to their ids; (0,) where there are none.
+
+    Offsets that leave a field one row are no fields: places are counted so, from the first one on.
+    """
     found = {_offsets(node.inputs[1]) for node in gathers}
     starts = found.pop() if len(found) == 1 else None
-    rising = (
-        starts is not None
-        and starts[0] == 0
-        and all(a < b for a, b in zip(starts, [*starts[1:], num_rows], strict=True))
-    )
+    rising = starts is not None and starts[0] == 0 and all(b - a > 1 for a, b in pairwise([*starts, num_rows + 1]))
     return starts if starts is not None and rising else (0,)
 
 
@@ -195,10 +228,3 @@ def _offsets(ids: ir.Value | None) -> tuple[int, ...] | None:
         if array is not None and array.ndim and array.size == array.shape[-1] > 1:
             return tuple(int(each) for each in array.reshape(-1))
     return None
-
-
-def _check_patterns(selection: Selection, names: Sequence[str]) -> None:
-    for key in ("only", "skip"):
-        for pattern in getattr(selection, key):
-            if not any(fnmatch(name, pattern) for name in names):
-                raise InputError(f"{key}: no table {pattern!r}. {nearest(pattern, names)}")

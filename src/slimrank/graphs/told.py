@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +71,7 @@ def told(result: dict[str, Any], out: Path) -> Iterator[str]:
     yield f"{out}: {before:,} bytes to {after:,}, {before / after:.1f}x smaller"
 
 
-def _agreement(value: float) -> str:
-    return f"{100 * value:.2f}% as before" if value <= 1 else f"{value:.1f} dB over its change"
+def _agreement(value: Mapping[str, float]) -> str:
+    if "equal" in value:
+        return f"{100 * value['equal']:.2f}% as before"
+    return f"{value['decibels']:.1f} dB over its change"

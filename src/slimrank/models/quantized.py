@@ -23,12 +23,11 @@ from torch.nn import functional
 from slimrank.config import InputError
 from slimrank.models.size import sparse_bytes
 from slimrank.tables.affine import (
-    affine_from_range,
     fake_quantize,
     quantize,
     round_through,
 )
-from slimrank.tables.codes import WEIGHT_CODES, Codes
+from slimrank.tables.codes import WEIGHT_CODES, Codes, affine_from_range
 from slimrank.tables.integer import BYTE_ZERO, dequantize_linear, quantize_linear
 from slimrank.tables.ranges import squared_error_scale
 from slimrank.tables.table import Table

@@ -34,22 +34,6 @@ def dequantize(codes: Tensor, scale: Tensor | float, zero_point: Tensor | float)
     return (codes.to(torch.float32) - zero_point) * scale
 
 
-def affine_from_range(minimum: float, maximum: float, bits: int = 8) -> tuple[float, int]:
-    """Scale and zero point of an unsigned affine quantiser whose range holds [minimum, maximum] and zero.
-
-    Zero has a code of its own, so that padding and ReLU are exact. A range of no width gives scale 1.
-
-    >>> affine_from_range(0.0, 255.0)
-    (1.0, 0)
-    >>> affine_from_range(-1.0, 1.0, bits=2)
-    (0.6666666666666666, 2)
-    """
-    low, high = min(minimum, 0.0), max(maximum, 0.0)
-    levels = 2**bits - 1
-    scale = (high - low) / levels or 1.0
-    return scale, min(max(round(-low / scale), 0), levels)
-
-
 def round_through(values: Tensor) -> Tensor:
     """Round to the nearest integer, halves to even; its gradient is that of the identity."""
     return values + values.round().sub_(values).detach()

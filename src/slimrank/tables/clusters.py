@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimrank.indexing.faiss_library import load_faiss, one_thread
+from slimrank.indexing.faiss_library import PER_CENTRE, flat_index, k_means, load_faiss, one_thread
 
-PER_CENTRE = 256  # vectors looked at for every centre, as faiss advises
 FLAT = 1024  # centres above this are found and searched in two levels: time grows with their square root
 PER_CENTRE_OF_MANY, ROUNDS_OF_MANY, PROBES = 32, 6, 3
 ROUNDS = 20
@@ -64,18 +63,8 @@ def _two_levels(sample: Tensor, count: int, weights: Tensor | None, seed: int) -
 
 def _flat(sample: Tensor, count: int, weights: Tensor | None, seed: int, rounds: int) -> Tensor:
     """k-means of the whole `sample`."""
-    faiss = load_faiss("codebooks and clusters")
-    with one_thread(faiss):
-        means = faiss.Kmeans(
-            sample.shape[1],
-            count,
-            niter=rounds,
-            seed=seed + 1,
-            min_points_per_centroid=1,
-            max_points_per_centroid=2 * PER_CENTRE,
-        )
-        means.train(np.ascontiguousarray(sample.numpy()), weights=None if weights is None else weights.numpy())
-    return torch.from_numpy(means.centroids.copy())
+    mass = None if weights is None else weights.numpy()
+    return torch.from_numpy(k_means(sample.numpy(), count, mass, seed, rounds))
 
 
 def nearest(vectors: Tensor, found: Tensor) -> Tensor:
@@ -94,14 +83,12 @@ def nearest(vectors: Tensor, found: Tensor) -> Tensor:
 
 def _index(values: NDArray[np.float32]) -> Any:
     """An index of faiss over centres: all of them, or an inverted file where they are many."""
-    faiss = load_faiss("codebooks and clusters")
     count, dim = values.shape
-    flat = faiss.IndexFlatL2(dim)
     if count <= FLAT:
-        flat.add(values)
-        return flat
+        return flat_index(values)
+    faiss = load_faiss("codebooks and clusters")
     with one_thread(faiss):
-        index = faiss.IndexIVFFlat(flat, dim, isqrt(count), faiss.METRIC_L2)
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, isqrt(count), faiss.METRIC_L2)
         index.cp.min_points_per_centroid = 1
         index.train(values)
         index.add(values)

@@ -10,6 +10,7 @@ from slimrank.config import Config
 from slimrank.tables.codes import Codes
 
 Bits = Literal[1, 2, 4, 8, 32]
+LEAST_RATIO, MOST_RATIO = 2.0**-14, 65504.0  # what float16 holds with all its bits
 RangeName = Literal["max", "squared-error"]
 
 

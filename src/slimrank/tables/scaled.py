@@ -17,7 +17,7 @@ from slimrank.config import register
 from slimrank.tables.affine import fake_quantize, quantize
 from slimrank.tables.codes import Codes, row_bytes
 from slimrank.tables.dense import DenseTable
-from slimrank.tables.grid import Grid
+from slimrank.tables.grid import LEAST_RATIO, MOST_RATIO, Grid
 from slimrank.tables.integer import dequantize_linear, divide, pack_bytes, unpack_bytes
 from slimrank.tables.ranges import (
     affine_grid,
@@ -30,7 +30,6 @@ from slimrank.tables.table import Table, check_rows, gather_rows, one_field
 
 CHUNK = 1 << 18  # values worked on at a time: a chunk and its copies stay in the cache, and memory stays flat
 SAMPLE = 1 << 18  # values looked at when the scale of a group is searched
-LEAST_RATIO, MOST_RATIO = 2.0**-14, 65504.0  # what float16 holds with all its bits
 
 
 class Scaled(Grid):
