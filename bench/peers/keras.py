@@ -24,11 +24,9 @@ from keras import layers
 from numpy.typing import NDArray
 
 import slimrank
-from bench.peers.row import figures, tell
-from slimrank.runtime import Graph
+from bench.peers.row import Judged, figures, tell
 
 USERS, ITEMS, DIM = 6040, 3706, 8
-CUT = 10
 WAYS: list[dict[str, Any]] = [
     {"name": "quantize-tables", "bits": 4},
     {"name": "quantize-tables", "bits": 4, "symmetric": False},
@@ -68,18 +66,14 @@ def leave_one_out(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return last[:, 0], np.concatenate([others, last[:, 1:]], axis=1)
 
 
-def found(scores: NDArray[np.float32], films: NDArray[np.int64]) -> dict[str, float]:
-    """HR@10 and NDCG@10 of the last film of each row, ties counted as their mean; a film that is there twice is one."""
-    own, others = scores[:, -1:], scores[:, :-1]
-    twice = films[:, :-1] == films[:, -1:]
-    above = ((others > own) & ~twice).sum(axis=1)
-    tied = ((others == own) & ~twice).sum(axis=1)
-    gains = np.concatenate([1 / np.log2(np.arange(2, CUT + 2)), np.zeros(films.shape[1])])
-    hits = np.concatenate([np.ones(CUT), np.zeros(films.shape[1])])
-    return {
-        name: float(np.mean([gain[rank : rank + ties + 1].mean() for rank, ties in zip(above, tied, strict=True)]))
-        for name, gain in (("hr@10", hits), ("ndcg@10", gains))
-    }
+def judged(folder: Path) -> Judged:
+    """Every user's last film among the others, of which one that is that film again is left out."""
+    users, films = leave_one_out(folder)
+    last = np.arange(films.shape[1]) == films.shape[1] - 1
+    kept = (films != films[:, -1:]) | last
+    label, user = (np.broadcast_to(each, films.shape)[kept] for each in (last, users[:, None]))
+    inputs = {"user_input": user.reshape(-1, 1), "item_input": films[kept].reshape(-1, 1)}
+    return Judged(inputs, label.astype(np.int64), user, ("hit_rate@10", "ndcg@10"))
 
 
 def chosen(model: keras.Model) -> tuple[keras.Model, list[dict[str, Any]], list[dict[str, Any]]]:
@@ -101,20 +95,14 @@ def main(folder: Path) -> None:
     """Print the row."""
     model = gmf(folder / "gmf-8.h5")
     small, records, ways = chosen(model)
-    users, films = leave_one_out(folder)
-    asked = {"user_input": np.repeat(users, films.shape[1]).reshape(-1, 1), "item_input": films.reshape(-1, 1)}
     example = pairs(seed=2)
-
-    def quality(graph: Graph) -> dict[str, float]:
-        return found(next(iter(graph.run(asked).values())).reshape(films.shape), films)
-
     with TemporaryDirectory(prefix="bench-") as root, torch.no_grad():
         artifacts = {name: Path(root) / name for name in ("before", "after")}
         for name, each in (("before", model), ("after", small)):
             slimrank.export(each, example, artifacts[name])
         answers = {name: each(example).numpy() for name, each in (("before", model), ("after", small))}
         rows = {name: value.numpy() for name, value in example.items()}
-        row = figures(artifacts, answers, rows, quality, 4 * DIM * (USERS + ITEMS), records)
+        row = figures(artifacts, answers, rows, judged(folder), 4 * DIM * (USERS + ITEMS), records)
     tell({"keras": keras.__version__, **row, "ways": ways})
 
 

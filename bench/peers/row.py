@@ -6,7 +6,8 @@ Figures are of exported artifacts, run by the runtime: what the library's own fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.evaluation.cost import disk_bytes, summary, take_turns
+from slimrank.evaluation.paired import compare
 from slimrank.runtime import Graph, load_graph
 
 CALLS = 2000
@@ -22,11 +24,21 @@ TABLES = ("quantize-tables", "codebook-tables", "mix-bits", "hash-tables")
 Arrays = Mapping[str, NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Test rows: inputs of the graphs by name, labels [N], groups [N], and the metrics that are asked of them."""
+
+    inputs: Arrays
+    label: NDArray[Any]
+    group: NDArray[Any]
+    metrics: Sequence[str]
+
+
 def figures(
     artifacts: Mapping[str, Path],
     answers: Mapping[str, NDArray[Any]],
     rows: Arrays,
-    quality: Callable[[Graph], dict[str, float]],
+    test: Judged,
     embedding_bytes: int,
     records: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -36,21 +48,27 @@ def figures(
         artifacts: `before` and `after`.
         answers: the modules' own first answers to `rows`, for parity.
         rows: inputs of the graphs, 256 rows or more.
-        quality: metrics of an artifact on test rows.
+        test: what both artifacts are judged by, and compared on in pairs.
         embedding_bytes: of all embeddings of the model as it was.
         records: of the steps.
     """
     graphs = {name: load_graph(path) for name, path in artifacts.items()}
     disk = {name: disk_bytes(path) for name, path in artifacts.items()}
-    measured = {name: quality(graph) for name, graph in graphs.items()}
     found = {name: next(iter(graph.run(rows).values())) for name, graph in graphs.items()}
+    scores = {name: next(iter(graph.run(test.inputs).values())).ravel() for name, graph in graphs.items()}
+    judged = {
+        metric: compare(test.label, scores["before"], scores["after"], metric, group=test.group)
+        for metric in test.metrics
+    }
     tables = sum(record["touched_bytes"] for record in records if record["name"] in TABLES)
     return {
         "embedding_bytes_touched": tables / embedding_bytes,
         "bytes_on_disk": disk,
         "times_smaller": disk["before"] / disk["after"],
-        "quality": measured,
-        "change": {key: measured["after"][key] - value for key, value in measured["before"].items()},
+        "quality": {
+            metric: {"before": one.a, "after": one.b, "change": one.difference, "low": one.low, "high": one.high}
+            for metric, one in judged.items()
+        },
         "parity": {name: float(np.abs(found[name].ravel() - answers[name].ravel()).max()) for name in graphs},
         "latency_ms": {str(size): _latency(graphs, rows, size) for size in SIZES},
         "steps": [{key: record[key] for key in ("name", "settings", "touched", "skipped")} for record in records],
@@ -58,14 +76,14 @@ def figures(
 
 
 def _latency(graphs: Mapping[str, Graph], rows: Arrays, size: int) -> dict[str, Any]:
-    """Calls of both in turns, one thread, every one with other rows."""
+    """Calls of both in turns, checks of their inputs among them, one thread, every one with other rows."""
     count = len(next(iter(rows.values())))
 
     def calling(graph: Graph) -> Callable[[int], Callable[[], object]]:
         def prepare(sample: int) -> Callable[[], object]:
             places = np.arange(sample * size, (sample + 1) * size) % count
-            feeds = {name: graph.inputs[name].array(array[places]) for name, array in rows.items()}
-            return lambda: graph.session.run(None, feeds)
+            feeds = {name: array[places] for name, array in rows.items()}
+            return lambda: graph.run(feeds)
 
         return prepare
 

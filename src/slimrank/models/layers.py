@@ -115,6 +115,15 @@ def trimmed(met: Tensor) -> Tensor:
     return met[:, : max(longest, 1)]
 
 
+def of_like_length(met: Tensor, pieces: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The rows of `met` [N, L] in that many pieces of like length, by their numbers, and the order that puts them back.
+
+    Each piece is as wide as its longest: attention costs the square of that.
+    """
+    order = (met != 0).sum(dim=1).argsort()
+    return order.chunk(max(pieces, 1)), order.argsort()
+
+
 def by_row(layer: nn.Module, values: Tensor) -> Tensor:
     """A dense layer on vectors [..., in]: rows of one matrix, which a graph knows how to multiply as integers."""
     rows: Tensor = layer(values.flatten(0, -2))

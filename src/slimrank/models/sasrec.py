@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from slimrank.config import InputError, register
 from slimrank.models.architecture import Architecture
-from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row, trimmed
+from slimrank.models.layers import ByteDropout, SequenceEncoder, by_row, of_like_length, trimmed
 from slimrank.tables.embedding import FusedEmbedding, Layout
 
 EPS = 1e-8
@@ -120,13 +120,13 @@ class SASRecModel(SequenceEncoder):
     def states(self, met: Tensor) -> Tensor:
         """[N, L', D]: the state after each place of `met` [N, L], up to the longest history.
 
-        Histories of like length are run together, since attention costs the square of the longest.
+        Histories of like length are run together.
         """
         met = trimmed(met)
-        order = (met != 0).sum(dim=1).argsort()
-        parts = [self._run(trimmed(met[some]), last=False) for some in order.chunk(LENGTHS)]
+        places, back = of_like_length(met, LENGTHS)
+        parts = [self._run(trimmed(met[some]), last=False) for some in places]
         wide = torch.cat([functional.pad(part, (0, 0, 0, met.shape[1] - part.shape[1])) for part in parts])
-        return wide[order.argsort()]
+        return wide[back]
 
     def encode(self, met: Tensor) -> Tensor:
         """[N, D]: the state after the last item; the last block asks for nothing else."""

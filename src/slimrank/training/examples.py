@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimrank.data.schema import Answer
-from slimrank.models.layers import Encoder, SequenceEncoder, trimmed
+from slimrank.models.layers import Encoder, SequenceEncoder, of_like_length, trimmed
 from slimrank.models.text_encoder import TextModel, outputs_of
 
 if TYPE_CHECKING:
@@ -130,10 +130,9 @@ def score(model: nn.Module, examples: Examples) -> np.ndarray:
 
 
 def _by_length(model: SequenceEncoder, examples: Examples) -> list[Tensor]:
-    """What the model gives for histories, those of like length together: attention costs the square of the longest."""
+    """What the model gives for histories, those of like length together."""
     if not len(examples):
         return []
-    order = (examples.ids != 0).sum(dim=1).argsort()
-    places = torch.split(order, SEQUENCES_AT_ONCE)
+    places, back = of_like_length(examples.ids, -(-len(examples) // SEQUENCES_AT_ONCE))
     parts = [model(trimmed(examples.ids[some]), examples.numbers[some]) for some in places]
-    return [torch.cat(parts)[order.argsort()]]
+    return [torch.cat(parts)[back]]
