@@ -28,6 +28,7 @@ from slimrank.exporting.hoisting import hoist
 from slimrank.exporting.interface import Interface, of_rows
 from slimrank.exporting.joining import join_lookups
 from slimrank.exporting.nibbles import store_nibbles
+from slimrank.exporting.norms import fold_norms
 from slimrank.exporting.offsets import expand_offsets
 from slimrank.exporting.passes import (
     LOAD_UNPACK_LIMIT,
@@ -69,6 +70,7 @@ def rewritten(graph: ir.Model, *, sparse: bool = True, unpack_limit: int = LOAD_
     """
     fold_constants(graph.graph)
     dequantize_at_load(graph.graph)
+    fold_norms(graph.graph)
     split_flattened(graph.graph)
     split_quantizers(graph.graph)
     feed_codes(graph.graph)
