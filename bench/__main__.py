@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.boosted import boosted
 from bench.byo import ROWS as BYO
 from bench.ease import ease
 from bench.exact_steps import exact_steps
@@ -108,6 +109,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "mq2008": (
         lambda options: mq2008(options.runs / "mq2008"),
         "learning to rank: a network distilled from LightGBM beside it and beside one from grades, five folds",
+    ),
+    "boosted": (
+        lambda options: boosted(),
+        "LightGBM of 500 trees on Frappe beside a network distilled from it: AUC, bytes, latency",
     ),
     "lookups": (lambda options: lookups(), "a lookup in the artifact, every kind of table beside a Gather of floats"),
     "full-ranking": (

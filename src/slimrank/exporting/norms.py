@@ -44,7 +44,9 @@ def _folded(graph: ir.Graph, norm: ir.Node) -> bool:
     for place, (new, old) in enumerate(((new_weight[0], weight), (new_bias[0], bias)), start=1):
         new.shape, new.type = old.outputs[0].shape, old.outputs[0].type
         gemm.replace_input_with(place, new)
-    norm.outputs[0].replace_all_uses_with(gemm.outputs[0], replace_graph_outputs=True)
+    answer, name = gemm.outputs[0], norm.outputs[0].name  # what a graph gives out keeps its name
+    norm.outputs[0].replace_all_uses_with(answer, replace_graph_outputs=True)
+    norm.outputs[0].name, answer.name = answer.name, name
     for node in (norm, weight, bias):
         graph.remove(node, safe=True)
     return True
