@@ -1,0 +1,183 @@
+"""Frappe as models of other libraries take it, and the rows of click models that were trained on it.
+
+A model is compressed twice: as it was trained, and to a third of those bytes with its library's own training after the
+steps. What it is compressed by is chosen on validation rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import slimrank
+from bench.peers.row import Judged, figures
+from slimrank.adaptors import adaptor_of
+from slimrank.data import load_dataset
+from slimrank.data.rows import EncodedDataset, encode_dataset
+from slimrank.evaluation.cost import disk_bytes
+from slimrank.metrics import auc
+
+BATCH = 4096
+SPARE = 0.0005  # what a way may lose of AUC on validation rows; test rows judge by .001
+
+Steps = Sequence[Mapping[str, Any]]
+QUANTIZED = [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense", "bits": 4}]
+WAYS: list[Steps] = [QUANTIZED, *([{"name": "prune-neurons", "keep": keep}, *QUANTIZED] for keep in (0.9, 0.8, 0.7))]
+TUNED: Steps = [{"name": "prune-neurons", "keep": 0.25}, *QUANTIZED]
+Tune = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Encoded rows, a column a field."""
+
+    encoded: EncodedDataset
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Ids of each field."""
+        return dict(self.encoded.encoding.sizes)
+
+    def columns(self, part: str) -> dict[str, Tensor]:
+        """All rows of a part."""
+        ids = torch.from_numpy(getattr(self.encoded, part).inputs.ids.astype(np.int64))
+        return {field: ids[:, place].contiguous() for place, field in enumerate(self.sizes)}
+
+    def label(self, part: str) -> NDArray[np.int64]:
+        """Their labels [N]."""
+        return getattr(self.encoded, part).label.astype(np.int64)  # type: ignore[no-any-return]
+
+    def batches(self, part: str) -> list[dict[str, Tensor]]:
+        """The rows of a part, `BATCH` at a time."""
+        columns = {name: column.split(BATCH) for name, column in self.columns(part).items()}
+        return [dict(zip(columns, some, strict=True)) for some in zip(*columns.values(), strict=True)]
+
+    def shuffled(self, part: str) -> Shuffled:
+        """Its rows and labels, in another order each time, as loops of torch go through them."""
+        return Shuffled(self.columns(part), torch.from_numpy(self.label(part).astype(np.float32)))
+
+    def valid_auc(self, module: nn.Module) -> float:
+        """AUC of a module on validation rows."""
+        return float(auc(self.label("valid"), scores(module, self.batches("valid"))))
+
+    def judged(self) -> Judged:
+        """The test rows, in groups of users."""
+        inputs = {name: column.numpy() for name, column in self.columns("test").items()}
+        group = self.encoded.test.group
+        assert group is not None
+        return Judged(inputs, self.label("test"), group, ("auc",))
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Batches of columns and labels: a loader that does not go row by row."""
+
+    columns: dict[str, Tensor]
+    label: Tensor
+
+    def __len__(self) -> int:
+        return -(-len(self.label) // BATCH)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        for places in torch.randperm(len(self.label)).split(BATCH):
+            yield {name: column[places] for name, column in self.columns.items()}, self.label[places]
+
+
+def frappe() -> Clicks:
+    """Frappe in its published splits."""
+    return Clicks(encode_dataset(load_dataset("frappe")))
+
+
+def scores(module: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float32]:
+    """What a module answers [N], called as its library does."""
+    forward = adaptor_of(module).forward
+    module.eval()
+    with torch.no_grad():
+        answers = [forward(module, dict(batch)) for batch in batches]
+    parts = [next(iter(each.values())) if isinstance(each, dict) else each for each in answers]
+    return torch.cat(parts).flatten().numpy()
+
+
+def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
+    """Train a model, or give it what it was trained to before, which is kept in a file."""
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return
+    fit(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: each.detach().clone().contiguous() for name, each in model.state_dict().items()}, path)
+
+
+def click_row(model: nn.Module, clicks: Clicks, dim: int, folder: Path, fit: Tune, tune: Tune) -> dict[str, Any]:
+    """Figures of a model, compressed as it was trained, by the smallest of `WAYS`, and trained on after `TUNED`.
+
+    Args:
+        model: a new one.
+        clicks: the rows.
+        dim: numbers of an embedding.
+        folder: where weights are kept once they are trained.
+        fit: its library's training.
+        tune: its library's training of a compressed model.
+    """
+    fitted(model, folder / "trained.safetensors", fit)
+    with TemporaryDirectory(prefix="bench-") as root:
+        before = Made(model, [], Path(root) / "before", clicks)
+        tried = [made(model, way, Path(root) / f"way-{number}", clicks) for number, way in enumerate(WAYS)]
+        allowed = [each for each in tried if each.valid_auc >= before.valid_auc - SPARE]
+        best = min(allowed or tried, key=lambda each: disk_bytes(each.path))
+        small, records = slimrank.compress(model, TUNED, clicks.batches("train"), metric=clicks.valid_auc)
+        fitted(small, folder / "tuned.safetensors", tune)
+        after = Made(small, records, Path(root) / "tuned", clicks)
+        embeddings = 4 * dim * sum(clicks.sizes.values())
+        return {
+            "post_training": {**_figures(before, best, clicks, embeddings), "ways": [_told(each) for each in tried]},
+            "fine_tuned": _figures(before, after, clicks, embeddings),
+            "valid_auc": {"before": before.valid_auc, "post_training": best.valid_auc, "fine_tuned": after.valid_auc},
+        }
+
+
+class Made:
+    """A model, its artifact, what made it and how good it is on validation rows."""
+
+    def __init__(self, model: nn.Module, records: list[dict[str, Any]], path: Path, clicks: Clicks):
+        self.model = model
+        self.records = records
+        self.path = path
+        self.valid_auc = clicks.valid_auc(model)
+        slimrank.export(model, clicks.batches("valid")[0], path)
+
+
+def made(model: nn.Module, steps: Steps, path: Path, clicks: Clicks) -> Made:
+    """The model after `steps`."""
+    return Made(*slimrank.compress(model, steps, clicks.batches("train"), metric=clicks.valid_auc), path, clicks)
+
+
+def _told(made: Made) -> dict[str, Any]:
+    return {
+        "steps": [{"name": each["name"], "settings": each["settings"]} for each in made.records],
+        "bytes_on_disk": disk_bytes(made.path),
+        "valid_auc": made.valid_auc,
+    }
+
+
+def _figures(before: Made, after: Made, clicks: Clicks, embedding_bytes: int) -> dict[str, Any]:
+    rows = clicks.batches("valid")[0]
+    answers = {name: scores(each.model, [rows]) for name, each in (("before", before), ("after", after))}
+    return figures(
+        {"before": before.path, "after": after.path},
+        answers,
+        {name: column.numpy() for name, column in rows.items()},
+        clicks.judged(),
+        embedding_bytes,
+        after.records,
+    )
