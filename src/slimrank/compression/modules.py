@@ -54,26 +54,31 @@ class ModuleContext(Context):
     def quality(self, model: nn.Module) -> float:
         if self.metric is None:
             raise InputError("the step chooses by quality: give `metric`, a function of the module, higher is better")
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             return float(self.metric(model))
 
     def sample(self, rows: int) -> Examples:
         raise InputError("the step looks at rows of slimrank's own models, and this module has batches of its own")
 
     def ask(self, model: nn.Module, rows: int) -> None:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for _ in self._outputs(model, rows):
                 pass
 
     def answers(self, model: nn.Module, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What comes out is of unknown meaning: an error in any number of it counts the same, whatever its sign."""
         generator = torch.Generator().manual_seed(self.seed)
-        with _evaluating(model):
+        with evaluating(model):
             for output in self._outputs(model, rows):
                 parts = [each for each in tree_leaves(output) if isinstance(each, Tensor) and each.requires_grad]
                 if parts:
                     answer = torch.cat([each.flatten() for each in parts])
                     yield answer, torch.randint(0, 2, answer.shape, generator=generator).to(answer) * 2 - 1
+
+    def answer(self, model: nn.Module) -> list[Tensor]:
+        """The tensors of what the module answers to the first batch, in evaluation mode."""
+        with evaluating(model):
+            return [each for each in tree_leaves(next(self._outputs(model, 1))) if isinstance(each, Tensor)]
 
     def look(self, model: nn.Module, *, counting: bool) -> None:
         """Run the module on a batch, and for `counting` on all: how often each id of every embedding is asked for.
@@ -84,7 +89,7 @@ class ModuleContext(Context):
         counts = {name: np.zeros(layout.num_rows) for name, _, layout in lookups(model)}
         hooks = [each.table.register_forward_pre_hook(_counter(counts[name])) for name, each, _ in lookups(model)]
         try:
-            with _evaluating(model), torch.no_grad():
+            with evaluating(model), torch.no_grad():
                 for _ in self._outputs(model, None if counting else 1):
                     pass
         finally:
@@ -141,7 +146,7 @@ def _counter(count: np.ndarray) -> Callable[[nn.Module, tuple[Any, ...]], None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """`model` in evaluation mode, and every part of it back in its own afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -42,10 +42,46 @@ class WindowedConv1d(nn.Module):
 
     @torch.no_grad()
     def write_to(self, source: nn.Conv1d) -> None:
-        """Give the weights, of a linear layer of floats, to `source`."""
-        source.weight.copy_(self.linear.weight.view_as(source.weight))
+        """Give the weights, of a linear layer of floats, to `source`; it is as wide as they are afterwards."""
+        weight = _windows(self)
+        if weight.shape == source.weight.shape:
+            source.weight.copy_(weight)
+            if source.bias is not None:
+                source.bias.copy_(self.linear.bias)
+            return
+        source.out_channels, source.in_channels = weight.shape[:2]
+        source.weight = nn.Parameter(weight.clone(), requires_grad=source.weight.requires_grad)
         if source.bias is not None:
-            source.bias.copy_(self.linear.bias)
+            source.bias = nn.Parameter(self.linear.bias.clone(), requires_grad=source.bias.requires_grad)
+
+
+class PaddedConv1d(nn.Conv1d):
+    """What a `WindowedConv1d` over floats computes, by torch's own convolution, for those who know no windows."""
+
+    def __init__(self, source: WindowedConv1d):
+        weight = _windows(source)
+        out, into, size = weight.shape
+        super().__init__(into, out, size, source.stride, dilation=source.dilation, bias=False, device="meta")
+        self.sides = source.padding
+        self.weight = nn.Parameter(weight.clone(), requires_grad=source.linear.weight.requires_grad)
+        if source.linear.bias is not None:
+            bias = source.linear.bias.detach().clone()
+            self.bias = nn.Parameter(bias, requires_grad=source.linear.bias.requires_grad)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = super()._conv_forward(functional.pad(input, self.sides), weight, bias)
+        return out
+
+    def write_to(self, source: WindowedConv1d) -> None:
+        """Give the weights to the one that it was made of, where they have another width by now."""
+        if self.weight.shape != _windows(source).shape:
+            source.linear = linear_of(self.weight.flatten(1), self.bias)
+
+
+def _windows(source: WindowedConv1d) -> Tensor:
+    """The weight as a convolution has it, [out, in, size]."""
+    weight = source.linear.weight.detach()
+    return weight.view(len(weight), -1, source.size)
 
 
 def _sides(source: nn.Conv1d) -> tuple[int, int]:
