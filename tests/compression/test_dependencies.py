@@ -259,9 +259,15 @@ FAILS = "the module does not run without some of its neurons: the forward of the
 REFUSED: dict[str, tuple[Callable[[], Held], str]] = {
     "a mean over neurons": (lambda: Held(lambda m, h: m.last(h - h.mean(dim=1, keepdim=True))), SILENT),
     "a softmax over neurons": (lambda: Held(lambda m, h: m.last(h.softmax(dim=1))), SILENT),
-    "a mean beside a reader": (lambda: Held(lambda m, h: m.last(h) + 1e-3 * h.mean(dim=1, keepdim=True)), SILENT),
+    "a mean beside a reader": (
+        lambda: Held(lambda m, h: m.last(h) * m.one(h.mean(dim=1, keepdim=True)), one=nn.Linear(1, 2)),
+        "its neurons are not told apart on their way to one",
+    ),
     "a detached reader": (lambda: Held(lambda m, h: m.last(h) + h.detach()[:, :2]), SILENT),
-    "a vector product": (lambda: Held(lambda m, h: m.last(h) + (h @ m.vector)[:, None], vector=parameter(8)), SILENT),
+    "a vector product": (
+        lambda: Held(lambda m, h: m.last(h * (h @ m.vector)[:, None]), vector=parameter(8)),
+        SILENT,
+    ),
     "heads": (lambda: Held(lambda m, h: m.last(h.view(-1, 2, 4).softmax(dim=2).flatten(1))), FAILS),
     "a buffer": (lambda: Held(lambda m, h: m.last(h * torch.ones(8))), FAILS),
     "a gate": (
@@ -273,8 +279,8 @@ REFUSED: dict[str, tuple[Callable[[], Held], str]] = {
         "its neurons go with norm, a LayerNorm, which is not cut",
     ),
     "a matrix": (
-        lambda: Held(lambda m, h: m.last(h) + h @ m.matrix, matrix=parameter(8, 2)),
-        SILENT,
+        lambda: Held(lambda m, h: m.last(h) * m.two(h @ m.matrix), matrix=parameter(8, 2), two=nn.Linear(2, 2)),
+        "its neurons go with",
     ),
     "a matrix of their width": (
         lambda: Held(lambda m, h: m.last(h @ m.matrix), matrix=parameter(8, 8)),

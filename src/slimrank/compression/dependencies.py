@@ -100,27 +100,37 @@ class Followed:
             raise InputError("is not run on the first batch, or has no gradient there")
         width = len(layer.get_parameter("weight"))
         asked = list(range(width) if which is None else which)
+        try:
+            neurons = self._neurons(layer, width, asked)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"torch-pruning cannot follow its neurons: {told(error)}") from error
+        if all(part.writes for part in neurons.parts):
+            raise InputError("its neurons are read by no layer that can be narrowed")
+        if any(part.layer is layer and part.writes and len(part.own) > len(asked) for part in neurons.parts):
+            raise InputError("its neurons go only several together")
+        return neurons
+
+    def _neurons(self, layer: nn.Module, width: int, asked: list[int]) -> Neurons:
         group = self.graph.get_pruning_group(layer, self.graph.get_pruner_of_module(layer).prune_out_channels, asked)
         parts: list[Part] = []
         others: list[nn.Module] = []
         for item in group.items:
             module = item.dep.target.module
-            if _is_operation(module):
-                continue
             if isinstance(module, nn.Parameter):
                 others.append(self._owner(module))
-                continue
-            name = self.names.get(id(module), "")
-            self._check(name, module)
-            if isinstance(module, WEIGHED):
-                writes = bool(self.graph.is_out_channel_pruning_fn(item.dep.handler))
-                parts.append(Part(name, module, writes, torch.tensor(item.idxs), torch.tensor(item.root_idxs)))
-            else:
-                others.append(module)
-        if all(part.writes for part in parts):
-            raise InputError("its neurons are read by no layer that can be narrowed")
-        if any(part.layer is layer and part.writes and len(part.own) > len(asked) for part in parts):
-            raise InputError("its neurons go only several together")
+            elif not _is_operation(module):
+                name = self.names.get(id(module), "")
+                self._check(name, module)
+                if isinstance(module, WEIGHED):
+                    writes = bool(self.graph.is_out_channel_pruning_fn(item.dep.handler))
+                    part = Part(name, module, writes, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
+                    if int(part.own.max()) >= module.get_parameter("weight").shape[0 if writes else 1]:
+                        raise InputError(f"its neurons are not told apart on their way to {name}")
+                    parts.append(part)
+                else:
+                    others.append(module)
         return Neurons(width, group, parts, others)
 
     def _check(self, name: str, module: nn.Module) -> None:

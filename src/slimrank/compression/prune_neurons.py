@@ -29,7 +29,11 @@ QUANTISED = "is quantised already: prune neurons before quantising"
 
 
 class PruneNeurons(Config):
-    """Keep the fraction `keep` of the neurons of every hidden layer, the most important ones."""
+    """Keep the fraction `keep` of the neurons of every hidden layer, the most important ones.
+
+    In a module of your own channels of convolutions are neurons too, and layers whose outputs are added lose the same
+    ones; that needs `slimrank[prune]`.
+    """
 
     name: Literal["prune-neurons"] = "prune-neurons"
     keep: float = Field(default=0.5, gt=0, le=1)
