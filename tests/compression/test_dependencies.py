@@ -328,7 +328,31 @@ def test_what_cannot_go_stays_as_it_was_and_is_told(name: str) -> None:
     torch.testing.assert_close(small(given), model(given), atol=0, rtol=0)
 
 
+def wide(before: int) -> nn.Linear:
+    """Reads others, then the neurons of which every second is 0."""
+    made = nn.Linear(before + 8, 2)
+    made.weight.data[:, before::2] = 0.0
+    return made
+
+
+def ones(beside: Tensor, *shape: int) -> Tensor:
+    return torch.ones(len(beside), *shape)
+
+
+def flat(hidden: Tensor) -> Tensor:
+    """Four times as many numbers as torch-pruning believes."""
+    return torch.stack([hidden.sin()[:, :2]] * 4, dim=1).flatten(1)
+
+
 TAKEN: dict[str, Callable[[], Held]] = {
+    "neurons behind an input": lambda: Held(lambda m, h: m.wide(torch.cat([ones(h, 3), h], 1)), wide=wide(3)),
+    "neurons behind what is flat": lambda: Held(
+        lambda m, h: m.wide(torch.cat([flat(m.side(ones(h, 4))), h], dim=-1)), wide=wide(8), side=nn.Linear(4, 8)
+    ),
+    "neurons of a sequence": lambda: Held(
+        lambda m, h: m.wide(torch.cat((ones(h, 5, 3), h[:, None].expand(-1, 5, 8)), axis=2)).mean(dim=1),
+        wide=wide(3),
+    ),
     "a vector of theirs": lambda: Held(lambda m, h: m.last(h * m.scale), scale=parameter(8)),
     "a slope of theirs": lambda: Held(lambda m, h: m.last(m.slope(h)), slope=nn.PReLU(8)),
     "a norm of each": lambda: Held(lambda m, h: m.last(m.norm(h)), norm=nn.BatchNorm1d(8, affine=False)),
@@ -343,12 +367,11 @@ def test_what_has_a_number_for_each_neuron_goes_with_them(name: str) -> None:
     torch.manual_seed(1)
     model, given = TAKEN[name]().eval(), torch.randn(16, 4)
     with torch.no_grad():
-        model.last.weight[:, ::2] = 0.0
         for part in model.children():
-            if part is not model.last and isinstance(part, nn.Linear) and part.in_features == 8:
+            if isinstance(part, nn.Linear) and part.in_features == 8:
                 part.weight[:, ::2] = 0.0
     small, (record,) = compress(model, [HALF], [(given,)])
-    assert record["touched"] == ["hidden: 8 neurons to 4"]
+    assert record["touched"][0] == "hidden: 8 neurons to 4"
     assert torch.equal(small.hidden.weight, model.hidden.weight[1::2])
     torch.testing.assert_close(small(given), model(given), atol=1e-6, rtol=0)
 

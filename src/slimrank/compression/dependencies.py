@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from slimrank.compression.adopting import KINDS, unfit
-from slimrank.compression.modules import ModuleContext, evaluating, told
+from slimrank.compression.modules import ModuleContext, told
 from slimrank.compression.steps import swap
+from slimrank.compression.tracing import traced
 from slimrank.config import InputError
 from slimrank.models.convolution import PaddedConv1d, WindowedConv1d
 from slimrank.tables.table import Table
@@ -88,7 +89,7 @@ class Followed:
             self.names.setdefault(id(module), name)
             for part, parameter in module.named_parameters(recurse=False):
                 self.owners.setdefault(id(parameter), []).append(f"{name}.{part}".lstrip("."))
-        self.graph = _traced(model, context)
+        self.graph = traced(model, context)
 
     def neurons(self, layer: nn.Module, which: Sequence[int] | None = None) -> Neurons:
         """The neurons `which` of a layer, or all of them, and what hangs on them.
@@ -243,54 +244,6 @@ class Saved:
                 now = module._parameters[name]
                 if before is not None and now is not None:
                     now.requires_grad_(before.requires_grad)
-
-
-def load_torch_pruning() -> Any:
-    """torch-pruning.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import torch_pruning
-    except ModuleNotFoundError:
-        raise InputError(
-            'pruning neurons of a module of your own needs torch-pruning: pip install "slimrank[prune]"'
-        ) from None
-    return torch_pruning
-
-
-def _traced(model: nn.Module, context: ModuleContext) -> Any:
-    """torch-pruning's graph of a module; frozen parts are followed as well."""
-    made = load_torch_pruning().DependencyGraph()
-    frozen = [each for each in model.parameters() if each.is_floating_point() and not each.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-
-    def followed(model: nn.Module, _: object) -> list[Tensor]:
-        # A node of its own behind each answer: torch-pruning knows no other sign that a layer's outputs are answers.
-        answers = [each.clone() for each in context.answer(model) if each.requires_grad]
-        if not answers:
-            raise InputError("no answer of the module has a gradient, by which its layers are followed")
-        return answers
-
-    # Lists and mappings of its own for every call: those that stand in its signatures, or are given, are kept and grow.
-    fresh: dict[str, Any] = {
-        "unwrapped_parameters": [],
-        "customized_pruners": {},
-        "ignored_layers": [],
-        "ignored_params": [],
-    }
-    try:
-        with evaluating(model), torch.enable_grad():
-            return made.build_dependency(model, None, forward_fn=followed, verbose=False, **fresh)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"torch-pruning cannot follow the module: {told(error)}") from error
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 def _is_operation(module: nn.Module) -> bool:

@@ -15,9 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import linears
-from slimrank.compression.dependencies import Followed, convolutions_of_torch, cut, load_torch_pruning
+from slimrank.compression.dependencies import Followed, convolutions_of_torch, cut
 from slimrank.compression.modules import ModuleContext
 from slimrank.compression.steps import Context, Model
+from slimrank.compression.tracing import load_torch_pruning
 from slimrank.config import Config, InputError, register
 from slimrank.models.attention import SplitAttention
 from slimrank.models.convolution import WindowedConv1d
