@@ -14,11 +14,11 @@ from torch import Tensor
 
 pytest.importorskip("fuxictr", reason="test_elsewhere.py runs this where it is")
 
+from bench.peers.fuxictr_train import dcnv2_class, write_inputs
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.torch_utils import seed_everything
 
-from bench.peers.fuxictr_train import dcnv2_class, write_inputs
 from slimrank.api import compress
 
 SHAPE = Namespace(dim=16, cross=2, hidden=[64, 32], dropout=0.1, batch_norm=True, regularizer=0.0, lr=3e-3)
