@@ -106,7 +106,7 @@ class Followed:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"torch-pruning cannot follow its neurons: {told(error)}") from error
+            raise InputError(f"torch-pruning cannot follow its neurons: {type(error).__name__}: {error}") from error
         if all(part.writes for part in neurons.parts):
             raise InputError("its neurons are read by no layer that can be narrowed")
         if any(part.layer is layer and part.writes and len(part.own) > len(asked) for part in neurons.parts):
@@ -117,6 +117,7 @@ class Followed:
         group = self.graph.get_pruning_group(layer, self.graph.get_pruner_of_module(layer).prune_out_channels, asked)
         parts: list[Part] = []
         others: list[nn.Module] = []
+        lost = ""
         for item in group.items:
             module = item.dep.target.module
             if isinstance(module, nn.Parameter):
@@ -128,10 +129,12 @@ class Followed:
                     writes = bool(self.graph.is_out_channel_pruning_fn(item.dep.handler))
                     part = Part(name, module, writes, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
                     if int(part.own.max()) >= module.get_parameter("weight").shape[0 if writes else 1]:
-                        raise InputError(f"its neurons are not told apart on their way to {name}")
+                        lost = f"its neurons are not told apart on their way to {name}"
                     parts.append(part)
                 else:
                     others.append(module)
+        if lost:  # the last of reasons: whatever else is in their way says more
+            raise InputError(lost)
         return Neurons(width, group, parts, others)
 
     def _check(self, name: str, module: nn.Module) -> None:

@@ -6,7 +6,7 @@ frozen (they have no gradient), and where the parts of what is joined begin (it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -56,6 +56,13 @@ def traced(model: nn.Module, context: ModuleContext) -> Any:
             raise InputError("no answer of the module has a gradient, by which its layers are followed")
         return answers
 
+    build = made._build_dependency
+
+    def built(nodes: Mapping[Any, Any]) -> None:
+        build(nodes)
+        joins.tell(nodes.values())  # before they are guessed, which fails for some
+
+    made._build_dependency = built
     # Lists and mappings of its own for every call: those that stand in its signatures, or are given, are kept and grow.
     fresh: dict[str, Any] = {
         "unwrapped_parameters": [],
@@ -66,7 +73,6 @@ def traced(model: nn.Module, context: ModuleContext) -> Any:
     try:
         with evaluating(model), torch.enable_grad():
             made.build_dependency(model, None, forward_fn=followed, verbose=False, **fresh)
-        joins.tell(made)
     except InputError:
         raise
     except Exception as error:
@@ -99,9 +105,9 @@ class _Joins(TorchFunctionMode):
         self.sizes[joined.grad_fn] = [part.shape[place] for part in parts]
         return joined
 
-    def tell(self, graph: Any) -> None:
-        """Have a graph of torch-pruning move neurons to where they are in what is joined."""
-        for node in graph.module2node.values():
+    def tell(self, nodes: Iterable[Any]) -> None:
+        """Have the nodes of torch-pruning's graph move neurons to where they are in what is joined."""
+        for node in nodes:
             sizes = self.sizes.get(node.grad_fn, [])
             if len(sizes) != len(node.inputs) or type(node.module).__name__ != "_ConcatOp":
                 continue
