@@ -132,9 +132,9 @@ def test_neurons_that_nobody_reads_go_and_the_scores_stay(ranker) -> None:
 def test_what_does_not_hang_on_them_is_untouched(ranker) -> None:
     small, (record,) = compress(ranker, [HALF], [batch()])
     assert reasons(record) == {
-        "bottom.2": "its neurons go with the dimensions of user.table, which stay",
-        "cross": "its neurons go with the dimensions of user.table, which stay",
-        "up": "its neurons go with the dimensions of user.table, which stay",
+        "bottom.2": "its neurons go with the dimensions of item.table, which stay",
+        "cross": "its neurons go with the dimensions of item.table, which stay",
+        "up": "its neurons go with the dimensions of item.table, which stay",
         "out": "its neurons are what the module answers with",
     }
     before, after = ranker.state_dict(), small.state_dict()
@@ -353,7 +353,7 @@ TAKEN: dict[str, Callable[[], Held]] = {
         lambda m, h: m.wide(torch.cat([flat(m.side(ones(h, 4))), h], dim=-1)), wide=wide(8), side=nn.Linear(4, 8)
     ),
     "neurons of a sequence": lambda: Held(
-        lambda m, h: m.wide(torch.cat((ones(h, 5, 3), h[:, None].expand(-1, 5, 8)), axis=2)).mean(dim=1),
+        lambda m, h: m.wide(torch.cat((ones(h, 5, 3), h[:, None].expand(-1, 5, -1)), axis=2)).mean(dim=1),
         wide=wide(3),
     ),
     "a vector of theirs": lambda: Held(lambda m, h: m.last(h * m.scale), scale=parameter(8)),
