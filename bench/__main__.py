@@ -133,7 +133,7 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     ),
     **{
         f"byo-{name}": (
-            partial(lambda options, row: row(), row=row),
+            partial(lambda options, name, row: row(options.runs / f"byo-{name}"), name=name, row=row),
             f"a model of {name}, compressed as it comes: bytes, quality, parity, latency",
         )
         for name, row in BYO.items()
@@ -147,7 +147,7 @@ def main() -> int:
     """Run what the command line names; 2 where a name is unknown or something is missing."""
     options = _arguments()
     if options.list:
-        print("\n".join(f"{name:24}{what}" for name, (_, what) in BENCHMARKS.items()))
+        print("\n".join(f"{name:28}{what}" for name, (_, what) in BENCHMARKS.items()))
         return 0
     try:
         for name in options.names or BENCHMARKS:

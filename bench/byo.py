@@ -1,34 +1,133 @@
 """Models of other libraries, compressed as they come: bytes touched, ratio, quality, parity and latency of each.
 
 One row a library, each in a process of its own (`bench/peers/NAME.py`), and where the library does not go with ours in
-an environment of its own (`bench/peers/NAME.sh`); all figures are of exported artifacts.
+an environment of its own (`bench/peers/ENVIRONMENT.sh`); all figures are of exported artifacts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bench.peers import run_alone
+from bench.peers import in_environment, run_alone
 from slimrank.config import InputError
-from slimrank.data.files import locate
+from slimrank.data.files import data_folder, locate
 
 KERAS_FILES = ("gmf-8.h5", "ml-1m.test.rating", "ml-1m.test.negative.gz")
+CLICKS = {"auc_drop": 0.001}
+TWICE = {
+    "post_training.times_smaller": 8,
+    "post_training.quality.auc.change": -0.001,
+    "fine_tuned.times_smaller": 24,
+    "fine_tuned.quality.auc.change": -0.001,
+}
 
 
-def keras() -> dict[str, Any]:
-    """GMF-8 from its Keras weights.
+def nothing() -> list[str]:
+    """No argument."""
+    return []
+
+
+def keras_files() -> list[str]:
+    """Where the weights of GMF-8 and its test rows are.
 
     Raises:
-        InputError: the data is not there.
+        InputError: they are not there.
     """
     files = locate(None, ["ml-1m-ncf"], [KERAS_FILES])
     if files is None:
         raise InputError(f"byo-keras needs ml-1m-ncf/{', '.join(KERAS_FILES)} in SLIMRANK_DATA")
-    return {
-        "what": "GMF-8 of NCF from its Keras weights, post-training; leave-one-out among 100, all users, one thread",
-        **run_alone("keras", str(files[0].resolve().parent)),
-        "goal": {"times_smaller": 6, "change": 0.003},
-    }
+    return [str(files[0].resolve().parent)]
 
 
-ROWS = {"keras": keras}
+def scifact_folder() -> list[str]:
+    """Where SciFact is.
+
+    Raises:
+        InputError: SLIMRANK_DATA names no directory.
+    """
+    folder = data_folder(None)
+    if folder is None:
+        raise InputError("SLIMRANK_DATA names no directory: it holds scifact/")
+    return [str((folder / "scifact").resolve())]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        what: in words.
+        module: of `bench.peers`, which makes it.
+        environment: where it runs; that of the benchmarks where none is named.
+        arguments: of its command line.
+        keeps: whether it keeps what it has trained in a directory, named before the arguments.
+        goal: what it must reach.
+    """
+
+    what: str
+    module: str
+    environment: str | None = None
+    arguments: Callable[[], list[str]] = nothing
+    goal: Mapping[str, float] = field(default_factory=dict)
+    keeps: bool = False
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """Its figures; `folder` is where it may keep what it has trained.
+
+        Raises:
+            InputError: data or the environment is not there, or the process failed.
+        """
+        arguments = [*([str(folder)] if self.keeps else []), *self.arguments()]
+        if self.environment is None:
+            found = run_alone(self.module, *arguments)
+        else:
+            found = in_environment(self.module, *arguments, environment=self.environment)
+        goal = {"embedding_bytes_touched": 0.99, **self.goal}
+        return {"what": f"{self.what}; both artifacts, one thread", **found, "goal": goal}
+
+
+ROWS = {
+    "keras": Row(
+        "GMF-8 of NCF from its Keras weights, post-training; leave-one-out among 100, all users",
+        "keras",
+        arguments=keras_files,
+        goal={"times_smaller": 6, "change": 0.003},
+    ),
+    "fuxictr": Row(
+        "DCNv2 of FuxiCTR on Frappe, post-training and with FuxiCTR's own training after the steps",
+        "fuxictr",
+        "fuxictr",
+        goal=TWICE,
+        keeps=True,
+    ),
+    "torch-rechub": Row(
+        "DeepFM of torch-rechub on Frappe, post-training and with its trainer after the steps",
+        "torch_rechub",
+        goal=TWICE,
+        keeps=True,
+    ),
+    "recbole-sasrec": Row(
+        "SASRec of RecBole on MovieLens-100K, leave-one-out in time among all films",
+        "recbole_models",
+        "recbole",
+        lambda: ["SASRec"],
+    ),
+    "recbole-bpr": Row(
+        "BPR of RecBole on MovieLens-100K, a tenth of each user's films among all that training had not",
+        "recbole_models",
+        "recbole",
+        lambda: ["BPR"],
+    ),
+    "recbole-deepfm": Row("DeepFM of RecBole on Frappe", "recbole_models", "recbole", lambda: ["DeepFM"], CLICKS),
+    "deepctr": Row("DeepFM of DeepCTR-Torch on Frappe", "deepctr", "deepctr", goal=CLICKS),
+    "sentence-transformers": Row(
+        "all-MiniLM-L6-v2 of sentence-transformers, post-training; SciFact, test queries over all documents",
+        "sentence_transformers",
+        "sentence-transformers",
+        scifact_folder,
+    ),
+    "torchrec": Row("DLRM of TorchRec over an EmbeddingBagCollection, on Frappe", "torchrec", "torchrec", goal=CLICKS),
+}

@@ -14,15 +14,16 @@ from slimrank.config import InputError
 ROOT = Path(__file__).parents[2]
 
 
-def in_environment(name: str, *arguments: str) -> dict[str, Any]:
-    """What `python -m bench.peers.NAME ARGUMENTS` prints as its last line, in the environment of that name.
+def in_environment(name: str, *arguments: str, environment: str | None = None) -> dict[str, Any]:
+    """What `python -m bench.peers.NAME ARGUMENTS` prints as its last line, in an environment, by default of that name.
 
     Raises:
         InputError: the environment is not there, or the process failed; with its last words.
     """
-    python = ROOT / f".venv-{name}" / "bin" / "python"
+    environment = environment or name
+    python = ROOT / f".venv-{environment}" / "bin" / "python"
     if not python.exists():
-        raise InputError(f"{python} is missing: sh bench/peers/{name}.sh makes it")
+        raise InputError(f"{python} is missing: sh bench/peers/{environment}.sh makes it")
     return run_alone(name, *arguments, python=python)
 
 

@@ -1,20 +1,29 @@
-"""Rows of Frappe as other libraries take them: one tensor of ids a field, and the label."""
+"""Rows of Frappe as other libraries take them, and what must hold of every library's model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from slimrank.api import compress, export
 from slimrank.config import InputError
 from slimrank.data import load_dataset
 from slimrank.data.rows import encode_dataset
 from slimrank.metrics import auc
+from slimrank.runtime import load_graph
 
 ROWS = {"train": 40_000, "test": 10_000}
+PAIR = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -55,3 +64,81 @@ def frappe() -> FrappeRows:
         columns = {field: ids[:, place].contiguous() for place, field in enumerate(sizes)}
         parts[name] = columns, torch.from_numpy(rows.label[chosen].astype(np.float32))
     return FrappeRows(sizes, parts)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A trained model of another library, and what is asked of it.
+
+    Attributes:
+        model: the library's.
+        batches: of training rows, in the form that the library has them.
+        example: what it is exported with; of 4 rows or more.
+        answer: what the library itself says of the example.
+        forward: how slimrank calls it; None for as its adaptor does.
+        axes: of the example, beside its rows.
+        steps: what it is compressed with.
+    """
+
+    model: nn.Module
+    batches: list[Any]
+    example: Any
+    answer: Callable[[nn.Module], Tensor]
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    axes: dict[str, dict[int, str]] = field(default_factory=dict)
+    steps: list[Any] = field(default_factory=lambda: [{"name": "quantize-tables", "bits": 4}, "quantize-dense"])
+
+    def compressed(self) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """The smaller model and the records of its steps."""
+        return compress(self.model, self.steps, self.batches, forward=self.forward)
+
+    def said(self, model: nn.Module) -> NDArray[np.float32]:
+        """What the library says of the example with such a model."""
+        with torch.no_grad():
+            return self.answer(model.eval()).numpy()
+
+    def served(self, model: nn.Module, path: Path) -> NDArray[np.float32]:
+        """What the artifact of the model says of the example: of all rows at once, and of some the same."""
+        export(model, self.example, path, forward=self.forward, axes=self.axes)
+        graph = load_graph(path)
+        leaves = [leaf.numpy() for leaf in tree_leaves(self.example) if isinstance(leaf, Tensor)]
+        rows = dict(zip(graph.inputs, leaves, strict=True))
+        (found,) = graph.run(rows).values()
+        (some,) = graph.run({name: array[1:3] for name, array in rows.items()}).values()
+        np.testing.assert_allclose(some, found[1:3], rtol=1e-4, atol=1e-5)
+        return found
+
+    def check(self, path: Path, smaller: float) -> None:
+        """That it is compressed as it comes: bytes touched, parity of artifacts and modules, sizes, state."""
+        before = self.said(self.model)
+        small, records = self.compressed()
+        np.testing.assert_array_equal(self.said(self.model), before)
+        assert type(small) is type(self.model)
+        tables = [each.weight for each in self.model.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
+        touched = sum(each["touched_bytes"] for each in records if each["name"] == "quantize-tables")
+        assert touched == sum(4 * each.numel() for each in tables)
+        scale = np.abs(before).max()
+        for name, model in (("before", self.model), ("after", small)):
+            found = self.served(model, path / name)
+            tolerance = scale * (1e-4 if name == "before" else 0.03)  # layers of integers round again
+            np.testing.assert_allclose(found, self.said(model), atol=tolerance)
+        sizes = {name: sum(file.stat().st_size for file in (path / name).glob("model.onnx*")) for name in PAIR}
+        assert sizes["before"] > smaller * sizes["after"]
+        self.check_state(small, path)
+
+    def check_state(self, small: nn.Module, path: Path) -> None:
+        """That a state from a file makes a model that was compressed alike answer the same."""
+        again, _ = self.compressed()
+        with torch.no_grad():
+            for parameter in again.parameters():
+                parameter.add_(0.01)
+        assert not np.allclose(self.said(again), self.said(small), atol=1e-6)
+        save_file({name: each.contiguous().clone() for name, each in small.state_dict().items()}, path / "state")
+        again.load_state_dict(load_file(path / "state"))
+        np.testing.assert_allclose(self.said(again), self.said(small), atol=1e-6)
+
+
+@pytest.fixture(scope="session")
+def library() -> type[Library]:
+    """What takes a model of a library, and checks it."""
+    return Library
