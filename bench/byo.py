@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import slimrank
 from bench.peers import in_environment, run_alone
 from slimrank.config import InputError
 from slimrank.data.files import data_folder, locate
 
 KERAS_FILES = ("gmf-8.h5", "ml-1m.test.rating", "ml-1m.test.negative.gz")
+STUDENT = {"name": "dnn", "embedding_dim": 8, "hidden": (32, 16)}
 CLICKS = {"auc_drop": 0.001}
 TWICE = {
     "post_training.times_smaller": 8,
@@ -89,7 +92,30 @@ class Row:
         return {"what": f"{self.what}; both artifacts, one thread", **found, "goal": goal}
 
 
-ROWS = {
+def tensorflow(folder: Path) -> dict[str, Any]:
+    """A click model of TensorFlow by its SavedModel and tf2onnx, and a student that learns from its scores.
+
+    Raises:
+        InputError: the environment is not there, or Frappe is not.
+    """
+    dataset = slimrank.load_dataset("frappe")
+    data = slimrank.encode_dataset(dataset)
+    with TemporaryDirectory(prefix="bench-") as made:
+        scores = Path(made) / "scores.parquet"
+        row = in_environment("tensorflow", str(scores))
+        teacher = slimrank.read_scores(scores, dataset.train)
+        student = slimrank.train(STUDENT, data, slimrank.Training(epochs=6), seed=1, teachers=[teacher])
+        slimrank.export(student, data.encoding, Path(made) / "student")
+        found = slimrank.evaluate({"student": Path(made) / "student"}, dataset)["student"]
+    return {
+        "what": "NeuMF's form on Frappe from TensorFlow, SavedModel to ONNX, post-training: 4-bit tables, int8 layers",
+        **row,
+        "student": {"model": STUDENT, "quality": found["quality"], "bytes": found["bytes"]},
+        "goal": {"embedding_bytes_touched": 0.99, "change": 0.001},
+    }
+
+
+ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "keras": Row(
         "GMF-8 of NCF from its Keras weights, post-training; leave-one-out among 100, all users",
         "keras",
@@ -130,4 +156,21 @@ ROWS = {
         scifact_folder,
     ),
     "torchrec": Row("DLRM of TorchRec over an EmbeddingBagCollection, on Frappe", "torchrec", "torchrec", goal=CLICKS),
+    "tensorflow": tensorflow,
+    "sklearn-mlp": Row(
+        "scikit-learn's MLP of one-hot ids of Frappe, skl2onnx: lookups of 4 bits, int8 layers",
+        "sklearn",
+        arguments=lambda: ["mlp"],
+    ),
+    "sklearn-linear": Row(
+        "scikit-learn's logistic regression of one-hot ids of Frappe, skl2onnx: lookups of 8 bits",
+        "sklearn",
+        arguments=lambda: ["linear"],
+    ),
+    "sklearn-trees": Row(
+        "LightGBM, 500 trees on Frappe, onnxmltools: the same trees in fewer bytes",
+        "sklearn",
+        arguments=lambda: ["trees"],
+        goal={"embedding_bytes_touched": 0.0},
+    ),
 }

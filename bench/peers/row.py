@@ -10,38 +10,70 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from slimrank.evaluation.cost import disk_bytes, summary, take_turns
 from slimrank.evaluation.paired import compare
-from slimrank.runtime import Graph, load_graph
+from slimrank.runtime import load_graph
 
 CALLS = MappingProxyType({1: 2000, 256: 2000})  # by rows a call
 TABLES = ("quantize-tables", "codebook-tables", "mix-bits", "hash-tables")
 Arrays = Mapping[str, NDArray[Any]]
 
 
+class Runs(Protocol):
+    """What answers to inputs by name with outputs by name."""
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]: ...
+
+
+class OnnxFile:
+    """An ONNX file that is no artifact, as `slimrank compress` writes it: run by ONNX Runtime, on one thread."""
+
+    def __init__(self, path: Path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.outputs = [each.name for each in self.session.get_outputs()]
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """The outputs by name."""
+        return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds)), strict=True))
+
+
+def first(answers: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The first output."""
+    return next(iter(answers.values()))
+
+
 @dataclass(frozen=True)
 class Judged:
-    """Test rows: inputs of the graphs by name, labels [N], groups [N], and the metrics that are asked of them.
+    """Test rows, and what is asked of them.
 
-    `scores` [N] of a graph are its first output, or what that function makes of the graph.
+    Attributes:
+        inputs: of the graphs by name.
+        label: [N].
+        group: [N].
+        metrics: by name.
+        answer: which of a graph's outputs counts, the first by default.
+        scored: a graph's scores [N] of the rows, where they are not that output.
     """
 
     inputs: Arrays
     label: NDArray[Any]
     group: NDArray[Any]
     metrics: Sequence[str]
-    scored: Callable[[Graph], NDArray[Any]] | None = None
+    answer: Callable[[dict[str, NDArray[Any]]], NDArray[Any]] = first
+    scored: Callable[[Runs], NDArray[Any]] | None = None
 
-    def scores(self, graph: Graph) -> NDArray[Any]:
+    def scores(self, graph: Runs) -> NDArray[Any]:
         """What the graph says of the rows."""
-        if self.scored is not None:
-            return self.scored(graph)
-        return next(iter(graph.run(self.inputs).values())).ravel()
+        return self.answer(graph.run(self.inputs)).ravel() if self.scored is None else self.scored(graph)
 
 
 def figures(
@@ -56,17 +88,17 @@ def figures(
     """What the table says of one model.
 
     Args:
-        artifacts: `before` and `after`.
-        answers: the modules' own first answers to `rows`, for parity.
+        artifacts: `before` and `after`: artifacts that are asked by tensors, or ONNX files.
+        answers: the models' own answers to `rows`, for parity, of those that there is a model of.
         rows: inputs of the graphs, 256 rows or more.
         test: what both artifacts are judged by, and compared on in pairs.
-        embedding_bytes: of all embeddings of the model as it was.
+        embedding_bytes: of all embeddings of the model as it was; 0 of one that has none.
         records: of the steps.
         calls: that are timed, by rows a call.
     """
-    graphs = {name: load_graph(path) for name, path in artifacts.items()}
-    disk = {name: disk_bytes(path) for name, path in artifacts.items()}
-    found = {name: next(iter(graph.run(rows).values())) for name, graph in graphs.items()}
+    graphs = {name: _opened(path) for name, path in artifacts.items()}
+    disk = {name: _bytes_on_disk(path) for name, path in artifacts.items()}
+    found = {name: test.answer(graph.run(rows)) for name, graph in graphs.items()}
     scores = {name: test.scores(graph) for name, graph in graphs.items()}
     judged = {
         metric: compare(test.label, scores["before"], scores["after"], metric, group=test.group)
@@ -74,24 +106,35 @@ def figures(
     }
     tables = sum(record["touched_bytes"] for record in records if record["name"] in TABLES)
     return {
-        "embedding_bytes_touched": tables / embedding_bytes,
+        "embedding_bytes_touched": tables / embedding_bytes if embedding_bytes else None,
         "bytes_on_disk": disk,
         "times_smaller": disk["before"] / disk["after"],
         "quality": {
             metric: {"before": one.a, "after": one.b, "change": one.difference, "low": one.low, "high": one.high}
             for metric, one in judged.items()
         },
-        "parity": {name: float(np.abs(found[name].ravel() - answers[name].ravel()).max()) for name in graphs},
+        "parity": {name: float(np.abs(found[name].ravel() - answers[name].ravel()).max()) for name in answers},
         "latency_ms": {str(size): _latency(graphs, rows, size, count) for size, count in calls.items()},
         "steps": [{key: record[key] for key in ("name", "settings", "touched", "skipped")} for record in records],
     }
 
 
-def _latency(graphs: Mapping[str, Graph], rows: Arrays, size: int, calls: int) -> dict[str, Any]:
-    """Calls of both in turns, checks of their inputs among them, one thread, every one with other rows."""
+def _opened(path: Path) -> Runs:
+    return load_graph(path) if path.is_dir() else OnnxFile(path)
+
+
+def _bytes_on_disk(path: Path) -> int:
+    """Bytes of an artifact's graph and weights, or of an ONNX file and its data beside it."""
+    if path.is_dir():
+        return disk_bytes(path)
+    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}.data")) if each.exists())
+
+
+def _latency(graphs: Mapping[str, Runs], rows: Arrays, size: int, calls: int) -> dict[str, Any]:
+    """Calls of both in turns, checks of an artifact's inputs among them, one thread, every one with other rows."""
     count = len(next(iter(rows.values())))
 
-    def calling(graph: Graph) -> Callable[[int], Callable[[], object]]:
+    def calling(graph: Runs) -> Callable[[int], Callable[[], object]]:
         def prepare(sample: int) -> Callable[[], object]:
             places = np.arange(sample * size, (sample + 1) * size) % count
             feeds = {name: array[places] for name, array in rows.items()}

@@ -110,6 +110,20 @@ def test_columns_of_other_sizes_have_scales_of_their_own(layer, run, over_noise,
     assert decibels > 30
 
 
+def test_scales_of_columns_count_as_bytes_and_are_none_where_they_do_not_pay(layer, tmp_path) -> None:
+    """With one output a byte and a scale for each input are five bytes, and the float was four."""
+    size = np.where(np.arange(IN) < 20, 0.01, 10).astype(np.float32)
+    for out, sizes, said in (
+        (32, size, f"{4 * IN * 32:,} bytes to {IN * 32 + 4 * 32 + 4 * IN:,}, a scale a column"),
+        (1, np.ones(IN, np.float32), f"w: {4 * IN} bytes to {IN + 4}, "),
+        (1, size, "dB with one scale for its inputs, no fewer bytes with one a column"),
+    ):
+        held = {"w": weights(out)["w"] / sizes[:, None]}
+        path = layer([node("MatMul", "x w", "y")], held, ["N", IN])
+        (record,) = compress_graph(path, tmp_path / "out.onnx", STEPS, {"x": rows()["x"] * sizes})["steps"]
+        assert said in [*record["touched"], *(each["reason"] for each in record["skipped"])][0]
+
+
 def test_inputs_that_are_never_negative_get_the_whole_byte() -> None:
     values = np.abs(rows()["x"])
     inputs, _ = found_inputs(values, weights()["w"])

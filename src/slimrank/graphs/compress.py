@@ -15,10 +15,13 @@ from onnx_ir.passes import common
 from slimrank.config import Config, InputError, as_config
 from slimrank.exporting.optimized import left_in_floats, optimized_graph
 from slimrank.exporting.sparse import store_sparse
+from slimrank.graphs.attributes import holders
 from slimrank.graphs.calibration import Array, Calibration, opened, quiet
 from slimrank.graphs.feeds import read_feeds
-from slimrank.graphs.reading import at_least_opset, graph_of, lies_beside, opset_of, read_proto, tensors_of
-from slimrank.graphs.steps import KIND, Context, apply, readers
+from slimrank.graphs.left import left_alone
+from slimrank.graphs.reading import at_least_opset, graph_of, keep_maps, lies_beside, opset_of, read_proto, tensors_of
+from slimrank.graphs.standard import in_standard_operators
+from slimrank.graphs.steps import KIND, Context, apply, named, readers
 from slimrank.graphs.writing import write_graph
 
 COMPARED = 256  # rows on which the answers of both graphs are compared
@@ -48,6 +51,8 @@ def compress_graph(
         `steps`: for every step a record, as `slimrank.compress` gives it, with the percent of bytes touched among its
         facts. `percent_touched`: of the bytes of all constants of `model`, by any step. `files`: bytes of each file
         written; `bytes_before` and `bytes_after` on disk. `opset`, and `converted` where it had to be raised.
+        `rewritten`: operators of ai.onnx.ml that became constants and standard operators before the steps; `left`:
+        operators of other domains that are as they were, and why.
         `agreement`: for each output `decibels` of the first graph's answers over their difference from the second's, on
         sample rows; of whole numbers the share that is `equal`. None without rows, or where ONNX Runtime cannot run
         the graph.
@@ -61,14 +66,18 @@ def compress_graph(
     proto = read_proto(model)
     given = graph_of(proto, model)
     _check_out(given, model, out)
-    proto, converted = at_least_opset(proto, model)
-    rows = None if data is None else Calibration(proto, model, read_feeds(data, proto.graph), seed)
-    graph, records, touched = compressed(proto, model, chosen, rows, seed)
+    feeds = None if data is None else read_feeds(data, proto.graph)
+    asked = None if feeds is None else Calibration(proto, model, feeds, seed)
+    base, converted = at_least_opset(proto, model)
+    base, rewritten = in_standard_operators(base, model)
+    rows = None if feeds is None else Calibration(base, model, feeds, seed)
+    graph, records, touched = compressed(base, model, chosen, rows, seed)
     agreement: dict[str, dict[str, float]] | None = None
 
     def check(path: Path) -> None:
         nonlocal agreement
-        agreement = None if rows is None else agreement_of(rows, path)
+        keep_maps(proto, path)
+        agreement = None if asked is None else agreement_of(asked, path)
 
     files = write_graph(graph, out, check, beside=lies_beside(given))
     sizes = {path.name: path.stat().st_size for path in files}
@@ -80,6 +89,8 @@ def compress_graph(
         "percent_touched": touched,
         "opset": opset_of(graph),
         "converted": converted,
+        "rewritten": rewritten,
+        "left": left_alone(graph),
         "agreement": agreement,
     }
 
@@ -97,6 +108,7 @@ def compressed(
         graph = graph_of(proto, path)
         values = [each for part in graph.graphs() for each in part.initializers.values()]
         given = {str(each.name): each.const_value.nbytes for each in values if each.const_value is not None}
+        given |= {named(node): nbytes for node, nbytes in holders(graph)}
         context = Context(rows=rows, floats=floats, seed=seed, given=frozenset(given))
         records = list(apply(graph, steps, context))
         again = _turned_back(graph, context, path)
@@ -110,8 +122,12 @@ def compressed(
 
 
 def agreement_of(rows: Calibration, path: Path) -> dict[str, dict[str, float]] | None:
-    """How far the answers of the graph at `path` are those of the graph that `rows` are run through, by output."""
-    names = [output.name for output in rows.proto.graph.output]
+    """How far the answers of the graph at `path` are those of the graph that `rows` are run through, by output.
+
+    Answers that are no tensors, as a map a row is, are left out.
+    """
+    kinds = {output.name: output.type.WhichOneof("value") for output in rows.proto.graph.output}
+    names = [name for name, kind in kinds.items() if kind in (None, "tensor_type")]
     try:
         before = rows.observe(names, COMPARED)
     except InputError:

@@ -25,6 +25,7 @@ from slimrank.graphs.steps import KIND, Context
 from slimrank.tables.codes import Codes, affine_from_range
 
 GOOD_ENOUGH = 30.0  # decibels of a layer's outputs over their noise, with one scale for all of its inputs
+LEAST = 20.0  # decibels below which a layer stays in floats where no other scale pays
 SHARES = (0.25, 0.5, 0.75, 1.0)  # powers of a column's own scale
 LOOKED_AT = 1 << 18  # values of a layer's inputs that a scale is searched on
 
@@ -72,7 +73,12 @@ def _quantize(layer: Layer, seen: Seen, products: Products, context: Context) ->
     if after >= before:
         context.skip(layer.name, f"would take {after:,} bytes, and takes {before:,} as it is")
         return
-    inputs, decibels = found_inputs(values, weight)
+    pays = after + 4 * weight.shape[0] < before
+    inputs, decibels = found_inputs(values, weight, columns=pays)
+    if not pays and decibels < LEAST:
+        context.skip(layer.name, f"{decibels:.0f} dB with one scale for its inputs, no fewer bytes with one a column")
+        return
+    after += inputs.step.nbytes if inputs.step.ndim else 0
     codes = products.put_in_place(layer, weight, inputs, seen.rank)
     context.sparse.add(codes)
     context.layers[codes] = layer.name
@@ -80,24 +86,25 @@ def _quantize(layer: Layer, seen: Seen, products: Products, context: Context) ->
     context.change(layer.name, f"{before:,} bytes to {after:,}{columns}, {decibels:.0f} dB", before)
 
 
-def found_inputs(values: Floats, weight: Floats) -> tuple[Inputs, float]:
+def found_inputs(values: Floats, weight: Floats, *, columns: bool = True) -> tuple[Inputs, float]:
     """How the inputs `values` [n, in] of a layer become bytes, and the decibels that its outputs are over their noise.
 
-    Values that are never negative get the whole byte.
+    Values that are never negative get the whole byte. Without `columns` one scale is for all: a layer of few outputs
+    would take as many bytes for scales of its inputs as it had.
     """
     values = values[:: max(1, values.size // LOOKED_AT)]
     zero = affine_from_range(float(values.min()), float(values.max()))[1]
     whole = Inputs(squared_error_scale(values.reshape(1, -1), _codes(zero))[0], zero)
     signal = values @ weight
     best, decibels = whole, _decibels(values, weight, signal, whole)
-    if decibels >= GOOD_ENOUGH or values.shape[1] == 1:
+    if decibels >= GOOD_ENOUGH or values.shape[1] == 1 or not columns:
         return best, decibels
     middle = 128 if zero else 0
     own = squared_error_scale(np.ascontiguousarray(values.T), _codes(middle))
     for share in SHARES:
-        columns = Inputs(own**share * own.max() ** (1 - share), middle)
-        found = _decibels(values, weight, signal, columns)
-        best, decibels = (columns, found) if found > decibels else (best, decibels)
+        scaled = Inputs(own**share * own.max() ** (1 - share), middle)
+        found = _decibels(values, weight, signal, scaled)
+        best, decibels = (scaled, found) if found > decibels else (best, decibels)
     return best, decibels
 
 

@@ -7,7 +7,7 @@ does not recognise it leaves alone, and says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -44,7 +44,12 @@ def graph_of(proto: onnx.ModelProto, path: Path) -> ir.Model:
     Raises:
         InputError: a tensor's data is missing, outside of the file's folder, or too short; all are named.
     """
-    model = ir.from_proto(proto)
+    maps = _maps_of(proto)
+    _set_types(proto, dict.fromkeys(maps))
+    try:
+        model = ir.from_proto(proto)
+    finally:
+        _set_types(proto, maps)
     folder = path.resolve().parent
     ir.external_data.set_base_dir(model.graph, folder)
     faults = [fault for tensor in tensors_of(model) if (fault := _fault(tensor, folder))]
@@ -52,6 +57,34 @@ def graph_of(proto: onnx.ModelProto, path: Path) -> ir.Model:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     common.LiftConstantsToInitializersPass()(model)
     return model
+
+
+def _maps_of(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """Types of the values that are maps, or sequences of them, as a ZipMap gives; onnx_ir has none such."""
+    found = {}
+    for value in (*proto.graph.output, *proto.graph.value_info):
+        inner = value.type.sequence_type.elem_type if value.type.HasField("sequence_type") else value.type
+        if inner.HasField("map_type"):
+            found[value.name] = onnx.TypeProto.FromString(value.type.SerializeToString())
+    return found
+
+
+def _set_types(proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto | None]) -> None:
+    """The types of the values of that name, None for no type."""
+    for value in (*proto.graph.output, *proto.graph.value_info):
+        if value.name in types:
+            kind = types[value.name]
+            value.ClearField("type")
+            if kind is not None:
+                value.type.CopyFrom(kind)
+
+
+def keep_maps(source: onnx.ModelProto, path: Path) -> None:
+    """Outputs of the graph at `path` that are maps in `source` have their types again, which onnx_ir does not write."""
+    if maps := _maps_of(source):
+        proto = onnx.load(path, load_external_data=False)
+        _set_types(proto, maps)
+        path.write_bytes(proto.SerializeToString())
 
 
 def tensors_of(model: ir.Model) -> Iterator[ir.TensorProtocol]:

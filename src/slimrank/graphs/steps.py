@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from slimrank.compression.record import Told
 from slimrank.config import Config, as_config, runner
 from slimrank.exporting.sparse import sparse_bytes
+from slimrank.graphs.attributes import holders
 from slimrank.graphs.calibration import Calibration
 from slimrank.graphs.chunks import FLOATS
 
@@ -71,8 +72,11 @@ def _drop_unread(model: ir.Model) -> None:
 
 
 def bytes_of(model: ir.Model, sparse: set[str]) -> int:
-    """Bytes of the constants of a graph, those of `sparse` as they will be stored: sparse where that is smaller."""
-    total = 0
+    """Bytes of the constants of a graph, and of lists in attributes of operators of other domains.
+
+    Constants of `sparse` count as they will be stored: sparse where that is smaller.
+    """
+    total = sum(nbytes for _, nbytes in holders(model))
     for graph in model.graphs():
         for name, value in graph.initializers.items():
             tensor = value.const_value

@@ -57,6 +57,7 @@ def told(result: dict[str, Any], out: Path) -> Iterator[str]:
     """What `compress_graph` did, in lines."""
     if result["converted"]:
         yield f"converted: {result['converted']}"
+    yield from (f"rewritten {what}" for what in result["rewritten"])
     for record in result["steps"]:
         share = record["facts"]["percent_touched"]
         yield f"{record['name']}: {record['bytes_before']:,} bytes to {record['bytes_after']:,}, touched {share:.1f}%"
@@ -64,6 +65,7 @@ def told(result: dict[str, Any], out: Path) -> Iterator[str]:
         yield from (f"  skipped {each['name']}: {each['reason']}" for each in record["skipped"])
         facts = {name: value for name, value in record["facts"].items() if name != "percent_touched"}
         yield from (f"  {name} {value:.4g}" for name, value in facts.items())
+    yield from (f"left {name}: {why}" for name, why in result["left"].items())
     if result["agreement"] is not None:
         yield from (f"output {name}: {_agreement(value)}" for name, value in result["agreement"].items())
     before, after = result["bytes_before"], result["bytes_after"]
