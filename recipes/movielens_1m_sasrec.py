@@ -20,7 +20,7 @@ recipe = Recipe(
     steps=(
         {"name": "quantize-tables", "bits": 8, "only": ("position",)},
         {"name": "quantize-dense", "rows": 512, "bits": 4},
-        {"name": "mix-bits", "only": ("history",), "widths": (2, 4), "budget": 127_900},
+        {"name": "mix-bits", "only": ("history",), "widths": (2, 4), "budget": 133_600},
     ),
-    retraining=Training(epochs=8, batch_size=128, learning_rate=1e-3, patience=0, precision="bfloat16", dropout=False),
+    retraining=Training(epochs=16, batch_size=128, learning_rate=1e-3, patience=0, precision="bfloat16", dropout=False),
 )
