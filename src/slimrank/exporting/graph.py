@@ -22,6 +22,7 @@ import torch
 from onnx_ir.passes import common
 from torch import nn
 
+from slimrank.exporting.defaults import drop_defaults
 from slimrank.exporting.folding import fold_constants
 from slimrank.exporting.halves import store_halves
 from slimrank.exporting.hoisting import hoist
@@ -196,8 +197,12 @@ def shrink(model: ir.Model) -> None:
 
 
 def strip(model: ir.Model) -> None:
-    """Drops metadata, and the types of all but inputs and outputs; names become short, except those of weights."""
+    """Drops metadata, attributes at their defaults, and the types of all but inputs and outputs.
+
+    Names become short, except those of weights.
+    """
     shrink(model)
+    drop_defaults(model.graph)
     common.ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version, model.graph.name = "slimrank", None, "slimrank"
     model.metadata_props.clear()
