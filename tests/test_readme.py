@@ -227,7 +227,7 @@ def value_at(result: Any, path: str) -> float:
 
 def shown_like(value: float, goal: str, path: str) -> str:
     """A figure in words: quality with four decimals, bytes, copies, seconds, and ratios with one decimal."""
-    if path.endswith(("auc_drop", "proof.low")):
+    if path.endswith(("auc_drop", "proof.low", "change")):
         return f"{value:+.4f}"
     if path.endswith(("kept", "share_of_original")):
         return f"{100 * value:.1f}%"
