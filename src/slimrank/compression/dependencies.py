@@ -28,6 +28,7 @@ from slimrank.tables.table import Table
 WEIGHED = (nn.Linear, nn.Conv1d)
 BY_NEURON = (nn.BatchNorm1d, nn.PReLU)  # with numbers of their own for every neuron
 TOLERANCE = 1e-4  # of the largest answer: sums in another order, and no more
+LOUD = 10
 Owners = dict[int, list[str]]
 
 
@@ -256,7 +257,7 @@ def _is_operation(module: nn.Module) -> bool:
 
 
 def _silence(parts: Sequence[Part]) -> None:
-    """Let nothing be read of neurons, and make them loud: each says what the loudest of its layer says.
+    """Let nothing be read of neurons, and make them loud: each says `LOUD` times what the loudest of its layer says.
 
     If something but the readers hears them, the answers tell.
     """
@@ -265,7 +266,7 @@ def _silence(parts: Sequence[Part]) -> None:
         weight = layer.get_parameter("weight").detach().clone()
         if part.writes:
             loudest = weight.flatten(1).square().sum(dim=1).argmax()
-            weight[part.own] = weight[loudest].clone()
+            weight[part.own] = LOUD * weight[loudest]
             bias = layer._parameters["bias"]
             if bias is not None:
                 layer.register_parameter("bias", nn.Parameter(_repeated(bias.detach(), part.own, loudest)))
@@ -276,7 +277,7 @@ def _silence(parts: Sequence[Part]) -> None:
 
 def _repeated(values: Tensor, places: Tensor, source: Tensor) -> Tensor:
     made = values.clone()
-    made[places] = values[source]
+    made[places] = LOUD * values[source]
     return made
 
 
