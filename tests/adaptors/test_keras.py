@@ -69,6 +69,22 @@ def test_its_layers_are_compressed_and_the_model_is_left_alone() -> None:
     assert not np.array_equal(answers(small), before)
 
 
+def test_hidden_neurons_go_and_keras_trains_those_that_stay() -> None:
+    given = layers.Input((5,), name="x")
+    hidden = layers.Dense(8, activation="relu", name="second")(layers.Dense(16, activation="tanh", name="first")(given))
+    model = keras.Model(given, layers.Dense(1, name="last")(hidden))
+    values = torch.randn(ROWS, 5)
+    small, (record,) = compress(model, [{"name": "prune-neurons", "keep": 0.5}], [values])
+    assert record["touched"] == ["layers.first: 16 neurons to 8", "layers.second: 8 neurons to 4"]
+    small.compile(optimizer=keras.optimizers.Adam(0.02), loss="mse")
+    fitted = small.fit(values.numpy(), values[:, :1].numpy(), epochs=5, verbose=0)
+    assert fitted.history["loss"][-1] < fitted.history["loss"][0]
+    normed = functional()  # whose normalisation says its width itself
+    same, (record,) = compress(normed, [{"name": "prune-neurons", "keep": 0.5}], [batch()])
+    assert "is incompatible with the layer" in record["skipped"][0]["reason"]
+    np.testing.assert_allclose(answers(same), answers(normed), atol=1e-6)
+
+
 def test_keras_trains_what_steps_made() -> None:
     small, _ = compress(functional(), STEPS, [batch()])
     small.compile(optimizer=keras.optimizers.Adam(0.02), loss="binary_crossentropy")

@@ -73,3 +73,11 @@ def test_its_own_loop_trains_what_steps_made(deepfm, frappe) -> None:
     before = frappe.auc(scores(small, frappe))
     train(small, frappe, epochs=1, rate=1e-3)
     assert frappe.auc(scores(small, frappe)) > before
+
+
+def test_half_of_its_hidden_neurons_go_and_training_makes_up_for_them(deepfm, frappe) -> None:
+    small, (record,) = compress(deepfm, [{"name": "prune-neurons", "keep": 0.5}], frappe.columns("train"))
+    assert record["touched"] == ["mlp.mlp.0: 64 neurons to 32", "mlp.mlp.4: 32 neurons to 16"]
+    assert {each["name"] for each in record["skipped"]} == {"linear.fc", "mlp.mlp.8"}
+    train(small, frappe, epochs=1, rate=1e-3)
+    assert frappe.auc(scores(small, frappe)) > frappe.auc(scores(deepfm, frappe)) - 0.005

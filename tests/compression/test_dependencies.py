@@ -266,7 +266,11 @@ REFUSED: dict[str, tuple[Callable[[], Held], str]] = {
         lambda: Held(lambda m, h: m.last(h * (h @ m.vector)[:, None]), vector=parameter(8)),
         SILENT,
     ),
-    "heads": (lambda: Held(lambda m, h: m.last(h.view(-1, 2, 4).softmax(dim=2).flatten(1))), FAILS),
+    "heads": (
+        lambda: Held(lambda m, h: m.last(h.view(-1, 2, 4).softmax(dim=2).flatten(1))),
+        "its neurons are not told apart on their way to last",
+    ),
+    "a width that is written down": (lambda: Held(lambda m, h: m.last(h[:, None].expand(-1, 1, 8)[:, 0])), FAILS),
     "a buffer": (lambda: Held(lambda m, h: m.last(h * torch.ones(8))), FAILS),
     "a gate": (
         lambda: Held(lambda m, h: m.gate(h[:, :4] * h[:, 4:]), gate=nn.Linear(4, 2)),
@@ -291,7 +295,7 @@ REFUSED: dict[str, tuple[Callable[[], Held], str]] = {
     "an answer as well": (lambda: Held(lambda m, h: (m.last(h), h)), "its neurons are what the module answers with"),
     "a recurrent layer": (
         lambda: Held(lambda m, h: m.last(m.gru(h[:, None])[0][:, 0]), gru=nn.GRU(8, 8)),
-        "torch-pruning cannot follow",
+        "its neurons go with the parameter gru.weight_hh_l0 [24, 8], which is not cut",
     ),
     "a shared weight": (
         lambda: Held(lambda m, h: m.pair["one"](h) + m.pair["two"](h), pair=tied()),

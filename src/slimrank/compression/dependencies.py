@@ -27,7 +27,7 @@ from slimrank.tables.table import Table
 
 WEIGHED = (nn.Linear, nn.Conv1d)
 BY_NEURON = (nn.BatchNorm1d, nn.PReLU)  # with numbers of their own for every neuron
-TOLERANCE = 1e-4  # of the largest answer: sums in another order, and no more
+TOLERANCE = 1e-5  # of the largest answer: sums in another order, and no more
 LOUD = 10
 Owners = dict[int, list[str]]
 
