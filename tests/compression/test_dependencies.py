@@ -297,6 +297,16 @@ REFUSED: dict[str, tuple[Callable[[], Held], str]] = {
         lambda: Held(lambda m, h: m.last(m.gru(h[:, None])[0][:, 0]), gru=nn.GRU(8, 8)),
         "its neurons go with the parameter gru.weight_hh_l0 [24, 8], which is not cut",
     ),
+    "an attention": (
+        lambda: Held(
+            lambda m, h: m.last(m.mix(h[:, None], h[:, None], h[:, None])[0][:, 0]), mix=nn.MultiheadAttention(8, 2)
+        ),
+        "a part of an attention, which is not cut",
+    ),
+    "a convolution in groups": (
+        lambda: Held(lambda m, h: m.narrow(h[:, :, None]).flatten(1), narrow=nn.Conv1d(8, 2, 1, groups=2)),
+        "its neurons",
+    ),
     "a shared weight": (
         lambda: Held(lambda m, h: m.pair["one"](h) + m.pair["two"](h), pair=tied()),
         "which shares its weights: pair.one.weight, pair.two.weight",

@@ -2,8 +2,9 @@
 
 torch-pruning follows the graph of gradients (Fang et al. 2023, arXiv 2301.12900). It takes every operation that it does
 not know for one that goes number by number: what it finds may be wrong, and a wrong cut need not fail. So its word is a
-proposal. A cut stays where the narrower module answers the first batch as the whole one does with the weights that read
-those neurons at 0, whatever the neurons say. Left out: norms over neurons, recurrent layers, and attention.
+proposal. A cut stays where the narrower module, and every layer of it that reads neurons, answers the first batch as the
+whole one does with the weights that read those neurons at 0, whatever the neurons say. Left out: norms over neurons,
+recurrent layers, and attention.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from slimrank.compression.modules import ModuleContext, told
 from slimrank.compression.steps import swap
 from slimrank.compression.tracing import traced
 from slimrank.config import InputError
+from slimrank.models.attention import SplitAttention
 from slimrank.models.convolution import PaddedConv1d, WindowedConv1d
 from slimrank.tables.table import Table
 
 WEIGHED = (nn.Linear, nn.Conv1d)
 BY_NEURON = (nn.BatchNorm1d, nn.PReLU)  # with numbers of their own for every neuron
-TOLERANCE = 1e-5  # of the largest answer: sums in another order, and no more
+TOLERANCE = 1e-4  # of the largest number: sums in another order, and no more
 LOUD = 10
-Owners = dict[int, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,9 @@ class Followed:
         self.model = model
         self.context = context
         self.names: dict[int, str] = {}
-        self.owners: Owners = {}
+        self.owners: dict[int, list[str]] = {}
+        parts = [each.children() for each in model.modules() if isinstance(each, SplitAttention)]
+        self.attention = {id(part) for each in parts for part in each}
         for name, module in model.named_modules():
             self.names.setdefault(id(module), name)
             for part, parameter in module.named_parameters(recurse=False):
@@ -146,6 +149,8 @@ class Followed:
             raise InputError(f"its neurons go with the dimensions of {name}, which stay")
         if not isinstance(module, (*WEIGHED, *BY_NEURON)):
             raise InputError(f"its neurons go with {name}, a {type(module).__name__}, which is not cut")
+        if id(module) in self.attention:
+            raise InputError(f"its neurons go with {name}, a part of an attention, which is not cut")
         why = unfit(module) if isinstance(module, KINDS) else ""
         if parametrize.is_parametrized(module):
             why = why or "is parametrised"
@@ -190,13 +195,11 @@ def cut(followed: Followed, layer: nn.Module, gone: Sequence[int]) -> list[Part]
     saved = Saved([*(part.layer for part in neurons.parts), *neurons.others])
     try:
         _silence(neurons.parts)
-        with torch.no_grad():
-            expected = followed.context.answer(followed.model)
+        expected = _heard(followed, neurons.parts)
         saved.restore()
         neurons.group.prune(record_history=False)
         saved.freeze()
-        with torch.no_grad():
-            found = followed.context.answer(followed.model)
+        found = _heard(followed, neurons.parts)
     except InputError as error:
         saved.restore()
         raise InputError(f"the module does not run without some of its neurons: {error}") from error
@@ -254,6 +257,23 @@ def _is_operation(module: nn.Module) -> bool:
     """Whether a node is no layer but something that is done to neurons one by one, or to their order."""
     own = type(module).__module__.startswith("torch_pruning.")
     return own and type(module).__name__ != "_OutputOp"
+
+
+def _heard(followed: Followed, parts: Sequence[Part]) -> list[Tensor]:
+    """What the module answers to the first batch, and the readers of neurons: layers behind may level that out."""
+    seen: list[Tensor] = []
+    writers = [part.layer for part in parts if part.writes]
+    hooks = [
+        part.layer.register_forward_hook(lambda layer, given, output: seen.append(output.detach().clone()))
+        for part in parts
+        if part.layer not in writers
+    ]
+    try:
+        with torch.no_grad():
+            return [*followed.context.answer(followed.model), *seen]
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _silence(parts: Sequence[Part]) -> None:
