@@ -2,8 +2,8 @@
 
 torch-pruning follows the graph of gradients (Fang et al. 2023, arXiv 2301.12900). It takes every operation that it does
 not know for one that goes number by number: what it finds may be wrong, and a wrong cut need not fail. So its word is a
-proposal. A cut stays where the narrower module, and every layer of it that reads neurons, answers the first batch as the
-whole one does with the weights that read those neurons at 0, whatever the neurons say. Left out: norms over neurons,
+proposal. A cut stays where the narrower module, and every layer of it that reads those neurons, answers the first batch
+as the whole one does with the weights that read them at 0, whatever the neurons say. Left out: norms over neurons,
 recurrent layers, and attention.
 """
 
