@@ -72,15 +72,7 @@ def compress_graph(
     base, rewritten = in_standard_operators(base, model)
     rows = None if feeds is None else Calibration(base, model, feeds, seed)
     graph, records, touched = compressed(base, model, chosen, rows, seed)
-    agreement: dict[str, dict[str, float]] | None = None
-
-    def check(path: Path) -> None:
-        nonlocal agreement
-        keep_maps(proto, path)
-        agreement = None if asked is None else agreement_of(asked, path)
-
-    files = write_graph(graph, out, check, beside=lies_beside(given))
-    sizes = {path.name: path.stat().st_size for path in files}
+    sizes, agreement = _written(graph, out, proto, asked, beside=lies_beside(given))
     return {
         "steps": records,
         "files": sizes,
@@ -93,6 +85,21 @@ def compress_graph(
         "left": left_alone(graph),
         "agreement": agreement,
     }
+
+
+def _written(
+    graph: ir.Model, out: Path, proto: onnx.ModelProto, asked: Calibration | None, *, beside: bool
+) -> tuple[dict[str, int], dict[str, dict[str, float]] | None]:
+    """Write a graph to `out`: bytes of each file, and how far it answers as `proto`, through which `asked` runs rows."""
+    agreement: dict[str, dict[str, float]] | None = None
+
+    def check(path: Path) -> None:
+        nonlocal agreement
+        keep_maps(proto, path)
+        agreement = None if asked is None else agreement_of(asked, path)
+
+    files = write_graph(graph, out, check, beside=beside)
+    return {path.name: path.stat().st_size for path in files}, agreement
 
 
 def compressed(
