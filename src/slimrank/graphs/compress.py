@@ -90,7 +90,7 @@ def compress_graph(
 def _written(
     graph: ir.Model, out: Path, proto: onnx.ModelProto, asked: Calibration | None, *, beside: bool
 ) -> tuple[dict[str, int], dict[str, dict[str, float]] | None]:
-    """Write a graph to `out`: bytes of each file, and how far it answers as `proto`, through which `asked` runs rows."""
+    """Write a graph to `out`: bytes of each file, and how far it answers as `proto`, asked with the rows of `asked`."""
     agreement: dict[str, dict[str, float]] | None = None
 
     def check(path: Path) -> None:
