@@ -155,6 +155,30 @@ def linear_rows() -> polars.DataFrame:
     return LINEAR_ROWS
 
 
+@pytest.fixture(scope="session")
+def asked_by_tensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a module of one's own: user int64 [rows] and numbers [rows, 2] to a score and a pair."""
+    import torch
+    from torch import nn
+
+    from slimrank.api import export
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.user = nn.Embedding(20, 2)
+            self.last = nn.Linear(2, 1)
+
+        def forward(self, user: torch.Tensor, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+            pair = self.user(user) * numbers
+            return {"score": self.last(pair), "pair": pair}
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("module") / "mine"
+    export(Module().eval(), {"user": torch.arange(4), "numbers": torch.randn(4, 2)}, path)
+    return path
+
+
 def tiny_rows(count: int, seed: int = 0) -> polars.DataFrame:
     """Clicks of 60 users on 90 items with tags and a price; the label hangs on all of them."""
     draw = np.random.default_rng(seed)

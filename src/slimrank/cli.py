@@ -242,16 +242,33 @@ def predict(
     from slimrank.artifact import open_artifact
     from slimrank.runtime import load
     from slimrank.runtime.files import predict_file
-    from slimrank.runtime.opened import answers_with_items
+    from slimrank.runtime.opened import answers_with_items, asked_by_tensors
 
-    if answers_with_items(open_artifact(artifact)):
+    found = open_artifact(artifact)
+    if answers_with_items(found):
         _find(artifact, rows, out, k)
+        return
+    if asked_by_tensors(found):
+        _answer(artifact, rows, out)
         return
     predictions = predict_file(load(artifact), rows, out)
     if out is None:
         typer.echo("probability")
         typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
     _tell_unknown(predictions.unknown)
+
+
+def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
+    """What a graph answers to the rows of a file, a line of JSON each on stdout where there is no file for it."""
+    import json
+
+    from slimrank.runtime import load_graph
+    from slimrank.runtime.files import answer_file
+
+    found = answer_file(load_graph(artifact), rows, out)
+    if out is None:
+        for row in zip(*(each.tolist() for each in found.values()), strict=True):
+            typer.echo(json.dumps(dict(zip(found, row, strict=True))))
 
 
 def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:

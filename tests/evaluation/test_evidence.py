@@ -66,6 +66,24 @@ def test_a_loss_in_one_country_is_told(files):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_an_artifact_of_ones_own_module_is_compared_by_its_output_of_one_number(asked_by_tensors, tmp_path):
+    draw = np.random.default_rng(0)
+    columns = {"user": draw.integers(0, 20, 2000), "numbers": draw.normal(size=(2000, 2)).astype(np.float32)}
+    score = runtime.load_graph(asked_by_tensors).run(columns)["score"].ravel()
+    label = (score + draw.normal(size=2000) > 0).astype(int)
+    rows = pl.DataFrame({**columns, "label": label})
+    pl.DataFrame({"score": score}).write_parquet(tmp_path / "same.parquet")
+    question = Question(group="user", metrics=("auc", "gauc"))
+    found = evidence(asked_by_tensors, tmp_path / "same.parquet", rows, question)
+    assert found["metrics"][0]["a"] == pytest.approx(auc(label, score))
+    assert [one["difference"] for one in found["metrics"]] == [0, 0]
+    assert found["calibration"] == {}
+    with pytest.raises(InputError, match="metric 'logloss' needs logits or probabilities"):
+        evidence(asked_by_tensors, tmp_path / "same.parquet", rows, Question(metrics=("logloss",)))
+    with pytest.raises(InputError, match="no column for input 'numbers'"):
+        evidence(asked_by_tensors, tmp_path / "same.parquet", rows.drop("numbers"))
+
+
 def test_two_files_of_scores_need_no_artifact(files):
     _, folder, *_ = files
     question = Question(metrics=("logloss", "field_ece@country"))

@@ -14,8 +14,8 @@ from slimrank.artifact import MANIFEST
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
 from slimrank.data.schema import Field, Schema
-from slimrank.runtime import files, load
-from slimrank.runtime.files import predict_file, predict_pieces
+from slimrank.runtime import files, load, load_graph
+from slimrank.runtime.files import answer_file, answer_pieces, predict_file, predict_pieces
 from slimrank.runtime.inspect import inspect
 
 
@@ -48,6 +48,47 @@ def test_pieces_give_what_the_whole_gives(linear: Any, linear_rows: polars.DataF
     assert whole.unknown == pieces.unknown
     assert pieces.unknown["item"] == len(rows) // 2
     assert predict_pieces(model, rows.head(0)).probability.shape == (0,)
+
+
+def test_a_graph_answers_a_file_by_the_columns_of_its_inputs(
+    asked_by_tensors: Path, tmp_path: Path, monkeypatch
+) -> None:
+    graph = load_graph(asked_by_tensors)
+    frame = polars.DataFrame({"user": [3, 19, 3], "numbers_0": [1.0, -2.0, 0.5], "numbers_1": [0.0, 1.0, 2.0]})
+    frame.write_csv(tmp_path / "rows.csv")
+    expected = graph.run({"user": frame["user"].to_numpy(), "numbers": frame[:, 1:].to_numpy().astype(np.float32)})
+    monkeypatch.setattr(files, "PIECE", 2)
+    found = answer_file(graph, tmp_path / "rows.csv", tmp_path / "out.parquet")
+    for name, each in expected.items():
+        np.testing.assert_allclose(found[name], each, rtol=1e-6)
+    written = polars.read_parquet(tmp_path / "out.parquet")
+    assert written.columns == [*frame.columns, "score", "pair"]
+    np.testing.assert_allclose(written["pair"].to_list(), expected["pair"], rtol=1e-6)
+    with pytest.raises(InputError, match=r"out\.csv: could not be written: .*nested data"):
+        answer_file(graph, tmp_path / "rows.csv", tmp_path / "out.csv")
+    with pytest.raises(InputError, match="already has a column 'score'"):
+        answer_file(graph, tmp_path / "out.parquet", tmp_path / "again.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            {"usr": [1], "age": [1], "numbers_0": [1.0], "numbers_1": [1.0]},
+            "no column for input 'user'.* Did you mean 'usr'",
+        ),
+        ({"user": [20], "numbers_0": [1.0], "numbers_1": [1.0]}, r"id 20 in row 0 is out of range, allowed 0\.\.19"),
+        ({"user": [1], "numbers_0": ["dear"], "numbers_1": [1.0]}, "column 'numbers_0' is of type String"),
+        ({"user": [], "numbers_0": [], "numbers_1": []}, "0 rows"),
+    ],
+)
+def test_rows_that_a_graph_does_not_take(columns: dict[str, Any], said: str, asked_by_tensors: Path) -> None:
+    types = {"user": polars.Int64} if columns.get("user") == [] else None
+    frame = polars.DataFrame(columns, schema_overrides=types)
+    if types:
+        frame = frame.with_columns(polars.col("numbers_0", "numbers_1").cast(polars.Float32))
+    with pytest.raises(InputError, match=said):
+        answer_pieces(load_graph(asked_by_tensors), frame)
 
 
 def test_files_that_cannot_be_scored_are_named(linear: Any, linear_rows: polars.DataFrame, tmp_path: Path) -> None:

@@ -10,18 +10,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
+import numpy as np
 import polars
 import pytest
 import uvicorn
 
 from slimrank.config import InputError
-from slimrank.runtime import Model, load
+from slimrank.runtime import Model, load, load_graph
 from slimrank.serving import Limits, serve
 from slimrank.serving.app import create_app
+from slimrank.serving.served import Served, of_graph, of_model
 from slimrank.serving.server import listening
 
 LIMITS = Limits(max_body_bytes=20_000, max_rows=50)
@@ -33,19 +37,26 @@ def model(linear: Any) -> Model:
     return load(linear.path)
 
 
-@pytest.fixture
-def client(model: Model) -> Iterator[httpx.Client]:
+@contextmanager
+def connected(served: Served, name: str) -> Iterator[httpx.Client]:
+    """A client of a server that serves it."""
     door = listening("127.0.0.1", 0)  # listens before the server runs, so a client may connect at once
-    config = uvicorn.Config(create_app(model, "linear", LIMITS), log_level="critical", ws="none", lifespan="off")
+    config = uvicorn.Config(create_app(served, name, LIMITS), log_level="critical", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     host, port = door.getsockname()
-    with httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as connected:
-        yield connected
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
+        yield client
     server.should_exit = True
     thread.join()
     door.close()
+
+
+@pytest.fixture
+def client(model: Model) -> Iterator[httpx.Client]:
+    with connected(of_model(model), "linear") as found:
+        yield found
 
 
 def tensors(rows: int = 2, **changes: Any) -> dict[str, Any]:
@@ -137,7 +148,7 @@ def test_requests_at_once_do_not_mix(client: httpx.Client, model: Model) -> None
         (tensors(shape=[2]), 400, "shape [2], must be [rows, 5]"),
         (tensors(shape=[2, 5.0]), 400, "must be [rows, 5]"),
         (tensors(shape=[-2, -5]), 400, "must be [rows, 5]"),
-        (tensors(shape=[2, 4]), 400, "4 columns, must be 5"),
+        (tensors(shape=[2, 4]), 400, "shape [2, 4], must be [rows, 5]"),
         (tensors(shape=[3, 5]), 400, "the data do not have the shape [3, 5]"),
         (tensors(data=[[1, 2, 1, 0, 0], [1, 2, 1, 0]]), 400, "the data are ragged"),
         (tensors(data=[[1, 2], [1, 2]]), 400, "the data do not have the shape [2, 5]"),
@@ -279,6 +290,60 @@ def test_a_server_process_answers_on_loopback_and_stops_without_torch(linear: An
     assert "Traceback" not in errors
     assert process.returncode in (0, -stop)
     assert output.endswith("[]\n") == (stop is signal.SIGINT)  # SIGTERM ends the process without its atexit
+
+
+MINE = [
+    {"name": "user", "shape": [2], "datatype": "INT64", "data": [3, 19]},
+    {"name": "numbers", "shape": [2, 2], "datatype": "FP32", "data": [1, 0, 0.5, -2]},
+]
+
+
+@pytest.fixture
+def mine(asked_by_tensors: Path) -> Iterator[httpx.Client]:
+    """A module of one's own, served."""
+    with connected(of_graph(load_graph(asked_by_tensors)), "mine") as found:
+        yield found
+
+
+def test_a_module_of_ones_own_is_served_by_its_tensors(mine: httpx.Client, asked_by_tensors: Path) -> None:
+    told = mine.get("/v2/models/mine").json()
+    assert told["inputs"] == [
+        {"name": each["name"], "datatype": each["datatype"], "shape": [-1, *each["shape"][1:]]} for each in MINE
+    ]
+    assert [each["name"] for each in told["outputs"]] == ["score", "pair"]
+    arrays = {"user": [3, 19], "numbers": np.array([[1, 0], [0.5, -2]], np.float32)}
+    expected = load_graph(asked_by_tensors).run(arrays)
+    answer = mine.post("/v2/models/mine/infer", json={"inputs": MINE}).json()
+    assert [each["name"] for each in answer["outputs"]] == ["score", "pair"]
+    for each in answer["outputs"]:
+        assert each["shape"] == list(expected[each["name"]].shape)
+        np.testing.assert_allclose(each["data"], expected[each["name"]].ravel())
+    one = mine.post("/v2/models/mine/infer", json={"inputs": MINE, "outputs": [{"name": "pair"}]}).json()
+    assert [each["name"] for each in one["outputs"]] == ["pair"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": [3, 20]}, "input 'user': id 20 in row 1 is out of range, allowed 0..19"),
+        ({"data": [3, 1.5]}, "input 'user': the data must be integers"),
+        ({"datatype": "INT32"}, "datatype 'INT32', must be 'INT64'"),
+        ({"shape": [2, 1]}, "shape [2, 1], must be [N]"),
+        ({"shape": [1], "data": [3]}, "input 'numbers': shape [2, 2], must be [N, 2] with N = 1"),
+        ({"shape": [10**9]}, "1000000000 rows in one request"),
+        ({"name": "usr"}, "unknown input 'usr'. Did you mean 'user'?"),
+    ],
+)
+def test_tensors_that_a_module_does_not_take(mine: httpx.Client, changes: dict[str, Any], message: str) -> None:
+    answer = mine.post("/v2/models/mine/infer", json={"inputs": [{**MINE[0], **changes}, MINE[1]]})
+    assert answer.status_code in (400, 413)
+    assert message in answer.json()["error"]
+
+
+def test_a_module_of_ones_own_takes_no_raw_rows(mine: httpx.Client) -> None:
+    answer = mine.post("/rank", json={"rows": [{"user": 3}]})
+    assert answer.status_code == 400
+    assert "'mine' is asked by tensors, not by rows: POST /v2/models/mine/infer" in answer.json()["error"]
 
 
 def test_a_server_that_cannot_start_says_why(linear: Any) -> None:

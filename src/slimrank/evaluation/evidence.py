@@ -1,6 +1,7 @@
 """Two models on the same rows: all that a review asks for, as one record.
 
-Each model is an artifact, which encodes and scores the rows itself, or a file of scores in the order of the rows.
+Each model is an artifact, which encodes and scores the rows itself, the artifact of a module of the user's own, which
+takes the columns of its inputs, or a file of scores in the order of the rows.
 Needs no torch. Left out: models that answer with items (`evidence_of_items`), bytes and latency, which are in
 `measure`, and any markup.
 """
@@ -29,8 +30,8 @@ from slimrank.evaluation.paired import Comparison, compare, judge
 from slimrank.evaluation.question import Question
 from slimrank.evaluation.slices import SLICED_FROM, Cut, as_records, compare_slices, cut_by_rank, cut_by_values
 from slimrank.evaluation.sums import find_metric
-from slimrank.runtime.files import PIECE, read_rows
-from slimrank.runtime.opened import answers_with_items
+from slimrank.runtime.files import PIECE, answer_pieces, read_rows
+from slimrank.runtime.opened import answers_with_items, asked_by_tensors
 
 if TYPE_CHECKING:
     import polars
@@ -68,7 +69,9 @@ def evidence(
     """Compare the candidate `b` with the baseline `a` on the rows of a frame or file.
 
     Args:
-        a: an artifact's directory, or a .parquet or .csv file with a column logit, probability or score.
+        a: an artifact's directory, or a .parquet or .csv file with a column logit, probability or score. Of an
+            artifact that is asked by tensors the output counts that has a number for each row: where it is called
+            logit or probability as such, else as a score.
         b: the same.
         rows: with the label, and what an artifact reads. No model should have been trained on them.
         question: what is asked; without it AUC at .001, and beside it what else these rows allow.
@@ -88,10 +91,11 @@ def evidence(
     _check(question)
     if any(path.is_dir() and answers_with_items(open_artifact(path)) for path in (a, b)):
         return dict(_without_nan(evidence_of_items(a, b, rows, question)))
-    models = [None if path.is_file() else runtime.load(path) for path in (a, b)]
+    models = [_opened(path) for path in (a, b)]
+    encodings = [model.encoding for model in models if isinstance(model, runtime.Model)]
     if isinstance(rows, Path):
-        rows = read_rows(rows, [model.encoding for model in models if model])
-    schemas = [model.encoding.schema for model in models if model] + ([schema] if schema else [])
+        rows = read_rows(rows, encodings)
+    schemas = [encoding.schema for encoding in encodings] + ([schema] if schema else [])
     known = _rows(rows, question, schemas)
     scored = [_score(path, model, known.frame) for path, model in zip((a, b), models, strict=True)]
     logits = [one.logit for one in scored]
@@ -153,7 +157,16 @@ def _rows(frame: polars.DataFrame, question: Question, schemas: Sequence[Schema]
     return _Rows(frame, as_numbers(frame[label], f"label {label!r}"), as_groups(frame, group), schema)
 
 
-def _score(path: Path, model: runtime.Model | None, frame: polars.DataFrame) -> _Scored:
+def _opened(path: Path) -> runtime.Model | runtime.Graph | None:
+    """The model of an artifact; None for a file."""
+    if path.is_file():
+        return None
+    return runtime.load_graph(path) if asked_by_tensors(open_artifact(path)) else runtime.load(path)
+
+
+def _score(path: Path, model: runtime.Model | runtime.Graph | None, frame: polars.DataFrame) -> _Scored:
+    if isinstance(model, runtime.Graph):
+        return _named(*_of_graph(path, model, frame), path)
     if model is not None:
         inputs = model.encoding.encode(frame)
         pieces = [model.score(inputs.take(slice(start, start + PIECE))) for start in range(0, len(inputs), PIECE)]
@@ -165,8 +178,22 @@ def _score(path: Path, model: runtime.Model | None, frame: polars.DataFrame) -> 
         raise InputError(f"{path}: a file of scores has one column of {', '.join(SCORES)}, got {given}")
     if len(scores) != len(frame):
         raise InputError(f"{path}: {len(scores)} scores for {len(frame)} rows; one is needed for each, in their order")
-    values = as_numbers(scores[names[0]], f"{path}: {names[0]}")
-    return _Scored(_as_logit(values, path) if names[0] == "probability" else values, names[0] != "score")
+    return _named(names[0], as_numbers(scores[names[0]], f"{path}: {names[0]}"), path)
+
+
+def _named(name: str, values: NDArray[np.float64], path: Path) -> _Scored:
+    """Values by what they are called: logits, probabilities, or scores, which only rank."""
+    return _Scored(_as_logit(values, path) if name == "probability" else values, name in ("logit", "probability"))
+
+
+def _of_graph(path: Path, graph: runtime.Graph, frame: polars.DataFrame) -> tuple[str, NDArray[np.float64]]:
+    """The output of a module that has a number for each row, and its name; one that is called as a score goes first."""
+    answers = {name: each for name, each in answer_pieces(graph, frame).items() if each.size == len(frame)}
+    names = [name for name in SCORES if name in answers] or list(answers)
+    if len(names) != 1:
+        told = ", ".join(f"{name} {spec.told()}" for name, spec in graph.outputs.items())
+        raise InputError(f"{path}: one output with a number for each row is needed, got {told}")
+    return names[0], answers[names[0]].ravel().astype(np.float64)
 
 
 def _as_logit(chance: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
@@ -186,7 +213,7 @@ def _metrics(rows: _Rows, scored: Sequence[_Scored], question: Question) -> tupl
     calibrated = all(one.calibrated for one in scored)
     for name in asked:
         if not calibrated and not find_metric(name).of_groups and name != "auc":
-            raise InputError(f"metric {name!r} needs logits or probabilities, and a file has a column score")
+            raise InputError(f"metric {name!r} needs logits or probabilities, and there are only scores")
     found, left_out = [], {}
     for name in asked or (*RANKING, *(CALIBRATED if calibrated else ())):
         field = name.partition("@")[2] if name.startswith("field_ece@") else None

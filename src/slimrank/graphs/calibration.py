@@ -17,8 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from slimrank.config import InputError
+from slimrank.data.feeds import Feeds
 from slimrank.exporting.optimized import BESIDE
-from slimrank.graphs.feeds import Feeds
 
 Array = NDArray[Any]
 

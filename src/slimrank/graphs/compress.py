@@ -13,13 +13,22 @@ import polars as pl
 from onnx_ir.passes import common
 
 from slimrank.config import Config, InputError, as_config
+from slimrank.data.feeds import read_feeds
 from slimrank.exporting.optimized import left_in_floats, optimized_graph
 from slimrank.exporting.sparse import store_sparse
 from slimrank.graphs.attributes import holders
 from slimrank.graphs.calibration import Array, Calibration, opened, quiet
-from slimrank.graphs.feeds import read_feeds
 from slimrank.graphs.left import left_alone
-from slimrank.graphs.reading import at_least_opset, graph_of, keep_maps, lies_beside, opset_of, read_proto, tensors_of
+from slimrank.graphs.reading import (
+    at_least_opset,
+    graph_of,
+    inputs_of,
+    keep_maps,
+    lies_beside,
+    opset_of,
+    read_proto,
+    tensors_of,
+)
 from slimrank.graphs.standard import in_standard_operators
 from slimrank.graphs.steps import KIND, Context, apply, named, readers
 from slimrank.graphs.writing import write_graph
@@ -66,7 +75,7 @@ def compress_graph(
     proto = read_proto(model)
     given = graph_of(proto, model)
     _check_out(given, model, out)
-    feeds = None if data is None else read_feeds(data, proto.graph)
+    feeds = None if data is None else read_feeds(data, inputs_of(proto.graph))
     asked = None if feeds is None else Calibration(proto, model, feeds, seed)
     base, converted = at_least_opset(proto, model)
     base, rewritten = in_standard_operators(base, model)

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes import common
 
 from slimrank.config import InputError, nearest
+from slimrank.data.tensors import TensorSpec
 
 LEAST_OPSET = 13  # DequantizeLinear with a scale for each output
 
@@ -57,6 +58,25 @@ def graph_of(proto: onnx.ModelProto, path: Path) -> ir.Model:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     common.LiftConstantsToInitializersPass()(model)
     return model
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[TensorSpec]:
+    """The inputs that have to be fed: those that are not constants as well.
+
+    Raises:
+        InputError: one of them is no tensor of numbers.
+    """
+    known = {tensor.name for tensor in graph.initializer}
+    found = []
+    for value in graph.input:
+        if value.name in known:
+            continue
+        kind = value.type.tensor_type
+        if kind.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            raise InputError(f"input {value.name!r} is no tensor of numbers, and cannot be fed from rows")
+        sizes = [each.dim_value if each.HasField("dim_value") else each.dim_param or None for each in kind.shape.dim]
+        found.append(TensorSpec.of(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), sizes))
+    return found
 
 
 def _maps_of(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.data.encoding import Encoding
 from slimrank.files import replace_file
+from slimrank.runtime.graph import Graph
 from slimrank.runtime.model import Model, Predictions
 from slimrank.runtime.retriever import Retriever, TopK
 
@@ -69,6 +71,52 @@ def find_file(model: Retriever, rows: Path, k: int, out: Path | None = None) -> 
         listed = frame.with_columns(polars.Series(ITEMS, found.items), polars.Series(SCORES, scores))
         replace_file(out, listed.write_ndjson().encode() if out.suffix == ".jsonl" else _rendered(listed, out))
     return found
+
+
+def answer_file(graph: Graph, rows: Path, out: Path | None = None) -> dict[str, NDArray[Any]]:
+    """What a graph answers to a Parquet or CSV file of its inputs; with `out`, write its columns and the outputs there.
+
+    Columns become inputs as `read_feeds` says; an output with more than a number a row becomes a column of lists.
+
+    Raises:
+        InputError: as `predict_file`, or an output has not a row for each row.
+    """
+    if out is not None:
+        _check_output(out)
+    frame = read_rows(rows)
+    taken = [name for name in graph.outputs if name in frame.columns]
+    if out is not None and taken:
+        raise InputError(f"{rows}: already has a column {taken[0]!r}, which the output adds")
+    answers = answer_pieces(graph, frame)
+    if out is not None:
+        import polars
+
+        columns = [polars.Series(name, each.tolist()) for name, each in answers.items()]
+        replace_file(out, _rendered(frame.with_columns(columns), out))
+    return answers
+
+
+def answer_pieces(graph: Graph, frame: polars.DataFrame) -> dict[str, NDArray[Any]]:
+    """The outputs of a graph, a row for each row of a frame, some rows at a time.
+
+    Raises:
+        InputError: the columns do not fit the inputs, a value is not allowed, or an output has not a row for each row.
+    """
+    from slimrank.data.feeds import read_feeds
+
+    feeds = read_feeds(frame, list(graph.inputs.values()))
+    size = feeds.at_once or PIECE
+    pieces = []
+    for start in range(0, len(feeds), size):
+        count = min(size, len(feeds) - start)
+        # A graph of a fixed number of rows is given the last ones over again, and what it says of those is left out.
+        places = np.minimum(np.arange(start, start + (feeds.at_once or count)), len(feeds) - 1)
+        answers = graph.run({name: array[places] for name, array in feeds.arrays.items()})
+        for name, each in answers.items():
+            if each.shape[:1] != (len(places),):
+                raise InputError(f"output {name!r} is {list(each.shape)} of {len(places)} rows, not a row for each")
+        pieces.append({name: each[:count] for name, each in answers.items()})
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in graph.outputs}
 
 
 def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:

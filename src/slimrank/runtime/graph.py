@@ -14,53 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slimrank.artifact import BY_TENSORS, Artifact
+from slimrank.artifact import Artifact
 from slimrank.config import InputError, nearest
-from slimrank.runtime.opened import when_still
+from slimrank.data.tensors import TensorSpec
+from slimrank.runtime.opened import asked_by_tensors, when_still
 from slimrank.runtime.session import check_operators, open_session
 
-TYPES = {"float": "float32", "double": "float64", "bool": "bool", "float16": "float16"}  # of the runtime, as numpy's
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output of a graph: its type, and its shape with a name for every size that may vary."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str, ...]
-
-    @classmethod
-    def of(cls, node: Any) -> TensorSpec:
-        """What a session says of one of its ends."""
-        kind = node.type.removeprefix("tensor(").removesuffix(")")
-        shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
-        return cls(node.name, np.dtype(TYPES.get(kind, kind)), shape)
-
-    def array(self, value: ArrayLike) -> NDArray[Any]:
-        """`value` as an array of this type, where nothing is lost.
-
-        Raises:
-            InputError: it is of another type, or of another number of dimensions.
-        """
-        array = np.asarray(value)
-        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
-            raise InputError(f"input {self.name!r}: type {array.dtype}, must be {self.dtype}")
-        if array.ndim != len(self.shape):
-            raise InputError(f"input {self.name!r}: shape {list(array.shape)}, must be {self._told()}")
-        return array.astype(self.dtype, copy=False)
-
-    def _told(self) -> str:
-        return f"[{', '.join(map(str, self.shape))}]"
-
-    def check_sizes(self, array: NDArray[Any], known: dict[str, int]) -> None:
-        """Raises `InputError` where a size is not the graph's, or not the one that others of its name have."""
-        for size, wanted in zip(array.shape, self.shape, strict=True):
-            expected = wanted if isinstance(wanted, int) else known.setdefault(wanted, size)
-            if size != expected:
-                told = ", ".join(f"{label} = {value}" for label, value in known.items()) or "these sizes"
-                shape = list(array.shape)
-                raise InputError(f"input {self.name!r}: shape {shape}, must be {self._told()} with {told}")
+TYPES = {"float": "float32", "double": "float64"}  # of the runtime, where numpy calls them otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +44,7 @@ class Graph:
 
         Raises:
             InputError: an input is missing, unknown or of another type or shape, a number is NaN or infinite, or an id
-                is not in its table; nothing was run then.
+                is not in its table, and nothing was run then; or the graph does not go with these sizes.
         """
         for name in feeds:
             if name not in self.inputs:
@@ -99,7 +59,11 @@ class Graph:
             _check_finite(name, array)
             for bound in self.bounds.get(name, []):
                 _check_ids(name, array, *bound)
-        found = self.session.run(list(self.outputs), arrays)
+        try:
+            found = self.session.run(list(self.outputs), arrays)
+        except Exception as error:  # its errors share no other base class
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+            raise InputError(f"the graph does not go with {shapes}: {error}") from error
         return dict(zip(self.outputs, found, strict=True))
 
 
@@ -132,14 +96,20 @@ def load_graph(path: str | Path, *, threads: int = 1) -> Graph:
 
 def _open(artifact: Artifact, threads: int) -> Graph:
     check_operators(artifact)
-    if artifact.manifest.get("asked_by") != BY_TENSORS["asked_by"]:
+    if not asked_by_tensors(artifact):
         raise InputError(f"{artifact.path}: is asked by rows, not by tensors: `load` opens it")
     session = open_session(artifact, threads)
     inputs, outputs = (
-        {spec.name: spec for spec in map(TensorSpec.of, ends)} for ends in (session.get_inputs(), session.get_outputs())
+        {spec.name: spec for spec in map(_spec_of, ends)} for ends in (session.get_inputs(), session.get_outputs())
     )
     bounds = {
         name: [(int(first), None if last is None else int(last), int(rows)) for first, last, rows in found]
         for name, found in artifact.manifest.get("bounds", {}).items()
     }
     return Graph(artifact, session, inputs, outputs, bounds)
+
+
+def _spec_of(node: Any) -> TensorSpec:
+    """What a session says of one of its ends."""
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec.of(node.name, np.dtype(TYPES.get(kind, kind)), node.shape)

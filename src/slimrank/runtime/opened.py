@@ -86,7 +86,7 @@ def when_still(path: str | Path, threads: int, opener: Callable[[Artifact, int],
 
 def _open(kind: type[Loaded], artifact: Artifact, threads: int, with_items: bool) -> Loaded:
     check_operators(artifact)
-    if artifact.manifest.get("asked_by") == BY_TENSORS["asked_by"]:
+    if asked_by_tensors(artifact):
         raise InputError(f"{artifact.path}: is asked by the tensors of its graph, not by rows: `load_graph` opens it")
     if answers_with_items(artifact) and not with_items:
         raise InputError(f"{artifact.path}: answers with items or vectors, not with a score for each row")
@@ -104,4 +104,9 @@ def answers_with_items(artifact: Artifact) -> bool:
     """Whether an artifact is a `Retriever`'s: its graph gives vectors or scores of items."""
     outputs = artifact.manifest.get("outputs", [])
     names = [each.get("name") for each in outputs if isinstance(each, Mapping)]
-    return "vector" in names or "scores" in names
+    return not asked_by_tensors(artifact) and ("vector" in names or "scores" in names)
+
+
+def asked_by_tensors(artifact: Artifact) -> bool:
+    """Whether an artifact is a `Graph`'s: a module of the user's own, which knows no rows."""
+    return bool(artifact.manifest.get("asked_by") == BY_TENSORS["asked_by"])

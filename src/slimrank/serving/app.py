@@ -1,8 +1,8 @@
 """The HTTP application over one model: routes, limits on what comes in, errors as JSON.
 
 GET  /v2  /v2/health/live  /v2/health/ready  /v2/models/{name}  /v2/models/{name}/ready
-POST /v2/models/{name}/infer      encoded tensors to logits (Open Inference Protocol)
-POST /rank                        {"rows": [{...}, ...]} to probabilities and unknown counts
+POST /v2/models/{name}/infer      tensors to tensors (Open Inference Protocol)
+POST /rank                        {"rows": [{...}, ...]} to probabilities and unknown counts, of a model of rows
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from slimrank.config import InputError, nearest
-from slimrank.runtime import Model
 from slimrank.serving.protocol import (
     TooManyRows,
     check_rows,
@@ -27,22 +26,22 @@ from slimrank.serving.protocol import (
     read_request,
     reply,
     server_metadata,
-    version_of,
 )
+from slimrank.serving.served import Served
 from slimrank.serving.server import Limits
 
 
-def create_app(model: Model, name: str, limits: Limits) -> Starlette:
-    """The application that serves `model` under `name`. Scoring runs in threads, so health is answered meanwhile."""
+def create_app(served: Served, name: str, limits: Limits) -> Starlette:
+    """What serves an artifact under `name`. Scoring runs in threads, so that health is answered meanwhile."""
 
     async def infer(request: Request) -> Response:
         _check_name(request, name)
         body = await _json_body(request, limits.max_body_bytes)
-        return JSONResponse(await run_in_threadpool(_infer, body, name, model, limits))
+        return JSONResponse(await run_in_threadpool(_infer, body, name, served, limits))
 
     async def rank(request: Request) -> Response:
         body = await _json_body(request, limits.max_body_bytes)
-        return JSONResponse(await run_in_threadpool(_rank, body, name, model, limits))
+        return JSONResponse(await run_in_threadpool(_rank, body, name, served, limits))
 
     def of_model(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -55,7 +54,7 @@ def create_app(model: Model, name: str, limits: Limits) -> Starlette:
         Route("/v2", _always(server_metadata())),
         Route("/v2/health/live", _always({"live": True})),
         Route("/v2/health/ready", _always({"ready": True})),
-        Route("/v2/models/{name}", of_model(model_metadata(name, model))),
+        Route("/v2/models/{name}", of_model(model_metadata(name, served))),
         Route("/v2/models/{name}/ready", of_model({"name": name, "ready": True})),
         Route("/v2/models/{name}/infer", infer, methods=["POST"]),
         Route("/rank", rank, methods=["POST"]),
@@ -63,22 +62,23 @@ def create_app(model: Model, name: str, limits: Limits) -> Starlette:
     return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, InputError, Exception), _error))
 
 
-def _infer(body: Any, name: str, model: Model, limits: Limits) -> dict[str, Any]:
-    inputs = read_request(body, model, limits.max_rows)
-    return reply(body, name, model, model.score(inputs))
+def _infer(body: Any, name: str, served: Served, limits: Limits) -> dict[str, Any]:
+    return reply(body, name, served, served.run(read_request(body, served, limits.max_rows)))
 
 
-def _rank(body: Any, name: str, model: Model, limits: Limits) -> dict[str, Any]:
+def _rank(body: Any, name: str, served: Served, limits: Limits) -> dict[str, Any]:
+    if served.predict is None:
+        raise InputError(f"{name!r} is asked by tensors, not by rows: POST /v2/models/{name}/infer")
     if not isinstance(body, dict) or not isinstance(body.get("rows"), list):
         raise InputError('the request must be an object with a list "rows"')
     unknown = [key for key in body if key != "rows"]
     if unknown:
         raise InputError(f"unknown key {unknown[0][:80]!r}. {nearest(unknown[0][:80], ['rows'])}")
     check_rows(len(body["rows"]), limits.max_rows)
-    predictions = model.predict(body["rows"])
+    predictions = served.predict(body["rows"])
     return {
         "model_name": name,
-        "model_version": version_of(model),
+        "model_version": served.version,
         "probability": predictions.probability.tolist(),
         "unknown": predictions.unknown,
     }

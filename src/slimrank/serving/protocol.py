@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (KServe V2) as plain data: JSON objects to inputs, scores to JSON objects.
+"""The Open Inference Protocol (KServe V2) as plain data: JSON objects to arrays, arrays to JSON objects.
 
 The REST subset with JSON tensors. Left out: the binary tensor extension, gRPC, model versions in the path.
 Specification: github.com/kserve/open-inference-protocol, inference_rest.yaml.
@@ -6,6 +6,7 @@ Specification: github.com/kserve/open-inference-protocol, inference_rest.yaml.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 
 from slimrank import __version__
 from slimrank.config import InputError, nearest
-from slimrank.data.encoding import Inputs
-from slimrank.runtime import Model
+from slimrank.data.tensors import TensorSpec
+from slimrank.serving.served import Arrays, Served
 
-DATATYPES: dict[str, tuple[str, type[np.generic]]] = {"ids": ("INT32", np.int32), "numbers": ("FP32", np.float32)}
-DIGEST_LETTERS = 12  # of the artifact's digest, as its version
-
-
-def version_of(model: Model) -> str:
-    """The model's version: the beginning of the digest of the exact content it was loaded from."""
-    return model.artifact.digest[:DIGEST_LETTERS]
+DATATYPES = {
+    "bool": "BOOL",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
+}
+KINDS = {"b": ("b", "truth values"), "i": ("iu", "integers"), "u": ("iu", "integers"), "f": ("iuf", "numbers")}
 
 
 def server_metadata() -> dict[str, Any]:
@@ -31,28 +31,24 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "slimrank", "version": __version__, "extensions": []}
 
 
-def model_metadata(name: str, model: Model) -> dict[str, Any]:
-    """The answer to GET /v2/models/{name}: tensors with their types and shapes, -1 for the number of rows."""
+def model_metadata(name: str, served: Served) -> dict[str, Any]:
+    """The answer to GET /v2/models/{name}: tensors with their types and shapes, -1 for sizes that vary."""
     return {
         "name": name,
-        "versions": [version_of(model)],
+        "versions": [served.version],
         "platform": "onnx",
-        "inputs": [
-            {"name": each, "datatype": DATATYPES[each][0], "shape": [-1, width]}
-            for each, width in widths(model).items()
-        ],
-        "outputs": [{"name": "logit", "datatype": "FP32", "shape": [-1]}],
+        "inputs": [_metadata(spec) for spec in served.inputs.values()],
+        "outputs": [_metadata(spec) for spec in served.outputs.values()],
     }
 
 
-def widths(model: Model) -> dict[str, int]:
-    """The columns of each tensor that the graph takes."""
-    every = {"ids": len(model.checks.columns), "numbers": len(model.checks.numbers)}
-    return {name: every[name] for name in model.feeds}
+def _metadata(spec: TensorSpec) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else -1 for size in spec.shape]
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype.name], "shape": shape}
 
 
-def read_request(request: Any, model: Model, max_rows: int) -> Inputs:
-    """The inputs of an inference request: {"inputs": [{"name", "shape", "datatype", "data"}], ...}.
+def read_request(request: Any, served: Served, max_rows: int) -> Arrays:
+    """The arrays of an inference request: {"inputs": [{"name", "shape", "datatype", "data"}], ...}.
 
     Raises:
         TooManyRows: more rows than `max_rows`.
@@ -60,28 +56,42 @@ def read_request(request: Any, model: Model, max_rows: int) -> Inputs:
     """
     if not isinstance(request, Mapping) or not isinstance(request.get("inputs"), list):
         raise InputError('the request must be an object with a list "inputs"')
-    _check_outputs(request.get("outputs"))
-    expected, arrays = widths(model), {}
+    _asked(request, served)
+    arrays: Arrays = {}
     for tensor in request["inputs"]:
         name = tensor.get("name") if isinstance(tensor, Mapping) else None
-        if not isinstance(name, str) or name not in expected:
-            raise InputError(f"unknown input {name!r:.80}. {nearest(str(name)[:80], expected)}")
+        if not isinstance(name, str) or name not in served.inputs:
+            raise InputError(f"unknown input {name!r:.80}. {nearest(str(name)[:80], served.inputs)}")
         if name in arrays:
             raise InputError(f"input {name!r} is given twice")
-        arrays[name] = _tensor(tensor, name, expected[name], max_rows)
-    missing = [name for name in expected if name not in arrays]
+        arrays[name] = _tensor(tensor, served.inputs[name], max_rows)
+    missing = [name for name in served.inputs if name not in arrays]
     if missing:
         raise InputError(f"inputs are missing: {', '.join(missing)}")
-    rows = len(next(iter(arrays.values())))
-    absent = {name: np.zeros((rows, 0), DATATYPES[name][1]) for name in DATATYPES if name not in arrays}
-    return Inputs(**{**absent, **arrays})
+    return arrays
 
 
-def reply(request: Mapping[str, Any], name: str, model: Model, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """The answer to an inference request, with its id where it had one."""
-    output = {"name": "logit", "datatype": "FP32", "shape": [len(logits)], "data": logits.tolist()}
+def reply(request: Mapping[str, Any], name: str, served: Served, answers: Arrays) -> dict[str, Any]:
+    """The answer to an inference request: the outputs that it asks for, all by default, with its id where it had one.
+
+    Raises:
+        InputError: an answer is NaN or infinite, which JSON has no word for.
+    """
+    asked = _asked(request, served)
+    for each in asked:
+        if answers[each].dtype.kind == "f" and not np.isfinite(answers[each]).all():
+            raise InputError(f"output {each!r} is NaN or infinite, which JSON cannot say")
+    outputs = [
+        {
+            "name": each,
+            "datatype": DATATYPES[answers[each].dtype.name],
+            "shape": list(answers[each].shape),
+            "data": answers[each].ravel().tolist(),
+        }
+        for each in asked
+    ]
     identity = {"id": request["id"]} if isinstance(request.get("id"), str) else {}
-    return {"model_name": name, "model_version": version_of(model), **identity, "outputs": [output]}
+    return {"model_name": name, "model_version": served.version, **identity, "outputs": outputs}
 
 
 class TooManyRows(InputError):
@@ -94,46 +104,57 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise TooManyRows(f"{rows} rows in one request, at most {max_rows} are allowed")
 
 
-def _check_outputs(outputs: Any) -> None:
-    if outputs is None:
-        return
+def _asked(request: Mapping[str, Any], served: Served) -> list[str]:
+    """The names of the outputs that a request asks for."""
+    outputs = request.get("outputs")
+    if not outputs and (outputs is None or isinstance(outputs, list)):
+        return list(served.outputs)
     if not isinstance(outputs, list) or not all(isinstance(each, Mapping) for each in outputs):
         raise InputError('"outputs" must be a list of objects')
-    for each in outputs:
-        if each.get("name") != "logit":
-            raise InputError(
-                f"unknown output {each.get('name')!r:.80}. {nearest(str(each.get('name'))[:80], ['logit'])}"
-            )
+    names = [each.get("name") for each in outputs]
+    for each in names:
+        if not isinstance(each, str) or each not in served.outputs:
+            raise InputError(f"unknown output {each!r:.80}. {nearest(str(each)[:80], served.outputs)}")
+    return names
 
 
-def _tensor(tensor: Mapping[str, Any], name: str, width: int, max_rows: int) -> NDArray[Any]:
-    datatype, dtype = DATATYPES[name]
+def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, max_rows: int) -> NDArray[Any]:
+    where, datatype = f"input {spec.name!r}", DATATYPES[spec.dtype.name]
     if tensor.get("datatype") != datatype:
-        raise InputError(f"input {name!r}: datatype {tensor.get('datatype')!r:.80}, must be {datatype!r}")
+        raise InputError(f"{where}: datatype {tensor.get('datatype')!r:.80}, must be {datatype!r}")
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 0 for n in shape):
-        raise InputError(f"input {name!r}: shape {shape!r:.80}, must be [rows, {width}]")
-    if shape[1] != width:
-        raise InputError(f"input {name!r}: {shape[1]} columns, must be {width}")
-    check_rows(shape[0], max_rows)
+    if not isinstance(shape, list) or not _fits(shape, spec):
+        raise InputError(f"{where}: shape {shape!r:.80}, must be {spec.told()}")
+    if shape:
+        check_rows(shape[0], max_rows)
     if not isinstance(tensor.get("data"), list):
-        raise InputError(f'input {name!r}: "data" must be a list; tensors in binary form are not taken here')
-    values = _values(tensor["data"], name, dtype)
-    if values.shape not in ((shape[0] * width,), (shape[0], width)):  # flat, or nested just like it
-        raise InputError(f"input {name!r}: the data do not have the shape {shape}")
+        raise InputError(f'{where}: "data" must be a list; tensors in binary form are not taken here')
+    values = _values(tensor["data"], where, spec.dtype)
+    if values.shape not in ((math.prod(shape),), tuple(shape)):  # flat, or nested just like it
+        raise InputError(f"{where}: the data do not have the shape {shape}")
     return values.reshape(shape)
 
 
-def _values(data: list[Any], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+def _fits(shape: list[Any], spec: TensorSpec) -> bool:
+    """Whether a shape is one of sizes, and those that do not vary are the graph's."""
+    return len(shape) == len(spec.shape) and all(
+        type(size) is int and size >= 0 and (isinstance(wanted, str) or size == wanted)
+        for size, wanted in zip(shape, spec.shape, strict=True)
+    )
+
+
+def _values(data: list[Any], where: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The numbers in a list or list of lists, of a type that loses nothing but digits of a float."""
     try:
         values = np.array(data) if data else np.empty(0, dtype)
     except (ValueError, OverflowError):
-        raise InputError(f"input {name!r}: the data are ragged") from None
-    allowed = "iu" if np.issubdtype(dtype, np.integer) else "iuf"
+        raise InputError(f"{where}: the data are ragged") from None
+    allowed, told = KINDS[dtype.kind]
     if values.size and values.dtype.kind not in allowed:
-        raise InputError(f"input {name!r}: the data must be {'integers' if allowed == 'iu' else 'numbers'}")
-    if values.size and allowed == "iu" and (values.min() < -(2**31) or values.max() >= 2**31):
-        raise InputError(f"input {name!r}: a value does not fit INT32")
+        raise InputError(f"{where}: the data must be {told}")
+    if values.size and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(values.min()) < limits.min or int(values.max()) > limits.max:
+            raise InputError(f"{where}: a value does not fit {DATATYPES[dtype.name]}")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused with its field's name
         return values.astype(dtype)

@@ -10,7 +10,6 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from slimrank.config import Config, InputError
-from slimrank.runtime import load
 
 
 class Limits(Config):
@@ -45,11 +44,12 @@ def serve(
         import uvicorn
 
         from slimrank.serving.app import create_app
+        from slimrank.serving.served import open_served
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'slimrank[serve]'") from None
-    model = load(path, threads=threads)
-    name = name or model.artifact.path.name
-    app = create_app(model, name, limits or Limits())
+    served = open_served(path, threads)
+    name = name or served.artifact.path.name
+    app = create_app(served, name, limits or Limits())
     config = uvicorn.Config(app, timeout_keep_alive=5, server_header=False, ws="none", lifespan="off")
     with listening(host, port) as door:
         address = f"[{host}]" if ":" in host else host

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import polars as pl
 import pytest
-from onnx import helper
 
 from slimrank.config import InputError
-from slimrank.graphs.feeds import read_feeds
+from slimrank.data.feeds import read_feeds
+from slimrank.data.tensors import TensorSpec
 
-FLOAT, INT64, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32
-
-
-def graph(**inputs: tuple[int, list[object]]) -> onnx.GraphProto:
-    values = [helper.make_tensor_value_info(name, kind, axes) for name, (kind, axes) in inputs.items()]
-    return helper.make_graph([helper.make_node("Identity", [next(iter(inputs))], ["y"])], "g", values, [])
-
-
-TWO = graph(ids=(INT32, ["N", 3]), price=(FLOAT, ["N"]))
+IDS = TensorSpec("ids", np.dtype(np.int32), ("N", 3))
+TWO = (IDS, TensorSpec("price", np.dtype(np.float32), ("N",)))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +102,7 @@ def test_files_that_are_no_rows(tmp_path) -> None:
 
 def test_batches_are_of_any_size_or_of_the_one_that_the_graph_takes() -> None:
     arrays = {"x": np.arange(1000, dtype=np.float32)}
-    free, fixed = (read_feeds(arrays, graph(x=(FLOAT, axes))) for axes in (["N"], [7]))
+    free, fixed = (read_feeds(arrays, [TensorSpec("x", np.dtype(np.float32), shape)]) for shape in (("N",), (7,)))
     sizes = [[len(batch["x"]) for batch in feeds.batches(600)] for feeds in (free, fixed)]
     assert sum(sizes[0]) == 600
     assert set(sizes[1]) == {7}

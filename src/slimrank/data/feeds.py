@@ -7,31 +7,22 @@ The columns hold what the graph was made for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import onnx
 import polars as pl
 from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.data.files import read_csv, read_parquet, suffix_of
+from slimrank.data.tensors import TensorSpec
 
 Array = NDArray[Any]
 AT_ONCE = 256  # rows in a run, where the graph takes any number
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of a graph: its name, the type of its numbers, and its axes, None where any size will do."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -55,32 +46,16 @@ class Feeds:
             yield {name: array[part] for name, array in self.arrays.items()}
 
 
-def inputs_of(graph: onnx.GraphProto) -> list[Input]:
-    """The inputs that have to be fed: those that are not constants as well."""
-    known = {tensor.name for tensor in graph.initializer}
-    found = []
-    for value in graph.input:
-        if value.name in known:
-            continue
-        kind = value.type.tensor_type
-        if kind.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-            raise InputError(f"input {value.name!r} is no tensor of numbers, and cannot be fed from rows")
-        dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
-        found.append(Input(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), tuple(dims)))
-    return found
-
-
-def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], graph: onnx.GraphProto) -> Feeds:
-    """What `data` feeds to the inputs of `graph`.
+def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], inputs: Sequence[TensorSpec]) -> Feeds:
+    """What `data` feeds to `inputs`.
 
     Args:
         data: a .parquet, .csv or .npz file, a table, or an array for each input.
-        graph: whose inputs are to be fed.
+        inputs: of a graph, whose first axis are rows.
 
     Raises:
         InputError: the file cannot be read, or its columns do not fit the inputs; every fault is named.
     """
-    inputs = inputs_of(graph)
     if isinstance(data, Path | str):
         data = _read(Path(data))
     found, faults = (_from_table if isinstance(data, pl.DataFrame) else _from_arrays)(data, inputs)  # type: ignore[arg-type]
@@ -95,7 +70,7 @@ def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], graph: onn
     if not faults and len(set(lengths.values())) > 1:
         faults.append(f"inputs have different numbers of rows: {lengths}")
     firsts = {each.shape[0] for each in inputs if each.shape}
-    fixed = next((size for size in firsts if size is not None), None)
+    fixed = next((size for size in firsts if isinstance(size, int)), None)
     if not faults and (not lengths or min(lengths.values()) < (fixed or 1)):
         faults.append(f"{min(lengths.values(), default=0)} rows, at least {fixed or 1} are needed")
     if faults:
@@ -116,13 +91,13 @@ def _read(path: Path) -> pl.DataFrame | dict[str, Array]:
     return read_parquet(path) if kind == "parquet" else read_csv(path)
 
 
-def _from_arrays(data: Mapping[str, Array], inputs: list[Input]) -> tuple[dict[str, Array], list[str]]:
+def _from_arrays(data: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array], list[str]]:
     missing = [each.name for each in inputs if each.name not in data]
     faults = [f"no array for input {name!r}. {nearest(name, data)}" for name in missing]
     return {each.name: np.asarray(data[each.name]) for each in inputs if each.name in data}, faults
 
 
-def _from_table(frame: pl.DataFrame, inputs: list[Input]) -> tuple[dict[str, Array], list[str]]:
+def _from_table(frame: pl.DataFrame, inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array], list[str]]:
     """Columns for every input, and what is wrong with them."""
     taken: dict[str, list[str]] = {}
     for each in inputs:
@@ -148,14 +123,16 @@ def _from_table(frame: pl.DataFrame, inputs: list[Input]) -> tuple[dict[str, Arr
     return found, faults
 
 
-def _wanted(each: Input, rest: list[str]) -> str:
+def _wanted(each: TensorSpec, rest: list[str]) -> str:
     width = _width(each)
     return "" if width is None else f" [rows, {width}], and {len(rest)} columns are of no other input"
 
 
-def _width(each: Input) -> int | None:
+def _width(each: TensorSpec) -> int | None:
     """How many columns a row of an input has: 1 for [rows], None where it has more axes or any number of columns."""
-    return 1 if len(each.shape) == 1 else each.shape[1] if len(each.shape) == 2 else None
+    if len(each.shape) != 2:
+        return 1 if len(each.shape) == 1 else None
+    return each.shape[1] if isinstance(each.shape[1], int) else None
 
 
 def _stacked(columns: list[pl.Series]) -> Array:
@@ -192,16 +169,18 @@ def _of_lists(column: pl.Series) -> Array:
     return array.reshape(shape)
 
 
-def _fitted(array: Array, each: Input) -> Array:
+def _fitted(array: Array, each: TensorSpec) -> Array:
     """`array` in the type and with the axes of an input."""
     shape = each.shape[1:]
-    if array.ndim == 1 and shape and all(size in (1, None) for size in shape):
+    if array.ndim == 1 and shape and all(size == 1 or isinstance(size, str) for size in shape):
         array = array.reshape(-1, *[1] * len(shape))
     if array.ndim == 2 and array.shape[1] == 1 and not shape:
         array = array[:, 0]
-    fits = array.ndim == len(shape) + 1 and all(s in (None, n) for s, n in zip(shape, array.shape[1:], strict=False))
+    fits = array.ndim == len(shape) + 1 and all(
+        isinstance(size, str) or size == got for size, got in zip(shape, array.shape[1:], strict=False)
+    )
     if not fits:
-        wanted = ["rows", *("any" if size is None else size for size in shape)]
+        wanted = ["rows", *("any" if isinstance(size, str) else size for size in shape)]
         raise InputError(f"input {each.name!r} is [{', '.join(map(str, wanted))}], got {list(array.shape)}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"input {each.name!r} takes numbers of type {each.dtype}, got {array.dtype}")

@@ -1,0 +1,53 @@
+"""What a graph takes and gives: the name, type and shape of a tensor, and what of an array does not fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slimrank.config import InputError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph: its type, and its shape with a name for every size that may vary."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, name: str, dtype: np.dtype[Any], sizes: Sequence[int | str | None]) -> TensorSpec:
+        """With a name of its own for every size that has none."""
+        shape = (f"{name}_{axis}" if size is None else size for axis, size in enumerate(sizes))
+        return cls(name, dtype, tuple(shape))
+
+    def array(self, value: ArrayLike) -> NDArray[Any]:
+        """`value` as an array of this type, where nothing is lost.
+
+        Raises:
+            InputError: it is of another type, or of another number of dimensions.
+        """
+        array = np.asarray(value)
+        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
+            raise InputError(f"input {self.name!r}: type {array.dtype}, must be {self.dtype}")
+        if array.ndim != len(self.shape):
+            raise InputError(f"input {self.name!r}: shape {list(array.shape)}, must be {self.told()}")
+        return array.astype(self.dtype, copy=False)
+
+    def told(self) -> str:
+        """Its shape in words."""
+        return f"[{', '.join(map(str, self.shape))}]"
+
+    def check_sizes(self, array: NDArray[Any], known: dict[str, int]) -> None:
+        """Raises `InputError` where a size is not the graph's, or not the one that others of its name have."""
+        for size, wanted in zip(array.shape, self.shape, strict=True):
+            expected = wanted if isinstance(wanted, int) else known.setdefault(wanted, size)
+            if size != expected:
+                told = ", ".join(f"{label} = {value}" for label, value in known.items()) or "these sizes"
+                shape = list(array.shape)
+                raise InputError(f"input {self.name!r}: shape {shape}, must be {self.told()} with {told}")
