@@ -20,6 +20,7 @@ from slimrank.data.files import data_folder, locate
 KERAS_FILES = ("gmf-8.h5", "ml-1m.test.rating", "ml-1m.test.negative.gz")
 STUDENT = {"name": "dnn", "embedding_dim": 8, "hidden": (32, 16)}
 CLICKS = {"auc_drop": 0.001}
+TENSORFLOW = "TensorFlow: SavedModel of NeuMF's form, by tf2onnx"
 TWICE = {
     "post_training.times_smaller": 8,
     "post_training.quality.auc.change": -0.001,
@@ -62,7 +63,8 @@ class Row:
     """A row of the table.
 
     Attributes:
-        what: in words.
+        model: what it is and whose, in words.
+        asked: the rows it is judged by.
         module: of `bench.peers`, which makes it.
         environment: where it runs; that of the benchmarks where none is named.
         arguments: of its command line.
@@ -70,7 +72,8 @@ class Row:
         goal: what it must reach.
     """
 
-    what: str
+    model: str
+    asked: str
     module: str
     environment: str | None = None
     arguments: Callable[[], list[str]] = nothing
@@ -89,7 +92,8 @@ class Row:
         else:
             found = in_environment(self.module, *arguments, environment=self.environment)
         goal = {"embedding_bytes_touched": 0.99, **self.goal}
-        return {"what": f"{self.what}; both artifacts, one thread", **found, "goal": goal}
+        what = f"{self.model}: {self.asked}; both artifacts, one thread"
+        return {"what": what, "model": self.model, **found, "goal": goal}
 
 
 def tensorflow(folder: Path) -> dict[str, Any]:
@@ -108,7 +112,8 @@ def tensorflow(folder: Path) -> dict[str, Any]:
         slimrank.export(student, data.encoding, Path(made) / "student")
         found = slimrank.evaluate({"student": Path(made) / "student"}, dataset)["student"]
     return {
-        "what": "NeuMF's form on Frappe from TensorFlow, SavedModel to ONNX, post-training: 4-bit tables, int8 layers",
+        "what": f"{TENSORFLOW}: Frappe; 4-bit tables and int8 layers, post-training; a student of its scores",
+        "model": TENSORFLOW,
         **row,
         "student": {"model": STUDENT, "quality": found["quality"], "bytes": found["bytes"]},
         "goal": {"embedding_bytes_touched": 0.99, "change": 0.001},
@@ -116,59 +121,51 @@ def tensorflow(folder: Path) -> dict[str, Any]:
 
 
 ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "keras": Row(
-        "GMF-8 of NCF from its Keras weights, post-training; leave-one-out among 100, all users",
-        "keras",
-        arguments=keras_files,
-        goal={"times_smaller": 6, "change": 0.003},
-    ),
     "fuxictr": Row(
-        "DCNv2 of FuxiCTR on Frappe, post-training and with FuxiCTR's own training after the steps",
-        "fuxictr",
-        "fuxictr",
-        goal=TWICE,
-        keeps=True,
+        "FuxiCTR: DCNv2", "Frappe, trained on by its own `fit`", "fuxictr", "fuxictr", goal=TWICE, keeps=True
     ),
     "torch-rechub": Row(
-        "DeepFM of torch-rechub on Frappe, post-training and with its trainer after the steps",
-        "torch_rechub",
-        goal=TWICE,
-        keeps=True,
+        "torch-rechub: DeepFM", "Frappe, trained on by its own trainer", "torch_rechub", goal=TWICE, keeps=True
     ),
+    "deepctr": Row("DeepCTR-Torch: DeepFM", "Frappe", "deepctr", "deepctr", goal=CLICKS),
+    "recbole-deepfm": Row("RecBole: DeepFM", "Frappe", "recbole_models", "recbole", lambda: ["DeepFM"], CLICKS),
     "recbole-sasrec": Row(
-        "SASRec of RecBole on MovieLens-100K, leave-one-out in time among all films",
+        "RecBole: SASRec",
+        "MovieLens-100K, the last film of each user among all",
         "recbole_models",
         "recbole",
         lambda: ["SASRec"],
     ),
     "recbole-bpr": Row(
-        "BPR of RecBole on MovieLens-100K, a tenth of each user's films among all that training had not",
+        "RecBole: BPR",
+        "MovieLens-100K, a tenth of each user's films among all that training had not",
         "recbole_models",
         "recbole",
         lambda: ["BPR"],
     ),
-    "recbole-deepfm": Row("DeepFM of RecBole on Frappe", "recbole_models", "recbole", lambda: ["DeepFM"], CLICKS),
-    "deepctr": Row("DeepFM of DeepCTR-Torch on Frappe", "deepctr", "deepctr", goal=CLICKS),
+    "torchrec": Row("TorchRec: DLRM over an EmbeddingBagCollection", "Frappe", "torchrec", "torchrec", goal=CLICKS),
     "sentence-transformers": Row(
-        "all-MiniLM-L6-v2 of sentence-transformers, post-training; SciFact, test queries over all documents",
+        "sentence-transformers: all-MiniLM-L6-v2",
+        "SciFact, test queries over all documents",
         "sentence_transformers",
         "sentence-transformers",
         scifact_folder,
     ),
-    "torchrec": Row("DLRM of TorchRec over an EmbeddingBagCollection, on Frappe", "torchrec", "torchrec", goal=CLICKS),
-    "tensorflow": tensorflow,
-    "sklearn-mlp": Row(
-        "scikit-learn's MLP of one-hot ids of Frappe, skl2onnx: lookups of 4 bits, int8 layers",
-        "sklearn",
-        arguments=lambda: ["mlp"],
+    "keras": Row(
+        "Keras: GMF-8 of NCF, from its weights",
+        "MovieLens-1M, leave-one-out among 100, all users",
+        "keras",
+        arguments=keras_files,
+        goal={"times_smaller": 6, "change": 0.003},
     ),
+    "tensorflow": tensorflow,
+    "sklearn-mlp": Row("scikit-learn: MLP of one-hot ids, by skl2onnx", "Frappe", "sklearn", arguments=lambda: ["mlp"]),
     "sklearn-linear": Row(
-        "scikit-learn's logistic regression of one-hot ids of Frappe, skl2onnx: lookups of 8 bits",
-        "sklearn",
-        arguments=lambda: ["linear"],
+        "scikit-learn: logistic regression of one-hot ids", "Frappe", "sklearn", arguments=lambda: ["linear"]
     ),
     "sklearn-trees": Row(
-        "LightGBM, 500 trees on Frappe, onnxmltools: the same trees in fewer bytes",
+        "LightGBM: 500 trees, by onnxmltools",
+        "Frappe, the same trees in fewer bytes",
         "sklearn",
         arguments=lambda: ["trees"],
         goal={"embedding_bytes_touched": 0.0},

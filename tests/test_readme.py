@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars
 import pytest
+from bench.byo_table import table
 
 from slimrank.cli import app
 from slimrank.report.figures import BYTES, QUALITY, size
@@ -32,6 +33,7 @@ RESULTS = ROOT / "bench" / "results"
 PORT = "8000"
 CLICKS = ("auc", "gauc", "logloss", "normalized_entropy", "pcoc")  # what the main job's table shows
 LANGUAGES = {"bash", "python", "toml", "console", "text"}
+BYO = re.compile(r"(<!-- bench/byo.py -->)\n.*?\n(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"^(\| .* \|) ([^|]+) \| `([a-z0-9-]+): ([^`|]+)` \|$", re.MULTILINE)
 
 
@@ -254,12 +256,13 @@ def filled(text: str) -> str:
             figure = shown_like(value_at(json.loads(file.read_text(encoding="utf-8")), path), goal, path)
         return f"{before} {figure} | `{name}: {path}` |"
 
-    return SOURCE.sub(line, text)
+    return BYO.sub(lambda match: f"{match[1]}\n{table(RESULTS)}\n{match[2]}", SOURCE.sub(line, text))
 
 
 def test_the_figures_are_those_that_the_benchmarks_wrote() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(SOURCE.findall(text)) >= 15
+    assert len(BYO.findall(text)) == 1
     assert text == filled(text), "python tests/test_readme.py writes them"
 
 

@@ -320,7 +320,14 @@ def old_weight_norm() -> nn.Module:
     return made
 
 
+def quantised() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(DIM, DIM)))[0]
+
+
 UNFIT = {
+    "quantised": (quantised, "is quantised already: it is a torch.ao.nn.quantized.dynamic.modules.linear.Linear"),
     "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(DIM, DIM)), "is parametrised (weight)"),
     "weight norm of old": (old_weight_norm, "a weight that WeightNorm computes"),
     "scripted": (scripted, "is scripted"),
@@ -355,6 +362,18 @@ def test_tables_that_cannot_be_taken_are_told(make, reason) -> None:
     _, (record,) = compress(Faulty(make()), ["quantize-tables"], [(torch.arange(9),)])
     assert [each["name"] for each in record["skipped"]] == ["layer"]
     assert reason in record["skipped"][0]["reason"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_modules_that_no_step_could_change_are_refused_and_those_without_tables_told() -> None:
+    ids = torch.arange(9)
+    with pytest.raises(InputError, match=r"is compiled: give it as it was before torch.compile"):
+        compress(torch.compile(Faulty(nn.Embedding(9, DIM))), ["quantize-tables"], [(ids,)])
+    with pytest.raises(InputError, match=r"layer\.weight is on the device meta, without numbers"):
+        compress(Faulty(nn.Embedding(9, DIM, device="meta")), ["quantize-tables"], [(ids,)])
+    traced = torch.export.export(Faulty(nn.Embedding(9, DIM)), (ids,)).module()
+    _, (record,) = compress(traced, ["quantize-tables"], [(ids,)])
+    assert {"name": "tables", "reason": "the model has no embedding that a step could take"} in record["skipped"]
 
 
 def test_a_forward_that_fails_is_told_with_its_own_error_and_where(zoo) -> None:

@@ -35,6 +35,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "fold-first-layer"},
     {"name": "join-fields", "budget": "128 KB"},
     {"name": "prune-neurons", "keep": 0.5},
+    {"name": "prune-neurons", "keep": 0.5, "compensate": True},
     {"name": "prune-weights", "tau": 0.05},
     {"name": "prune-weights", "sparsity": 0.9},
     {"name": "prune-weights", "max_auc_drop": 0.01},

@@ -225,6 +225,21 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_parts_that_torch_cannot_follow_are_named(tmp_path) -> None:
+    layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    quantised = torch.ao.quantization.quantize_dynamic(layers)
+    scripted = nn.Sequential(torch.jit.script(layers))
+    for model, message in (
+        (quantised, "0 is quantised by torch, and has no ONNX"),
+        (scripted, "0 is scripted, and cannot be traced"),
+        (torch.jit.script(layers), "the module is scripted, and cannot be traced"),
+        (torch.compile(layers), "the module is compiled"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export(model, torch.zeros(2, 4), tmp_path / "none")
+
+
 ACTIVATIONS = (
     *("ELU", "GELU", "Hardsigmoid", "LeakyReLU", "ReLU", "SELU"),
     *("Sigmoid", "SiLU", "Softplus", "Softsign", "Tanh"),

@@ -22,6 +22,7 @@ from slimrank.tables.modules import Embedding, EmbeddingBag, TiedLinear
 
 KINDS = (nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.Conv1d, nn.Linear)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
+QUANTISED = "torch.ao.nn."  # where torch's own quantised layers are from
 COMPUTED = ("WeightNorm", "SpectralNorm")  # hooks of torch that compute a weight before every call
 
 
@@ -37,6 +38,8 @@ def unfit(module: nn.Module) -> str:
     """Why a module of one of the `KINDS` is not compressed, or nothing."""
     if isinstance(module, torch.jit.ScriptModule):
         return "is scripted: give the module as it was before torch.jit"
+    if type(module).__module__.startswith(QUANTISED):
+        return f"is quantised already: it is a {type(module).__module__}.{type(module).__name__}"
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)  # type: ignore[arg-type]
         return f"is parametrised ({names}): `remove_parametrizations` comes first"
@@ -54,17 +57,38 @@ def unfit(module: nn.Module) -> str:
     return ""
 
 
-def tell_unfit(model: nn.Module, kinds: tuple[type[nn.Module], ...], context: Context) -> None:
-    """Note every module of these kinds that is still torch's own, and why."""
-    for name, module in model.named_modules():
-        if isinstance(module, kinds) or _scripted(module, kinds):
-            context.skip(name, unfit(module) or fault_of_kind(module))
+def tell_unfit(model: nn.Module, kinds: tuple[type[nn.Module], ...], context: Context) -> bool:
+    """Note every module of these kinds that is still torch's own, or was of them before it changed, and why.
+
+    Returns:
+        Whether there is any.
+    """
+    found = [each for each in model.named_modules() if isinstance(each[1], kinds) or _was(each[1], kinds)]
+    for name, module in found:
+        context.skip(name, unfit(module) or fault_of_kind(module))
+    return bool(found)
 
 
-def _scripted(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Whether `module` was one of these kinds before it was scripted: it is of another class since."""
-    name = getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
+def _was(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether `module` was one of these kinds before torch scripted or quantised it: it is of another class since."""
+    if isinstance(module, torch.jit.ScriptModule):
+        name = getattr(module, "original_name", "")
+    else:
+        name = type(module).__name__ if type(module).__module__.startswith(QUANTISED) else ""
     return name in [kind.__name__ for kind in kinds]
+
+
+def check_module(module: nn.Module) -> None:
+    """Hold a module to what steps and export can do anything with at all.
+
+    Raises:
+        InputError: it is compiled, or its weights have no numbers.
+    """
+    if isinstance(module, torch._dynamo.OptimizedModule):
+        raise InputError("the module is compiled: give it as it was before torch.compile (`module._orig_mod`)")
+    empty = [name for name, each in module.named_parameters() if each.is_meta]
+    if empty:
+        raise InputError(f"{empty[0]} is on the device meta, without numbers: load the module's weights first")
 
 
 def linears(model: nn.Module, context: Context) -> list[str]:
@@ -82,7 +106,7 @@ def linears(model: nn.Module, context: Context) -> list[str]:
             fit.append(name)
     tell_unfit(model, (nn.MultiheadAttention, nn.Conv1d), context)
     for name, module in model.named_modules():
-        if _scripted(module, (nn.Linear,)):
+        if _was(module, (nn.Linear,)):
             context.skip(name, unfit(module))
     return fit
 

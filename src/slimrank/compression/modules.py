@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from slimrank.compression.adopting import KINDS, adopt, give_back
+from slimrank.compression.adopting import KINDS, adopt, check_module, give_back
 from slimrank.compression.selection import Selection
 from slimrank.compression.steps import Context, compress
 from slimrank.compression.tables import lookups
@@ -171,10 +171,11 @@ def compress_module(
     CPU.
 
     Raises:
-        InputError: a step or a setting is not allowed, or the forward fails.
+        InputError: a step or a setting is not allowed, the forward fails, or no step could change such a module.
     """
     if isinstance(batches, Iterator):
         raise InputError("data can be read only once: give a list of batches, or a DataLoader")
+    check_module(module)
     if isinstance(module, KINDS):  # alone: there is nothing to hold what takes its place
         return _compress_alone(module, steps, batches, forward, metric, seed)
     device = next((each.device for each in module.parameters()), CPU)

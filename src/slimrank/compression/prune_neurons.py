@@ -1,23 +1,28 @@
 """Step: structured pruning. Whole hidden neurons go, so that the layers get narrower and every runtime gets faster.
 
 A neuron's importance is the product of the norms of its incoming and outgoing weights: what it can at most pass on
-(the criterion of Molchanov et al. 2019, arXiv 1906.10771, compares several; norms need no data). In a module of the
-user's own, all weights count of all layers that write or read it, and `dependencies.py` says which those are.
+(the criterion of Molchanov et al. 2019, arXiv 1906.10771, compares several; norms need no data). With `compensate` it
+is what the layers that read it would miss, and these make up for it (`surgeon.py`): much less is lost before training.
+In a module of the user's own, all weights count of all layers that write or read it, and `dependencies.py` says which
+those are.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import linears
-from slimrank.compression.dependencies import Followed, convolutions_of_torch, cut
+from slimrank.compression.calibration import inputs_of
+from slimrank.compression.dependencies import Followed, Neurons, convolutions_of_torch, cut
 from slimrank.compression.modules import ModuleContext
 from slimrank.compression.steps import Context, Model
+from slimrank.compression.surgeon import Reader, least_missed
 from slimrank.compression.tracing import load_torch_pruning
 from slimrank.config import Config, InputError, register
 from slimrank.models.attention import SplitAttention
@@ -25,6 +30,7 @@ from slimrank.models.convolution import WindowedConv1d
 from slimrank.models.layers import MLP, Network, matrices
 from slimrank.models.quantized import QuantizedLinear
 from slimrank.models.rounded import RoundedLinear
+from slimrank.training.examples import SCORED_AT_ONCE
 
 QUANTISED = "is quantised already: prune neurons before quantising"
 
@@ -33,26 +39,30 @@ class PruneNeurons(Config):
     """Keep the fraction `keep` of the neurons of every hidden layer, the most important ones.
 
     In a module of your own channels of convolutions are neurons too, and layers whose outputs are added lose the same
-    ones; that needs `slimrank[prune]`.
+    ones; that needs `slimrank[prune]`. With `compensate` those stay that are missed most on `rows` train rows, and the
+    layers that read them make up for the others; where a convolution reads them, norms decide.
     """
 
     name: Literal["prune-neurons"] = "prune-neurons"
     keep: float = Field(default=0.5, gt=0, le=1)
+    compensate: bool = False
+    rows: int = Field(default=16384, ge=1, le=SCORED_AT_ONCE)
+    LATER: ClassVar = frozenset({"compensate", "rows"})
 
 
 @register("step", PruneNeurons)
 def prune_neurons(model: Model, config: PruneNeurons, context: Context) -> Model:
     """The model with narrower hidden layers."""
     if isinstance(model, Network):
-        _prune_mlps(model, config.keep, context)
+        _prune_mlps(model, config, context)
     elif isinstance(context, ModuleContext):
-        _prune_followed(model, config.keep, context)
+        _prune_followed(model, config, context)
     else:
         context.skip("neurons", "the model is no network of slimrank, and there are no batches to follow it by")
     return model
 
 
-def _prune_mlps(model: Network, keep: float, context: Context) -> None:
+def _prune_mlps(model: Network, config: PruneNeurons, context: Context) -> None:
     """Prune the MLPs of a network of slimrank: their layers follow each other."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, MLP)}
     if not found:
@@ -67,18 +77,24 @@ def _prune_mlps(model: Network, keep: float, context: Context) -> None:
             if not matrices(layer) or not isinstance(reader, nn.Linear):
                 context.skip(where, QUANTISED)
                 continue
-            kept = most_important(importance_of(layer, reader), keep)
-            if len(kept) == width_of(layer):
-                context.skip(where, f"all of its {len(kept)} neurons are kept")
+            width = width_of(layer)
+            count = left_of(width, config.keep)
+            if count == width:
+                context.skip(where, f"all of its {width} neurons are kept")
                 continue
-            context.touch(f"{where}: {width_of(layer)} neurons to {len(kept)}")
+            own = torch.arange(width)
+            readers = readers_of({"reader": (reader, own, own)}, model, config, context)
+            kept = least_missed(readers, width, count) if readers else most(importance_of(layer, reader), count)
+            context.touch(f"{where}: {width} neurons to {count}")
             keep_outputs(layer, kept)
             keep_norm(mlp.norms[index], kept)
             reader.weight = nn.Parameter(reader.weight.detach()[:, kept].clone())
-            reader.in_features = len(kept)
+            reader.in_features = count
+            for each in readers:
+                each.write()
 
 
-def _prune_followed(model: nn.Module, keep: float, context: ModuleContext) -> None:
+def _prune_followed(model: nn.Module, config: PruneNeurons, context: ModuleContext) -> None:
     """Prune the layers of any module, one after the other, with those whose neurons go with theirs."""
     names = _candidates(model, context)
     if names:
@@ -92,20 +108,53 @@ def _prune_followed(model: nn.Module, keep: float, context: ModuleContext) -> No
                 continue
             try:
                 followed = followed or Followed(model, context)
-                importance = followed.neurons(layer).importance()
-                kept = most_important(importance, keep)
-                if len(kept) == len(importance):
-                    context.skip(name, f"all of its {len(kept)} neurons are kept")
+                neurons = followed.neurons(layer)
+                count = left_of(neurons.width, config.keep)
+                if count == neurons.width:
+                    context.skip(name, f"all of its {count} neurons are kept")
                     continue
-                cut_off = cut(followed, layer, sorted({*range(len(importance))} - {*kept.tolist()}))
+                readers = readers_of(_linear_readers(neurons), model, config, context)
+                kept = least_missed(readers, neurons.width, count) if readers else most(neurons.importance(), count)
+                cut_off = cut(followed, layer, sorted({*range(neurons.width)} - {*kept.tolist()}))
             except InputError as error:
                 context.skip(name, str(error))
                 continue
+            for reader in readers:
+                reader.write()
             followed = None  # what it says is of the module as it was
             for part in cut_off:
                 done.add(part.layer)
                 left = len(part.layer.get_parameter("weight"))
                 context.touch(f"{part.name}: {left + len(part.own)} neurons to {left}")
+
+
+def _linear_readers(neurons: Neurons) -> dict[str, tuple[nn.Linear, Tensor, Tensor]]:
+    """Layers that read neurons, by name, with the places of these among their inputs; none where not all are linear.
+
+    Nor where a layer reads what it writes: its outputs go as well.
+    """
+    writers = [part.layer for part in neurons.writers()]
+    found: dict[str, tuple[nn.Linear, Tensor, Tensor]] = {}
+    for part in neurons.parts:
+        if part.writes:
+            continue
+        if not isinstance(part.layer, nn.Linear) or part.layer in writers:
+            return {}
+        own, roots = found[part.name][1:] if part.name in found else (part.own[:0], part.roots[:0])
+        found[part.name] = part.layer, torch.cat([own, part.own]), torch.cat([roots, part.roots])
+    return found
+
+
+def readers_of(
+    layers: Mapping[str, tuple[nn.Linear, Tensor, Tensor]], model: nn.Module, config: PruneNeurons, context: Context
+) -> Sequence[Reader]:
+    """What reads neurons, ready to make up for some; none where it is not asked to, or not run on the sample."""
+    if not config.compensate:
+        return []
+    inputs = inputs_of({name: layer for name, (layer, *_) in layers.items()}, model, config.rows, context)
+    if len(inputs) < len(layers):
+        return []
+    return [Reader(layer, inputs[name], own, roots) for name, (layer, own, roots) in layers.items()]
 
 
 def _candidates(model: nn.Module, context: ModuleContext) -> list[str]:
@@ -144,9 +193,13 @@ def importance_of(layer: nn.Module, reader: nn.Linear) -> Tensor:
     return importance
 
 
-def most_important(importance: Tensor, keep: float) -> Tensor:
-    """Indices, in order, of the neurons that stay: at least one, the fraction `keep` rounded up."""
-    count = max(1, math.ceil(keep * len(importance)))
+def left_of(width: int, keep: float) -> int:
+    """How many neurons of `width` stay: at least one, the fraction `keep` rounded up."""
+    return max(1, math.ceil(keep * width))
+
+
+def most(importance: Tensor, count: int) -> Tensor:
+    """Indices, in order, of the `count` most important neurons."""
     kept: Tensor = importance.topk(count).indices.sort().values
     return kept
 

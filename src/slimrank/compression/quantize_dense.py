@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import linears
+from slimrank.compression.calibration import calibration_inputs
 from slimrank.compression.steps import Context, replace_module, skip_others
 from slimrank.config import Config, register
 from slimrank.models.layers import MLP, InputLinear, Network
@@ -23,7 +23,6 @@ from slimrank.models.size import packed_bytes
 from slimrank.tables.codes import WEIGHT_CODES, Codes
 from slimrank.training.examples import SCORED_AT_ONCE
 
-MOST = 1 << 15  # vectors that are kept of a layer's inputs from one call: a text or a history has one at each place
 CODES = {8: WEIGHT_CODES, 4: Codes(-7, 7, 0)}
 
 
@@ -92,25 +91,3 @@ def is_folded(model: nn.Module, name: str) -> bool:
 def inputs_of_rows(model: nn.Module) -> list[str]:
     """Names of the layers that read a row of the model's embedding."""
     return [name for name, module in model.named_modules() if isinstance(module, InputLinear)]
-
-
-def calibration_inputs(model: nn.Module, rows: int, context: Context) -> dict[str, Tensor]:
-    """What every linear layer is given for a sample of train rows: by name, as [n, in_features]."""
-    seen: dict[str, list[Tensor]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, given, name=name: seen.setdefault(name, []).append(_some(given[0], layer.in_features))
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    context.ask(model, rows)
-    for hook in hooks:
-        hook.remove()
-    return {name: torch.cat(parts).clone() for name, parts in seen.items()}
-
-
-def _some(inputs: Tensor, width: int) -> Tensor:
-    """An even sample of the vectors in `inputs` [..., width], of one call, as [n, width]."""
-    vectors = inputs.detach().reshape(-1, width)
-    return vectors[:: max(1, -(-len(vectors) // MOST))].clone()

@@ -94,7 +94,8 @@ def find_parts(model: nn.Module, selection: Selection, context: Context, *, per_
         InputError: a name or pattern of the selection matches no field.
     """
     check_fields(model, selection)
-    tell_unfit(model, TABLES, context)
+    if not tell_unfit(model, TABLES, context) and not lookups(model):
+        context.skip("tables", "the model has no embedding that a step could take")
     parts = []
     for name, module, layout in lookups(model):
         for dense in _dense_tables(name, module, layout, context):

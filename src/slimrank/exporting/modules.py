@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
-from slimrank.compression.adopting import adopt
+from slimrank.compression.adopting import QUANTISED, adopt, check_module
 from slimrank.compression.modules import Forward, call, rows_of, told
 from slimrank.config import InputError, nearest
 from slimrank.exporting.artifact import describe_graph
@@ -85,6 +85,8 @@ def export_module(
     """
     if rows_of(batch) < 2:
         raise InputError("the example batch has fewer than 2 rows: a graph of one row would be a graph of one row only")
+    check_module(module)
+    _check_traceable(module)
     called = Called(module.to("cpu"), forward, batch)  # which holds the module, that may be a layer itself
     adopt(called)
     interface = interface_of_module(pack(called, in_place=True), batch, axes or {})
@@ -99,6 +101,15 @@ def export_module(
         content: dict[str, Path | bytes] = {file.name: file for file in files}
         content["README.md"] = module_card(manifest).encode()
         write_artifact(path, content, manifest)
+
+
+def _check_traceable(module: nn.Module) -> None:
+    """Raises `InputError` where torch could not follow a part of the module, which is named."""
+    for name, each in module.named_modules():
+        if isinstance(each, torch.jit.ScriptModule):
+            raise InputError(f"{name or 'the module'} is scripted, and cannot be traced: give it as before torch.jit")
+        if type(each).__module__.startswith(QUANTISED):
+            raise InputError(f"{name or 'the module'} is quantised by torch, and has no ONNX: give it in floats")
 
 
 def interface_of_module(called: Called, batch: Any, axes: Axes) -> Interface:
