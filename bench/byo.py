@@ -127,7 +127,7 @@ ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torch-rechub": Row(
         "torch-rechub: DeepFM", "Frappe, trained on by its own trainer", "torch_rechub", goal=TWICE, keeps=True
     ),
-    "deepctr": Row("DeepCTR-Torch: DeepFM", "Frappe", "deepctr", "deepctr", goal=CLICKS),
+    "deepctr": Row("DeepCTR-Torch: DeepFM", "Frappe, trained on by its own `fit`", "deepctr", "deepctr", keeps=True),
     "recbole-deepfm": Row("RecBole: DeepFM", "Frappe", "recbole_models", "recbole", lambda: ["DeepFM"], CLICKS),
     "recbole-sasrec": Row(
         "RecBole: SASRec",
@@ -143,7 +143,13 @@ ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
         "recbole",
         lambda: ["BPR"],
     ),
-    "torchrec": Row("TorchRec: DLRM over an EmbeddingBagCollection", "Frappe", "torchrec", "torchrec", goal=CLICKS),
+    "torchrec": Row(
+        "TorchRec: DLRM over an EmbeddingBagCollection",
+        "Frappe, trained on by the same loop",
+        "torchrec",
+        "torchrec",
+        keeps=True,
+    ),
     "sentence-transformers": Row(
         "sentence-transformers: all-MiniLM-L6-v2",
         "SciFact, test queries over all documents",

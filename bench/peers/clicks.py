@@ -1,7 +1,7 @@
 """Frappe as models of other libraries take it, and the rows of click models that were trained on it.
 
-A model is compressed twice: as it was trained, and to a third of those bytes with its library's own training after the
-steps. What it is compressed by is chosen on validation rows.
+A model is compressed twice: as it was trained, and further, with its library's own training after the steps. What it is
+compressed by is chosen on validation rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path
 
 import slimrank
 from bench.peers.row import Judged, figures
@@ -31,29 +32,37 @@ BATCH = 4096
 TIMES = 8  # smaller, without training: of the ways that are, the one is chosen that validation rows prefer
 
 Steps = Sequence[Mapping[str, Any]]
-INTEGERS = [{"name": "quantize-tables", "bits": 8}, {"name": "quantize-dense", "bits": 4}]
-SMALLEST = [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense", "bits": 4}]
-
-
-def narrower(keep: float) -> Steps:
-    """The step to so many of the neurons."""
-    return [{"name": "prune-neurons", "keep": keep, "compensate": True}]
-
-
-WAYS: list[Steps] = [
-    SMALLEST,
-    *([*narrower(keep), *INTEGERS] for keep in (0.75, 0.6, 0.5)),
-    [*narrower(0.9), *SMALLEST],
-]
-TUNED: Steps = [*narrower(0.25), *SMALLEST]
+WAYS = ((1, 4), (0.9, 4), (0.75, 8), (0.6, 8), (0.5, 8))  # the share of neurons that stay, and bits of tables
+TUNED = (0.25, 4)
 Tune = Callable[[nn.Module], None]
+Columns = Mapping[str, Tensor]
+
+
+def steps_of(keep: float, bits: int, narrow: Sequence[str] = ()) -> Steps:
+    """So many neurons, tables of so many bits, layers of 4; `narrow` tables, of one number a row, have 8."""
+    neurons = [{"name": "prune-neurons", "keep": keep, "compensate": True}] if keep < 1 else []
+    rest = [{"name": "quantize-tables", "bits": 8, "only": list(narrow)}] if narrow else []
+    tables = {"name": "quantize-tables", "bits": bits, "skip": list(narrow)}
+    return [*neurons, tables, *rest, {"name": "quantize-dense", "bits": 4}]
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """Encoded rows, a column a field."""
+    """Encoded rows, a column a field.
+
+    A library that takes them otherwise has a class of its own, with its own `given` and, where its artifact takes them
+    in yet another form, `form`.
+    """
 
     encoded: EncodedDataset
+
+    def form(self, columns: Columns) -> Any:
+        """Some rows as the artifact takes them."""
+        return dict(columns)
+
+    def given(self, columns: Columns) -> Any:
+        """Some rows as the library takes them."""
+        return self.form(columns)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -74,53 +83,15 @@ class Clicks:
         columns = {name: column.split(BATCH) for name, column in self.columns(part).items()}
         return [dict(zip(columns, some, strict=True)) for some in zip(*columns.values(), strict=True)]
 
+    def calibration(self) -> list[Any]:
+        """The train rows, as the library takes them."""
+        return [self.given(batch) for batch in self.batches("train")]
+
     def shuffled(self, part: str) -> Shuffled:
         """Its rows and labels, in another order each time, as loops of torch go through them."""
         return Shuffled(self.columns(part), torch.from_numpy(self.label(part).astype(np.float32)))
 
-    def valid_auc(self, module: nn.Module) -> float:
-        """AUC of a module on validation rows."""
-        return float(auc(self.label("valid"), scores(module, self.batches("valid"))))
-
-    def judged(self) -> Judged:
-        """The test rows, in groups of users."""
-        inputs = {name: column.numpy() for name, column in self.columns("test").items()}
-        group = self.encoded.test.group
-        assert group is not None
-        return Judged(inputs, self.label("test"), group, ("auc",))
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """Batches of columns and labels: a loader that does not go row by row."""
-
-    columns: dict[str, Tensor]
-    label: Tensor
-
-    def __len__(self) -> int:
-        return -(-len(self.label) // BATCH)
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for places in torch.randperm(len(self.label)).split(BATCH):
-            yield {name: column[places] for name, column in self.columns.items()}, self.label[places]
-
-
-def frappe() -> Clicks:
-    """Frappe in its published splits."""
-    return Clicks(encode_dataset(load_dataset("frappe")))
-
-
-def scores(module: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float32]:
-    """What a module answers [N], called as its library does."""
-    forward = adaptor_of(module).forward
-    module.eval()
-    with torch.no_grad():
-        answers = [forward(module, dict(batch)) for batch in batches]
-    parts = [next(iter(each.values())) if isinstance(each, dict) else each for each in answers]
-    return torch.cat(parts).flatten().numpy()
-
-
-def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
+    def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
     """Train a model, or give it what it was trained to before, which is kept in a file."""
     if path.exists():
         model.load_state_dict(load_file(path))
@@ -130,24 +101,31 @@ def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
     save_file({name: each.detach().clone().contiguous() for name, each in model.state_dict().items()}, path)
 
 
-def click_row(model: nn.Module, clicks: Clicks, dim: int, folder: Path, fit: Tune, tune: Tune) -> dict[str, Any]:
-    """Figures of a model, compressed as it was trained, by one of `WAYS`, and trained on after `TUNED`.
+def click_row(
+    model: nn.Module, clicks: Clicks, dim: int, folder: Path, fit: Tune, tune: Tune, narrow: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Figures of a model, compressed as it was trained, in one of `WAYS`, and trained on after `TUNED`.
 
     Args:
         model: a new one.
         clicks: the rows.
-        dim: numbers of an embedding.
+        dim: numbers of an id in all tables together.
         folder: where weights are kept once they are trained.
         fit: its library's training.
         tune: its library's training of a compressed model.
+        narrow: its tables of one number a row.
     """
     fitted(model, folder / "trained.safetensors", fit)
     with TemporaryDirectory(prefix="bench-") as root:
         before = Made(model, [], Path(root) / "before", clicks)
-        tried = [made(model, way, Path(root) / f"way-{number}", clicks) for number, way in enumerate(WAYS)]
+        tried = [
+            made(model, steps_of(*way, narrow), Path(root) / f"way-{number}", clicks) for number, way in enumerate(WAYS)
+        ]
         allowed = [each for each in tried if TIMES * disk_bytes(each.path) <= disk_bytes(before.path)]
         best = max(allowed or tried, key=lambda each: each.valid_auc)
-        small, records = slimrank.compress(model, TUNED, clicks.batches("train"), metric=clicks.valid_auc)
+        small, records = slimrank.compress(
+            model, steps_of(*TUNED, narrow), clicks.calibration(), metric=clicks.valid_auc
+        )
         fitted(small, folder / "tuned.safetensors", tune)
         after = Made(small, records, Path(root) / "tuned", clicks)
         embeddings = 4 * dim * sum(clicks.sizes.values())
@@ -166,12 +144,12 @@ class Made:
         self.records = records
         self.path = path
         self.valid_auc = clicks.valid_auc(model)
-        slimrank.export(model, clicks.batches("valid")[0], path)
+        slimrank.export(model, clicks.form(clicks.batches("valid")[0]), path)
 
 
 def made(model: nn.Module, steps: Steps, path: Path, clicks: Clicks) -> Made:
     """The model after `steps`."""
-    return Made(*slimrank.compress(model, steps, clicks.batches("train"), metric=clicks.valid_auc), path, clicks)
+    return Made(*slimrank.compress(model, steps, clicks.calibration(), metric=clicks.valid_auc), path, clicks)
 
 
 def _told(made: Made) -> dict[str, Any]:
@@ -184,11 +162,11 @@ def _told(made: Made) -> dict[str, Any]:
 
 def _figures(before: Made, after: Made, clicks: Clicks, embedding_bytes: int) -> dict[str, Any]:
     rows = clicks.batches("valid")[0]
-    answers = {name: scores(each.model, [rows]) for name, each in (("before", before), ("after", after))}
+    answers = {name: clicks.scores(each.model, [rows]) for name, each in (("before", before), ("after", after))}
     return figures(
         {"before": before.path, "after": after.path},
         answers,
-        {name: column.numpy() for name, column in rows.items()},
+        clicks.arrays(rows),
         clicks.judged(),
         embedding_bytes,
         after.records,

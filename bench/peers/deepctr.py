@@ -1,9 +1,6 @@
-"""DeepCTR-Torch's DeepFM, trained by its own `fit` on Frappe, compressed as it comes, and both artifacts measured.
+"""DeepCTR-Torch's DeepFM on Frappe, trained by its own `fit`, compressed as it comes and trained on by it.
 
-    .venv-deepctr/bin/python -m bench.peers.deepctr
-
-Runs in the environment that `deepctr.sh` makes. Validation rows choose the epoch, and how many bits there are; the
-published test rows judge.
+Called by bench/byo.py, in the environment that `deepctr.sh` makes. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -11,85 +8,64 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import tempfile
+import sys
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import DeepFM
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
-import slimrank
-from bench.peers.choosing import smallest, ways
-from bench.peers.row import Judged, figures, tell
-from slimrank.data import load_dataset
-from slimrank.data.rows import encode_dataset
-from slimrank.metrics import auc
+from bench.peers.clicks import Clicks, click_row, frappe
+from bench.peers.row import tell
 
-DIM, BATCH, EPOCHS, TUNING = 16, 2048, 12, 3
-LOSS = 0.001
-WAYS = ways("linear_model.*")
-Columns = NDArray[np.float32]
+DIM, BATCH = 16, 2048
+HIDDEN, DROPOUT = (400, 400), 0.2
+L2 = 1e-3  # of whole tables, a batch
+EPOCHS, TUNING_EPOCHS, PATIENCE = 30, 15, 3
 
 
-def rows_of(part: Any) -> tuple[Columns, NDArray[np.float32]]:
-    """The ids of a split as the library takes them, one float a column, and the labels."""
-    return part.inputs.ids.astype(np.float32), part.label.astype(np.float32)
+class Columns(Clicks):
+    """The library takes ids as one tensor, a float a column."""
+
+    def form(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The one argument of its models."""
+        return {"X": torch.stack(list(columns.values()), dim=1).float()}
 
 
-@torch.no_grad()
-def answer(model: nn.Module, columns: Columns) -> NDArray[np.float32]:
-    """What the model answers."""
-    parts = torch.from_numpy(columns).split(1 << 14)
-    found: NDArray[np.float32] = torch.cat([model.eval()(part) for part in parts]).numpy()
-    return found
-
-
-def fitted(model: Any, train: Any, valid: Any, epochs: int, rate: float) -> None:
-    """Train by the model's own `fit`; it keeps the weights that were best on validation rows."""
+def fit(model: Any, clicks: Columns, epochs: int, rate: float) -> None:
+    """Train by the model's own `fit`, until it no longer gets better on validation rows; it keeps what was best."""
+    columns, label = (clicks.columns("train"), clicks.label("train").astype("float32"))
     model.compile(torch.optim.Adam(model.parameters(), lr=rate), "binary_crossentropy")
-    best, kept = -1.0, model.state_dict()
+    best, kept, worse = -1.0, model.state_dict(), 0
     for _ in range(epochs):
         with contextlib.redirect_stdout(io.StringIO()):
-            model.fit(list(train[0].T[..., None]), train[1], batch_size=BATCH, epochs=1, verbose=0)
-        found = float(auc(valid[1], answer(model, valid[0]).ravel()))
+            inputs = [column.float().numpy()[:, None] for column in columns.values()]
+            model.fit(inputs, label, batch_size=BATCH, epochs=1, verbose=0)
+        found = clicks.valid_auc(model)
+        worse += 1
         if found > best:
-            best, kept = found, copy.deepcopy(model.state_dict())
+            best, kept, worse = found, copy.deepcopy(model.state_dict()), 0
+        if worse == PATIENCE:
+            break
     model.load_state_dict(kept)
-    model.eval()
 
 
-def main() -> None:
+def main(kept: Path) -> None:
     """Print the row."""
-    data = encode_dataset(load_dataset("frappe"))
-    train, valid, test = (rows_of(part) for part in (data.train, data.valid, data.test))
-    features = [SparseFeat(name, rows, embedding_dim=DIM) for name, rows in data.encoding.sizes.items()]
-    model = DeepFM(features, features, dnn_hidden_units=(256, 128), l2_reg_embedding=1e-5, seed=1)
-    fitted(model, train, valid, EPOCHS, 2e-3)
-    small, records, told = smallest(
-        model,
-        WAYS,
-        list(torch.from_numpy(train[0][: 20 * BATCH]).split(BATCH)),
-        lambda each: float(auc(valid[1], answer(each, valid[0]).ravel())),
-        loss=LOSS,
-        tune=lambda each: fitted(each, train, valid, TUNING, 5e-4),
-    )
-    rows = test[0][:1024]
-    with tempfile.TemporaryDirectory(prefix="bench-") as root:
-        artifacts = {name: Path(root) / name for name in ("before", "after")}
-        answers = {}
-        for name, each in (("before", model), ("after", small)):
-            slimrank.export(each, torch.from_numpy(rows), artifacts[name])
-            answers[name] = answer(each, rows)
-        judged = Judged({"X": test[0]}, test[1].astype(np.int64), data.test.group, ("auc",))
-        tables = 4 * (DIM + 1) * sum(data.encoding.sizes.values())
-        row = figures(artifacts, answers, {"X": rows}, judged, tables, records)
-    tell({"deepctr-torch": version("deepctr-torch"), **row, "choice": told})
+    clicks = Columns(frappe())
+    features = [SparseFeat(name, rows, embedding_dim=DIM) for name, rows in clicks.sizes.items()]
+    settings: dict[str, Any] = {"dnn_hidden_units": HIDDEN, "dnn_dropout": DROPOUT, "dnn_use_bn": True, "seed": 1}
+    model = DeepFM(features, features, l2_reg_embedding=L2, l2_reg_linear=L2, **settings)
+    first = partial(fit, clicks=clicks, epochs=EPOCHS, rate=1e-3)
+    more = partial(fit, clicks=clicks, epochs=TUNING_EPOCHS, rate=1e-3)
+    row = click_row(model, clicks, DIM + 1, kept, first, more, narrow=["linear_model.*"])
+    tell({"deepctr-torch": version("deepctr-torch"), **row})
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -59,7 +59,7 @@ class Trainer:
 def main(kept: Path) -> None:
     """Print the row."""
     os.environ.setdefault("RAY_TQDM", "0")
-    clicks = frappe()
+    clicks = Clicks(frappe())
     with TemporaryDirectory(prefix="fuxictr-") as root:
         trainer = Trainer(clicks, Path(root) / "frappe")
         fit, tune = (partial(trainer.fit, epochs=epochs) for epochs in (EPOCHS, TUNING_EPOCHS))

@@ -44,7 +44,7 @@ def fit(model: nn.Module, clicks: Clicks, epochs: int) -> None:
 def main(kept: Path) -> None:
     """Print the row."""
     torch.manual_seed(1)
-    clicks = frappe()
+    clicks = Clicks(frappe())
     features = [SparseFeature(name, vocab_size=size, embed_dim=DIM) for name, size in clicks.sizes.items()]
     model = DeepFM(features, features, dict(MLP))
     first, more = (partial(fit, clicks=clicks, epochs=epochs) for epochs in (EPOCHS, TUNING_EPOCHS))
