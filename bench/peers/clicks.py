@@ -91,7 +91,52 @@ class Clicks:
         """Its rows and labels, in another order each time, as loops of torch go through them."""
         return Shuffled(self.columns(part), torch.from_numpy(self.label(part).astype(np.float32)))
 
-    def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
+    def scores(self, module: nn.Module, batches: Sequence[Columns]) -> NDArray[np.float32]:
+        """What a module answers [N], called as its library does."""
+        forward = adaptor_of(module).forward
+        module.eval()
+        with torch.no_grad():
+            answers = [forward(module, self.given(batch)) for batch in batches]
+        parts = [next(iter(each.values())) if isinstance(each, dict) else each for each in answers]
+        return torch.cat(parts).flatten().numpy()  # type: ignore[no-any-return]
+
+    def valid_auc(self, module: nn.Module) -> float:
+        """AUC of a module on validation rows."""
+        return float(auc(self.label("valid"), self.scores(module, self.batches("valid"))))
+
+    def arrays(self, columns: Columns) -> dict[str, NDArray[Any]]:
+        """Some rows by the names of an artifact's inputs."""
+        leaves, _ = tree_flatten_with_path(self.form(columns))
+        return {"_".join(key.key for key in path): leaf.numpy() for path, leaf in leaves}
+
+    def judged(self) -> Judged:
+        """The test rows, in groups of users."""
+        group = self.encoded.test.group
+        assert group is not None
+        return Judged(self.arrays(self.columns("test")), self.label("test"), group, ("auc",))
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Batches of columns and labels: a loader that does not go row by row."""
+
+    columns: dict[str, Tensor]
+    label: Tensor
+
+    def __len__(self) -> int:
+        return -(-len(self.label) // BATCH)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        for places in torch.randperm(len(self.label)).split(BATCH):
+            yield {name: column[places] for name, column in self.columns.items()}, self.label[places]
+
+
+def frappe() -> EncodedDataset:
+    """Frappe in its published splits."""
+    return encode_dataset(load_dataset("frappe"))
+
+
+def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
     """Train a model, or give it what it was trained to before, which is kept in a file."""
     if path.exists():
         model.load_state_dict(load_file(path))
