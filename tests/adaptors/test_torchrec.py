@@ -132,7 +132,12 @@ def test_bags_of_any_length_are_exported_with_their_offsets(steps: list[Any], tm
         model,
         bags(6, seed=1)[0],
         tmp_path / "artifact",
-        axes={"seen__values": {0: "seen"}, "seen__offsets": {0: "ends"}},
+        axes={
+            "seen__values": {0: "seen"},
+            "seen__offsets": {0: "rows + 1"},
+            "film": {0: "rows"},
+            "user": {0: "rows"},
+        },
     )
     graph = load_graph(tmp_path / "artifact")
     features, library_form = bags(9, seed=2)

@@ -364,7 +364,7 @@ def test_tables_that_cannot_be_taken_are_told(make, reason) -> None:
     assert reason in record["skipped"][0]["reason"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_modules_that_no_step_could_change_are_refused_and_those_without_tables_told() -> None:
     ids = torch.arange(9)
     with pytest.raises(InputError, match=r"is compiled: give it as it was before torch.compile"):

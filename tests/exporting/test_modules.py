@@ -222,10 +222,12 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
         export(Matrix(), torch.zeros(2, 4), path, axes={"y": {1: "L"}})
     with pytest.raises(InputError, match="has 2 dimensions, and no dimension 2"):
         export(Matrix(), torch.zeros(2, 4), path, axes={"x": {2: "L"}})
+    with pytest.raises(InputError, match=r"axes: 'N \+ 1' is no name"):
+        export(Matrix(), torch.zeros(2, 4), path, axes={"x": {1: "N + 1"}})
     assert not path.exists()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_parts_that_torch_cannot_follow_are_named(tmp_path) -> None:
     layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     quantised = torch.ao.quantization.quantize_dynamic(layers)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
+from torch.utils._pytree import KeyPath, SequenceKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
 from slimrank.compression.adopting import QUANTISED, adopt, check_module
@@ -75,7 +75,8 @@ def export_module(
         batch: an example of at least two rows. The first dimension of its tensors is of any size, if it is the rows'.
         path: the artifact's directory; an artifact that is there is replaced in one step.
         forward: how the module is called with a batch.
-        axes: further dimensions of any size, by input, such as {"items": {1: "length"}}; one name, one size.
+        axes: further dimensions of any size, by input, such as {"items": {1: "length"}}; one name, one size, and
+            "rows + 1" is one more than "rows".
         provenance: what the manifest says beside the graph.
 
     Raises:
@@ -128,11 +129,19 @@ def interface_of_module(called: Called, batch: Any, axes: Axes) -> Interface:
             answer = called.answer(list(inputs.values()))
     except Exception as error:
         raise InputError(f"the forward of the module failed on the example batch: {told(error)}") from error
-    out = [where for where, leaf in tree_flatten_with_path(answer)[0] if isinstance(leaf, Tensor)]
+    out = [where for where, leaf in _places(answer) if isinstance(leaf, Tensor)]
     if not out:
         raise InputError(f"the module answers with a {type(answer).__name__}, which holds no tensor")
     outputs = [f"{name}_out" if name in inputs else name for name in _unique(_names(out, [], "output"))]
     return Interface(called, inputs, _axes(inputs, rows_of(batch), axes), tuple(outputs))
+
+
+def _places(answer: Any) -> list[tuple[KeyPath, Any]]:
+    """What a module answers, leaf by leaf, and where it stands; by number where a class of its own does not say."""
+    try:
+        return tree_flatten_with_path(answer)[0]
+    except ValueError:
+        return [((SequenceKey(place),), leaf) for place, leaf in enumerate(tree_leaves(answer))]
 
 
 def _traced(interface: Interface) -> ir.Model:
@@ -154,8 +163,18 @@ def _axes(inputs: Mapping[str, Tensor], rows: int, more: Axes) -> dict[str, dict
         for place, label in more.get(name, {}).items():
             if not 0 <= place < tensor.dim():
                 raise InputError(f"axes: {name!r} has {tensor.dim()} dimensions, and no dimension {place}")
-            found[name][place] = dims.setdefault(label, Dim(label))
+            found[name][place] = _dim(label, dims)
     return found
+
+
+def _dim(label: str, dims: dict[str, Dim]) -> Any:
+    """The dimension of that name, or one that is larger by a number: "rows + 1" of offsets that end with the last."""
+    name, _, more = (part.strip() for part in label.partition("+"))
+    if not name.isidentifier() or (more and not more.isdecimal()) or (more and name == "N"):
+        # N alone is a function to torch's arithmetic of dimensions.
+        raise InputError(f"axes: {label!r} is no name, nor a name other than N + a number")
+    dim = dims.setdefault(name, Dim(name))
+    return dim + int(more) if more else dim
 
 
 def _parameters(module: nn.Module) -> list[str]:
