@@ -70,13 +70,14 @@ def test_an_encoder_is_compressed_as_it_comes_and_exported(minilm, scifact, libr
     def said(model: nn.Module) -> torch.Tensor:
         return model(dict(example))["sentence_embedding"]
 
-    given = library(minilm, batches, example, said, axes=axes, steps=STEPS)
+    given = library(minilm, batches, example, said, axes=axes, steps=STEPS, rounding=0.1)
     given.check(tmp_path, smaller=3.5)
     graph = load_graph(tmp_path / "after")
     longer = tokens(minilm, documents[:3])
     (found,) = graph.run(longer).values()
     small, _ = given.compressed()
-    np.testing.assert_allclose(found, answer(small, longer), atol=0.03)
+    expected = answer(small, longer)
+    np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
     assert quality(small, minilm, scifact) > quality(minilm, minilm, scifact) - 0.03
 
 
