@@ -23,6 +23,12 @@ from slimrank.data.schema import Field, Schema
 os.environ.setdefault("KERAS_BACKEND", "torch")  # its models are modules of torch, which is here anyway
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # ranx would compile for a minute what a few tests ask of it
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's blocks take the longest: they go first, so that no worker waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 LINEAR_ROWS = polars.DataFrame(
     {
         "user": [7, 7, 9, 11, 7, 9],

@@ -1,11 +1,14 @@
 """Frappe as models of other libraries take it, and the rows of click models that were trained on it.
 
-A model is compressed twice: as it was trained, and further, with its library's own training after the steps. What it is
-compressed by is chosen on validation rows.
+A model is compressed twice: as it was trained, by what is chosen on validation rows, and by fixed steps with its
+library's own training after them, to where validation rows no longer gain; it was trained so itself before.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,13 +51,14 @@ def steps_of(keep: float, bits: int, narrow: Sequence[str] = ()) -> Steps:
 
 @dataclass(frozen=True)
 class Clicks:
-    """Encoded rows, a column a field.
+    """Encoded rows, a column a field, for models that answer with `probabilities`, or with logits.
 
     A library that takes them otherwise has a class of its own, with its own `given` and, where its artifact takes them
     in yet another form, `form`.
     """
 
     encoded: EncodedDataset
+    probabilities: bool = True
 
     def form(self, columns: Columns) -> Any:
         """Some rows as the artifact takes them."""
@@ -113,7 +117,13 @@ class Clicks:
         """The test rows, in groups of users."""
         group = self.encoded.test.group
         assert group is not None
-        return Judged(self.arrays(self.columns("test")), self.label("test"), group, ("auc",))
+        return Judged(
+            inputs=self.arrays(self.columns("test")),
+            label=self.label("test"),
+            group=group,
+            metrics=("auc", "logloss"),
+            probabilities=self.probabilities,
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,21 @@ def frappe() -> EncodedDataset:
     return encode_dataset(load_dataset("frappe"))
 
 
+def until_no_better(model: nn.Module, clicks: Clicks, epochs: int, patience: int, epoch: Callable[[], None]) -> None:
+    """Train for at most so many epochs, until `patience` of them gain nothing on validation rows; the best are kept."""
+    best, kept, worse = -1.0, model.state_dict(), 0
+    for _ in range(epochs):
+        epoch()
+        found = clicks.valid_auc(model)
+        worse += 1
+        if found > best:
+            best, kept, worse = found, copy.deepcopy(model.state_dict()), 0
+        if worse == patience:
+            break
+    model.load_state_dict(kept)
+    model.eval()
+
+
 def fitted(model: nn.Module, path: Path, fit: Tune) -> None:
     """Train a model, or give it what it was trained to before, which is kept in a file."""
     if path.exists():
@@ -155,7 +180,7 @@ def click_row(
         model: a new one.
         clicks: the rows.
         dim: numbers of an id in all tables together.
-        folder: where weights are kept once they are trained.
+        folder: where weights are kept once they are trained; to train anew, it is deleted.
         fit: its library's training.
         tune: its library's training of a compressed model.
         narrow: its tables of one number a row.
@@ -171,7 +196,8 @@ def click_row(
         small, records = slimrank.compress(
             model, steps_of(*TUNED, narrow), clicks.calibration(), metric=clicks.valid_auc
         )
-        fitted(small, folder / "tuned.safetensors", tune)
+        name = hashlib.sha256(json.dumps([each["settings"] for each in records]).encode()).hexdigest()[:12]
+        fitted(small, folder / f"tuned-{name}.safetensors", tune)
         after = Made(small, records, Path(root) / "tuned", clicks)
         embeddings = 4 * dim * sum(clicks.sizes.values())
         return {

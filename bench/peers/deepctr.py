@@ -6,7 +6,6 @@ Called by bench/byo.py, in the environment that `deepctr.sh` makes. Prints one J
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import DeepFM
 from torch import Tensor
 
-from bench.peers.clicks import Clicks, click_row, frappe
+from bench.peers.clicks import Clicks, click_row, frappe, until_no_better
 from bench.peers.row import tell
 
 DIM, BATCH = 16, 2048
@@ -29,7 +28,7 @@ L2 = 1e-3  # of whole tables, a batch
 EPOCHS, TUNING_EPOCHS, PATIENCE = 30, 15, 3
 
 
-class Columns(Clicks):
+class OneTensor(Clicks):
     """The library takes ids as one tensor, a float a column."""
 
     def form(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,27 +36,22 @@ class Columns(Clicks):
         return {"X": torch.stack(list(columns.values()), dim=1).float()}
 
 
-def fit(model: Any, clicks: Columns, epochs: int, rate: float) -> None:
+def fit(model: Any, clicks: OneTensor, epochs: int, rate: float) -> None:
     """Train by the model's own `fit`, until it no longer gets better on validation rows; it keeps what was best."""
     columns, label = (clicks.columns("train"), clicks.label("train").astype("float32"))
     model.compile(torch.optim.Adam(model.parameters(), lr=rate), "binary_crossentropy")
-    best, kept, worse = -1.0, model.state_dict(), 0
-    for _ in range(epochs):
+
+    def epoch() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             inputs = [column.float().numpy()[:, None] for column in columns.values()]
             model.fit(inputs, label, batch_size=BATCH, epochs=1, verbose=0)
-        found = clicks.valid_auc(model)
-        worse += 1
-        if found > best:
-            best, kept, worse = found, copy.deepcopy(model.state_dict()), 0
-        if worse == PATIENCE:
-            break
-    model.load_state_dict(kept)
+
+    until_no_better(model, clicks, epochs, PATIENCE, epoch)
 
 
 def main(kept: Path) -> None:
     """Print the row."""
-    clicks = Columns(frappe())
+    clicks = OneTensor(frappe())
     features = [SparseFeat(name, rows, embedding_dim=DIM) for name, rows in clicks.sizes.items()]
     settings: dict[str, Any] = {"dnn_hidden_units": HIDDEN, "dnn_dropout": DROPOUT, "dnn_use_bn": True, "seed": 1}
     model = DeepFM(features, features, l2_reg_embedding=L2, l2_reg_linear=L2, **settings)

@@ -73,7 +73,7 @@ def judged(folder: Path) -> Judged:
     kept = (films != films[:, -1:]) | last
     label, user = (np.broadcast_to(each, films.shape)[kept] for each in (last, users[:, None]))
     inputs = {"user_input": user.reshape(-1, 1), "item_input": films[kept].reshape(-1, 1)}
-    return Judged(inputs, label.astype(np.int64), user, ("hit_rate@10", "ndcg@10"))
+    return Judged(inputs=inputs, label=label.astype(np.int64), group=user, metrics=("hit_rate@10", "ndcg@10"))
 
 
 def chosen(model: keras.Model) -> tuple[keras.Model, list[dict[str, Any]], list[dict[str, Any]]]:

@@ -5,5 +5,5 @@
 # for what 81 no longer has.
 set -eu
 cd "$(dirname "$0")/../.."
-sh bench/peers/environment.sh recbole --editable '.[train]' recbole==1.2.1 'numpy<2' 'pandas<2' 'setuptools<81' pytest
+sh bench/peers/environment.sh recbole --editable '.[train,serve]' recbole==1.2.1 'numpy<2' 'pandas<2' 'setuptools<81' pytest
 .venv-recbole/bin/python -c 'import importlib.metadata as m, recbole.quick_start; print("RecBole", m.version("recbole"))'

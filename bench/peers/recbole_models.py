@@ -106,7 +106,7 @@ TASKS = {
         {"dataset": "frappe", **DEEPFM, "epochs": 20, "stopping_step": 2, "learning_rate": 0.003},
         None,
         FIELDS,
-        ("auc",),
+        ("auc", "logloss"),
         0.001,
         3,
         ("first_order_linear.*",),
@@ -174,11 +174,12 @@ class Made:
         if self.task.forward is all_items:
             count = self.train.dataset.item_num - 1
             label = rows["item_id"].numpy()[:, None] == np.arange(1, count + 1)
-            inputs, user = self.asked(rows), np.repeat(np.arange(len(label)), count)
-            return Judged(arrays(inputs), label.astype(np.int8).ravel(), user, self.task.metrics)
+            inputs, user = arrays(self.asked(rows)), np.repeat(np.arange(len(label)), count)
+            return Judged(inputs=inputs, label=label.astype(np.int8).ravel(), group=user, metrics=self.task.metrics)
         if self.task.metrics[0] == "auc":
             label = rows["label"].numpy().astype(np.int64)
-            return Judged(arrays(self.asked(rows)), label, rows["user"].numpy(), self.task.metrics)
+            inputs, user = arrays(self.asked(rows)), rows["user"].numpy()
+            return Judged(inputs=inputs, label=label, group=user, metrics=self.task.metrics, probabilities=True)
         return self.pairs(part)
 
     def pairs(self, part: str) -> Judged:
@@ -191,7 +192,8 @@ class Made:
         wanted[places(getattr(self, part))] = True
         left &= wanted.any(axis=1, keepdims=True)
         user, item = np.nonzero(left)
-        return Judged({"user_id": user, "item_id": item}, wanted[left].astype(np.int8), user, self.task.metrics)
+        inputs = {"user_id": user, "item_id": item}
+        return Judged(inputs=inputs, label=wanted[left].astype(np.int8), group=user, metrics=self.task.metrics)
 
     def metric(self, model: nn.Module) -> float:
         """The first metric on validation rows."""

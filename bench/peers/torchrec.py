@@ -7,7 +7,6 @@ beside them are how often training met user, item and city. Called by bench/byo.
 
 from __future__ import annotations
 
-import copy
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from bench.peers.clicks import Clicks, Columns, click_row, frappe
+from bench.peers.clicks import Clicks, Columns, click_row, frappe, until_no_better
 from bench.peers.row import tell
 
 DIM = 16
@@ -64,29 +63,23 @@ class Jagged(Clicks):
 def fit(model: nn.Module, clicks: Jagged, epochs: int, rate: float) -> None:
     """A loop of one's own, as TorchRec has none for one process; it keeps the weights best on validation rows."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=DECAY)
-    best, kept, worse = -1.0, model.state_dict(), 0
-    for _ in range(epochs):
+
+    def epoch() -> None:
         model.train()
         for columns, label in clicks.shuffled("train"):
             loss = functional.binary_cross_entropy_with_logits(model(*clicks.given(columns)).squeeze(1), label)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        found = clicks.valid_auc(model)
-        worse += 1
-        if found > best:
-            best, kept, worse = found, copy.deepcopy(model.state_dict()), 0
-        if worse == PATIENCE:
-            break
-    model.load_state_dict(kept)
-    model.eval()
+
+    until_no_better(model, clicks, epochs, PATIENCE, epoch)
 
 
 def main(kept: Path) -> None:
     """Print the row."""
-    clicks = Jagged(frappe())
+    clicks = Jagged(frappe(), probabilities=False)
     first = partial(fit, clicks=clicks, epochs=EPOCHS, rate=RATE)
-    more = partial(fit, clicks=clicks, epochs=TUNING_EPOCHS, rate=RATE / 3)
+    more = partial(fit, clicks=clicks, epochs=TUNING_EPOCHS, rate=RATE)
     row = click_row(dlrm(clicks.sizes), clicks, DIM, kept, first, more)
     tell({**{name: version(name) for name in ("torchrec", "fbgemm-gpu-cpu")}, **row})
 

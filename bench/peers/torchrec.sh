@@ -4,7 +4,7 @@
 # and what else it asks for is named.
 set -eu
 cd "$(dirname "$0")/../.."
-sh bench/peers/environment.sh torchrec --editable '.[prune]' fbgemm-gpu-cpu==1.8.0 tensordict torchmetrics==1.0.3 \
+sh bench/peers/environment.sh torchrec --editable '.[prune,serve]' fbgemm-gpu-cpu==1.8.0 tensordict torchmetrics==1.0.3 \
     pyre-extensions tqdm pytest
 .venv-torchrec/bin/pip install --quiet --no-deps torchrec==1.8.0
 .venv-torchrec/bin/python -c 'import importlib.metadata as m, torchrec; print("TorchRec", m.version("torchrec"))'

@@ -232,13 +232,13 @@ def inspect(artifact: Folder) -> None:
 @app.command()
 def predict(
     artifact: Folder,
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A .parquet or .csv file of raw rows.")],
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A .parquet or .csv file of raw rows, or of inputs.")],
     out: Annotated[
         Path | None, typer.Option(help="A .parquet or .csv (of items: .jsonl) file for the result; else on stdout.")
     ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many items, of a model that answers with items.")] = 10,
 ) -> None:
-    """Score raw rows, or find the first k items of every query; unknown ids are counted."""
+    """Score raw rows, find the first k items of every query, or ask a module of your own; unknown ids are counted."""
     from slimrank.artifact import open_artifact
     from slimrank.runtime import load
     from slimrank.runtime.files import predict_file
@@ -260,15 +260,18 @@ def predict(
 
 def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
     """What a graph answers to the rows of a file, a line of JSON each on stdout where there is no file for it."""
-    import json
+    import polars
 
     from slimrank.runtime import load_graph
     from slimrank.runtime.files import answer_file
 
-    found = answer_file(load_graph(artifact), rows, out)
+    graph = load_graph(artifact)
+    found = answer_file(graph, rows, out)
     if out is None:
-        for row in zip(*(each.tolist() for each in found.values()), strict=True):
-            typer.echo(json.dumps(dict(zip(found, row, strict=True))))
+        typer.echo(polars.DataFrame(found).write_ndjson(), nl=False)
+    for name in graph.outputs:
+        if name not in found:
+            typer.echo(f"{name}: has no row for each row, and is left out", err=True)
 
 
 def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
@@ -300,7 +303,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Answer ranking requests over HTTP (Open Inference Protocol, and raw rows)."""
+    """Answer ranking requests over HTTP (tensors by the Open Inference Protocol, and raw rows)."""
     from slimrank.serving import serve
 
     serve(artifact, host=host, port=port)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -20,7 +25,8 @@ from slimrank.config import InputError
 from slimrank.data import load_dataset
 from slimrank.data.rows import encode_dataset
 from slimrank.metrics import auc
-from slimrank.runtime import load_graph
+from slimrank.runtime import Graph, load_graph
+from slimrank.serving.protocol import DATATYPES
 
 ROWS = {"train": 40_000, "test": 10_000}
 PAIR = ("before", "after")
@@ -104,15 +110,14 @@ class Library:
         """What the artifact of the model says of the example: of all rows at once, and of some the same."""
         export(model, self.example, path, forward=self.forward, axes=self.axes)
         graph = load_graph(path)
-        leaves = [leaf.numpy() for leaf in tree_leaves(self.example) if isinstance(leaf, Tensor)]
-        rows = dict(zip(graph.inputs, leaves, strict=True))
+        rows = self.arrays(graph)
         (found,) = graph.run(rows).values()
         (some,) = graph.run({name: array[1:3] for name, array in rows.items()}).values()
         np.testing.assert_allclose(some, found[1:3], rtol=1e-4, atol=1e-5)
         return found
 
     def check(self, path: Path, smaller: float) -> None:
-        """That it is compressed as it comes: bytes touched, parity of artifacts and modules, sizes, state."""
+        """That it is compressed as it comes: bytes touched, parity of artifacts and modules, sizes, state, service."""
         before = self.said(self.model)
         small, records = self.compressed()
         np.testing.assert_array_equal(self.said(self.model), before)
@@ -128,6 +133,22 @@ class Library:
         sizes = {name: sum(file.stat().st_size for file in (path / name).glob("model.onnx*")) for name in PAIR}
         assert sizes["before"] > smaller * sizes["after"]
         self.check_state(small, path)
+        self.check_service(path / "after")
+
+    def check_service(self, path: Path) -> None:
+        """That a server answers over HTTP as the artifact does."""
+        graph = load_graph(path)
+        rows = {name: leaf[:3] for name, leaf in self.arrays(graph).items()}
+        ((name, expected),) = graph.run(rows).items()
+        with server(path) as address:
+            found = infer(address, path.name, graph, rows)
+        assert found["name"] == name
+        np.testing.assert_allclose(found["data"], expected.ravel(), rtol=1e-6)
+
+    def arrays(self, graph: Graph) -> dict[str, NDArray[Any]]:
+        """The example by the names of a graph's inputs."""
+        leaves = [leaf.numpy() for leaf in tree_leaves(self.example) if isinstance(leaf, Tensor)]
+        return dict(zip(graph.inputs, leaves, strict=True))
 
     def check_state(self, small: nn.Module, path: Path) -> None:
         """That a state from a file makes a model that was compressed alike answer the same."""
@@ -139,6 +160,42 @@ class Library:
         save_file({name: each.contiguous().clone() for name, each in small.state_dict().items()}, path / "state")
         again.load_state_dict(load_file(path / "state"))
         np.testing.assert_allclose(self.said(again), self.said(small), atol=1e-6)
+
+
+@contextmanager
+def server(path: Path) -> Iterator[str]:
+    """The address of a service of an artifact, in a process of its own."""
+    program = "import sys; from slimrank.serving import serve; serve(sys.argv[1], port=0)"
+    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "serving" in line:
+                yield line.split()[-1]
+                return
+        raise AssertionError("".join(lines))
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def infer(address: str, name: str, graph: Graph, rows: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """What a service answers to rows by the Open Inference Protocol: its one output."""
+    inputs = [
+        {
+            "name": each,
+            "shape": list(array.shape),
+            "datatype": DATATYPES[graph.inputs[each].dtype.name],
+            "data": array.ravel().tolist(),
+        }
+        for each, array in rows.items()
+    ]
+    request = Request(f"{address}/v2/models/{name}/infer", json.dumps({"inputs": inputs}).encode(), method="POST")
+    with urlopen(request) as reply:
+        (found,) = json.load(reply)["outputs"]
+    return dict(found)
 
 
 @pytest.fixture(scope="session")

@@ -369,6 +369,8 @@ def test_modules_that_no_step_could_change_are_refused_and_those_without_tables_
     ids = torch.arange(9)
     with pytest.raises(InputError, match=r"is compiled: give it as it was before torch.compile"):
         compress(torch.compile(Faulty(nn.Embedding(9, DIM))), ["quantize-tables"], [(ids,)])
+    with pytest.raises(InputError, match=r"^layer is compiled"):
+        compress(Faulty(torch.compile(nn.Embedding(9, DIM))), ["quantize-tables"], [(ids,)])
     with pytest.raises(InputError, match=r"layer\.weight is on the device meta, without numbers"):
         compress(Faulty(nn.Embedding(9, DIM, device="meta")), ["quantize-tables"], [(ids,)])
     traced = torch.export.export(Faulty(nn.Embedding(9, DIM)), (ids,)).module()

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from slimrank.api import compress
+from slimrank.compression import surgeon
 from slimrank.compression.steps import compress as compress_network
-from slimrank.compression.surgeon import DAMPING, Reader, least_missed
+from slimrank.compression.surgeon import DAMPING, Moments, Reader, least_missed
+from slimrank.config import InputError
 from slimrank.models.dnn import DNN
 
 HALF = {"name": "prune-neurons", "keep": 0.5}
@@ -22,7 +24,15 @@ def reader(inputs: torch.Tensor, out: int = 3, bias: bool = True, own: list[int]
     torch.manual_seed(1)
     layer = nn.Linear(inputs.shape[1], out, bias=bias)
     columns = torch.arange(inputs.shape[1]) if own is None else torch.tensor(own)
-    return Reader(layer, inputs, columns, torch.arange(len(columns)))
+    return Reader(layer, moments(inputs), columns, torch.arange(len(columns)))
+
+
+def moments(inputs: torch.Tensor) -> Moments:
+    """Counted in two parts."""
+    found = Moments.none(inputs.shape[1])
+    found.add(inputs[:7])
+    found.add(inputs[7:])
+    return found
 
 
 def narrowed(read: Reader, kept: list[int]) -> nn.Linear:
@@ -46,8 +56,8 @@ def test_what_stays_is_the_least_squares_of_what_was(bias: bool) -> None:
     # The same by numpy: rows of the damping below, for all columns, which are what the weights had been there.
     mean = inputs.mean(axis=0) if bias else np.zeros(6)
     centred = inputs - mean
-    damping = DAMPING * np.mean(centred**2)
-    rows = np.vstack([centred, np.sqrt(damping * len(inputs)) * np.eye(6)])
+    damping = DAMPING * np.mean(centred**2, axis=0)
+    rows = np.vstack([centred, np.diag(np.sqrt(damping * len(inputs)))])
     solved = np.linalg.lstsq(rows[:, kept], rows @ read.before.numpy().T, rcond=None)[0]
     expected = centred[:, kept] @ solved + mean @ read.before.numpy().T
     if bias:
@@ -88,18 +98,75 @@ def test_other_inputs_of_a_reader_make_up_and_stay() -> None:
     assert (found - before).square().mean().sqrt() < 0.02 * before.std()
 
 
-def test_all_readers_are_asked() -> None:
-    """The first hears little of neuron 1, and the second nothing else."""
+def of_weights(weights: list[list[float]], inputs: torch.Tensor, own: list[int], roots: list[int]) -> Reader:
+    layer = nn.Linear(inputs.shape[1], len(weights))
+    layer.weight.data = torch.tensor(weights)
+    return Reader(layer, moments(inputs), torch.tensor(own), torch.tensor(roots))
+
+
+def test_all_readers_are_asked_each_by_what_it_says() -> None:
+    """The first hears less of neuron 1, and the second, however softly it speaks, nothing else."""
     inputs = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    reads = [reader(inputs), reader(inputs)]
-    for read, weight in zip(reads, ([[1.0, 0.1]], [[0.0, 1e-3]]), strict=True):
-        read.weight = read.before = torch.tensor(weight, dtype=torch.float64)
-    assert least_missed(reads[:1], 2, 1).tolist() == [0]
-    for read, weight in zip(reads, ([[1.0, 0.9]], [[0.0, 1e-3]]), strict=True):
-        read.__init__(nn.Linear(2, 1), inputs, read.own, read.roots)  # type: ignore[misc]
-        read.weight = read.before = torch.tensor(weight, dtype=torch.float64)
-        read.spread = float((read.before.square()).sum())
+    first = of_weights([[1.0, 0.5]], inputs, [0, 1], [0, 1])
+    assert least_missed([first], 2, 1).tolist() == [0]
+    reads = [of_weights(weights, inputs, [0, 1], [0, 1]) for weights in ([[1.0, 0.5]], [[0.0, 1e-3]])]
     assert least_missed(reads, 2, 1).tolist() == [1]
+
+
+def test_a_reader_that_always_says_the_same_has_no_say() -> None:
+    """It hears only neuron 0, which never moves there, and the other hears mostly neuron 0."""
+    inputs = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    loud = of_weights([[1.0, 0.1]], inputs, [0, 1], [0, 1])
+    for still in (torch.zeros(400, 2), torch.full((400, 2), 3.0)):
+        dead = of_weights([[0.0, 5.0]], still, [0, 1], [0, 1])
+        reads = [of_weights([[1.0, 0.1]], inputs, [0, 1], [0, 1]), dead]
+        assert least_missed(reads, 2, 1).tolist() == least_missed([loud], 2, 1).tolist() == [0]
+
+
+def test_a_neuron_that_is_read_twice_does_not_stand_in_for_itself() -> None:
+    """Neuron 0 is heard most, by two columns that say the same."""
+    inputs = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    twice = torch.cat([inputs, inputs[:, :1]], dim=1)
+    read = of_weights([[5.0, 2.0, 1.0, 5.0]], twice, [0, 1, 2, 3], [0, 1, 2, 0])
+    assert least_missed([read], 3, 2).tolist() == [0, 1]
+    assert read.gone.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+def test_an_input_of_another_size_does_not_spoil_the_others(scale: float) -> None:
+    """Neurons 0 and 1 say the same; beside them is a raw number."""
+    inputs = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    inputs[:, 1] = inputs[:, 0]
+    inputs[:, 2] *= scale
+    read = reader(inputs, own=[0, 1])
+    before = read.layer(inputs).detach()
+    (kept,) = least_missed([read], 2, 1).tolist()
+    left = [kept, 2]
+    found = narrowed(read, left)(inputs[:, left]).detach()
+    lost = (found - before).square().mean().sqrt()
+    assert lost < 0.02 * (inputs[:, :1] @ read.before[:, :1].T.float()).std()
+
+
+def test_nan_is_an_error_and_no_layer_of_nans() -> None:
+    for wrong in (float("nan"), float("inf"), 1e300):
+        inputs = torch.randn(20, 3, dtype=torch.float64)
+        inputs[4, 1] = wrong
+        with pytest.raises(InputError, match="is given NaN or infinity on the calibration rows"):
+            reader(inputs)
+
+
+def test_of_wide_layers_several_go_at_once_and_little_more_is_lost(monkeypatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    inputs = (torch.randn(2000, 24, generator=draw) @ torch.randn(24, 64, generator=draw)).relu()
+    lost = {}
+    for several in (1, 8):
+        monkeypatch.setattr(surgeon, "ONE_BY_ONE", 64 // several)
+        read = reader(inputs)
+        before = read.layer(inputs).detach()
+        kept = least_missed([read], 64, 32)
+        assert len(kept) == 32
+        lost[several] = float((narrowed(read, kept.tolist())(inputs[:, kept]).detach() - before).square().mean())
+    assert lost[8] < 2 * lost[1]
 
 
 def test_neurons_that_never_say_anything_go_first() -> None:
@@ -181,4 +248,5 @@ def test_where_a_convolution_reads_them_norms_decide() -> None:
     torch.testing.assert_close(small.first.weight, plain.first.weight)
     assert small.out.weight.shape == plain.out.weight.shape
     assert not torch.equal(small.out.weight, plain.out.weight)
-    assert record["touched"] == ["first: 8 neurons to 4", "second: 8 neurons to 4"]
+    by_norms = " by norms: not all that reads them is a linear layer that was run"
+    assert record["touched"] == [f"first: 8 neurons to 4{by_norms}", "second: 8 neurons to 4"]

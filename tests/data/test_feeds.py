@@ -78,6 +78,22 @@ def test_what_does_not_fit_is_named(data, said) -> None:
     assert said in str(raised.value)
 
 
+def test_where_answers_count_no_input_takes_what_is_left() -> None:
+    frame = pl.DataFrame({"price": [1.0, 2.0], "label": [0, 1]})
+    one = TensorSpec("user", np.dtype(np.int64), ("N",))
+    assert read_feeds(frame, [TWO[1], one]).arrays["user"].tolist() == [0, 1]
+    with pytest.raises(InputError, match="no column for input 'user'"):
+        read_feeds(frame, [TWO[1], one], rest=False)
+
+
+def test_truth_values_are_0_and_1() -> None:
+    mask = TensorSpec("mask", np.dtype(bool), ("N",))
+    for values in ([True, False], [1, 0], [1.0, 0.0]):
+        assert read_feeds({"mask": np.array(values)}, [mask]).arrays["mask"].tolist() == [True, False]
+    with pytest.raises(InputError, match="'mask' takes truth values, 0 and 1"):
+        read_feeds({"mask": np.array([0.4, 1.0])}, [mask])
+
+
 def test_every_fault_is_named_at_once() -> None:
     with pytest.raises(InputError) as raised:
         read_feeds({"price": np.zeros((2, 2))}, TWO)

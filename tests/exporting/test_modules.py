@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,36 @@ class Sized(nn.Module):
         return x.sum(dim=1) + torch.zeros(len(x.tolist()))
 
 
+class Halved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16)
+
+
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags = nn.EmbeddingBag(TAGS, DIM, mode="sum", include_last_offset=True)
+        self.user = nn.Embedding(USERS, DIM)
+
+    def forward(self, tags: Tensor, ends: Tensor, user: Tensor) -> Tensor:
+        return (self.tags(tags, ends) * self.user(user)).sum(dim=1)
+
+
+def test_offsets_are_one_more_than_rows(tmp_path) -> None:
+    model = Bags().eval()
+    example = {"tags": torch.arange(7), "ends": torch.tensor([0, 2, 2, 7]), "user": torch.arange(3)}
+    axes = {"tags": {0: "tags"}, "ends": {0: "rows + 1"}, "user": {0: "rows"}}
+    export(model, example, tmp_path / "bags", axes=axes)
+    graph = load_graph(tmp_path / "bags")
+    given = {"tags": torch.arange(5), "ends": torch.tensor([0, 1, 1, 2, 5]), "user": torch.arange(4)}
+    with torch.no_grad():
+        np.testing.assert_allclose(graph.run(arrays(given))["output"], model(**given), rtol=1e-5)
+    for order in (("tags", "ends", "user"), ("user", "ends", "tags")):
+        wrong = {name: given[name].numpy() for name in order} | {"ends": np.array([0, 5])}
+        with pytest.raises(InputError, match=r"shape \[4\], must be \[rows\] with .*rows = 1"):
+            graph.run(wrong)
+
+
 class Silent(nn.Module):
     def forward(self, x: Tensor) -> str:
         return "nothing"
@@ -222,8 +253,11 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
         export(Matrix(), torch.zeros(2, 4), path, axes={"y": {1: "L"}})
     with pytest.raises(InputError, match="has 2 dimensions, and no dimension 2"):
         export(Matrix(), torch.zeros(2, 4), path, axes={"x": {2: "L"}})
-    with pytest.raises(InputError, match=r"axes: 'N \+ 1' is no name"):
-        export(Matrix(), torch.zeros(2, 4), path, axes={"x": {1: "N + 1"}})
+    for label in ("N + 1", "rows +", "a b"):
+        with pytest.raises(InputError, match=f"axes: {re.escape(repr(label))} is no name"):
+            export(Matrix(), torch.zeros(2, 4), path, axes={"x": {1: label}})
+    with pytest.raises(InputError, match="output is of type bfloat16; allowed: bool, "):
+        export(Halved(), torch.zeros(2, 4), path)
     assert not path.exists()
 
 
@@ -231,6 +265,8 @@ def test_what_cannot_be_exported_is_told(tmp_path) -> None:
 def test_parts_that_torch_cannot_follow_are_named(tmp_path) -> None:
     layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     quantised = torch.ao.quantization.quantize_dynamic(layers)
+    fused = torch.ao.quantization.fuse_modules(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), [["0", "1"]])
+    export(fused, torch.zeros(2, 4), tmp_path / "fused")  # in floats as before
     scripted = nn.Sequential(torch.jit.script(layers))
     for model, message in (
         (quantised, "0 is quantised by torch, and has no ONNX"),

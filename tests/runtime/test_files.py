@@ -59,12 +59,12 @@ def test_a_graph_answers_a_file_by_the_columns_of_its_inputs(
     expected = graph.run({"user": frame["user"].to_numpy(), "numbers": frame[:, 1:].to_numpy().astype(np.float32)})
     monkeypatch.setattr(files, "PIECE", 2)
     found = answer_file(graph, tmp_path / "rows.csv", tmp_path / "out.parquet")
-    for name, each in expected.items():
-        np.testing.assert_allclose(found[name], each, rtol=1e-6)
+    np.testing.assert_allclose(found["score"], expected["score"].ravel(), rtol=1e-6)  # a number a row, and no list
+    np.testing.assert_allclose(found["pair"], expected["pair"], rtol=1e-6)
     written = polars.read_parquet(tmp_path / "out.parquet")
     assert written.columns == [*frame.columns, "score", "pair"]
     np.testing.assert_allclose(written["pair"].to_list(), expected["pair"], rtol=1e-6)
-    with pytest.raises(InputError, match=r"out\.csv: could not be written: .*nested data"):
+    with pytest.raises(InputError, match=r"out\.csv: could not be written: .*CSV"):
         answer_file(graph, tmp_path / "rows.csv", tmp_path / "out.csv")
     with pytest.raises(InputError, match="already has a column 'score'"):
         answer_file(graph, tmp_path / "out.parquet", tmp_path / "again.parquet")

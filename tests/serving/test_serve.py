@@ -331,6 +331,7 @@ def test_a_module_of_ones_own_is_served_by_its_tensors(mine: httpx.Client, asked
         ({"shape": [2, 1]}, "shape [2, 1], must be [N]"),
         ({"shape": [1], "data": [3]}, "input 'numbers': shape [2, 2], must be [N, 2] with N = 1"),
         ({"shape": [10**9]}, "1000000000 rows in one request"),
+        ({"shape": [10**30]}, "must be [N]"),
         ({"name": "usr"}, "unknown input 'usr'. Did you mean 'user'?"),
     ],
 )

@@ -6,6 +6,8 @@ and convolutions are taken apart into linear layers. What cannot be taken is lef
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +24,6 @@ from slimrank.tables.modules import Embedding, EmbeddingBag, TiedLinear
 
 KINDS = (nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.Conv1d, nn.Linear)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
-QUANTISED = "torch.ao.nn."  # where torch's own quantised layers are from
 COMPUTED = ("WeightNorm", "SpectralNorm")  # hooks of torch that compute a weight before every call
 
 
@@ -38,7 +39,7 @@ def unfit(module: nn.Module) -> str:
     """Why a module of one of the `KINDS` is not compressed, or nothing."""
     if isinstance(module, torch.jit.ScriptModule):
         return "is scripted: give the module as it was before torch.jit"
-    if type(module).__module__.startswith(QUANTISED):
+    if is_quantised(module):
         return f"is quantised already: it is a {type(module).__module__}.{type(module).__name__}"
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)  # type: ignore[arg-type]
@@ -74,18 +75,26 @@ def _was(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
         name = getattr(module, "original_name", "")
     else:
-        name = type(module).__name__ if type(module).__module__.startswith(QUANTISED) else ""
+        name = type(module).__name__ if is_quantised(module) else ""
     return name in [kind.__name__ for kind in kinds]
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a layer is one of those that torch's own quantisation makes."""
+    return re.match(r"torch\.ao\.nn\.(\w+\.)*quantized\.", type(module).__module__) is not None
 
 
 def check_module(module: nn.Module) -> None:
     """Hold a module to what steps and export can do anything with at all.
 
     Raises:
-        InputError: it is compiled, or its weights have no numbers.
+        InputError: a part of it is compiled, or its weights have no numbers.
     """
-    if isinstance(module, torch._dynamo.OptimizedModule):
-        raise InputError("the module is compiled: give it as it was before torch.compile (`module._orig_mod`)")
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # which takes seconds to load, and is where one is compiled
+    for name, part in module.named_modules():
+        if dynamo is not None and isinstance(part, dynamo.OptimizedModule):
+            what = f"{name} is" if name else "the module is"
+            raise InputError(f"{what} compiled: give it as it was before torch.compile (`_orig_mod` in it)")
     empty = [name for name, each in module.named_parameters() if each.is_meta]
     if empty:
         raise InputError(f"{empty[0]} is on the device meta, without numbers: load the module's weights first")

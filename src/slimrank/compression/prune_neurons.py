@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimrank.compression.adopting import linears
-from slimrank.compression.calibration import inputs_of
+from slimrank.compression.calibration import moments_of
 from slimrank.compression.dependencies import Followed, Neurons, convolutions_of_torch, cut
 from slimrank.compression.modules import ModuleContext
 from slimrank.compression.steps import Context, Model
@@ -32,7 +32,7 @@ from slimrank.models.quantized import QuantizedLinear
 from slimrank.models.rounded import RoundedLinear
 from slimrank.training.examples import SCORED_AT_ONCE
 
-QUANTISED = "is quantised already: prune neurons before quantising"
+ALREADY = "is quantised already: prune neurons before quantising"
 
 
 class PruneNeurons(Config):
@@ -75,7 +75,7 @@ def _prune_mlps(model: Network, config: PruneNeurons, context: Context) -> None:
                 context.skip(where, "its neurons are not read by just one dense layer")
                 continue
             if not matrices(layer) or not isinstance(reader, nn.Linear):
-                context.skip(where, QUANTISED)
+                context.skip(where, ALREADY)
                 continue
             width = width_of(layer)
             count = left_of(width, config.keep)
@@ -83,9 +83,13 @@ def _prune_mlps(model: Network, config: PruneNeurons, context: Context) -> None:
                 context.skip(where, f"all of its {width} neurons are kept")
                 continue
             own = torch.arange(width)
-            readers = readers_of({"reader": (reader, own, own)}, model, config, context)
+            try:
+                readers = readers_of({"reader": (reader, own, own)}, model, config, context)
+            except InputError as error:
+                context.skip(where, str(error))
+                continue
             kept = least_missed(readers, width, count) if readers else most(importance_of(layer, reader), count)
-            context.touch(f"{where}: {width} neurons to {count}")
+            context.touch(f"{where}: {width} neurons to {count}{_told(config, readers)}")
             keep_outputs(layer, kept)
             keep_norm(mlp.norms[index], kept)
             reader.weight = nn.Parameter(reader.weight.detach()[:, kept].clone())
@@ -125,7 +129,7 @@ def _prune_followed(model: nn.Module, config: PruneNeurons, context: ModuleConte
             for part in cut_off:
                 done.add(part.layer)
                 left = len(part.layer.get_parameter("weight"))
-                context.touch(f"{part.name}: {left + len(part.own)} neurons to {left}")
+                context.touch(f"{part.name}: {left + len(part.own)} neurons to {left}{_told(config, readers)}")
 
 
 def _linear_readers(neurons: Neurons) -> dict[str, tuple[nn.Linear, Tensor, Tensor]]:
@@ -148,13 +152,24 @@ def _linear_readers(neurons: Neurons) -> dict[str, tuple[nn.Linear, Tensor, Tens
 def readers_of(
     layers: Mapping[str, tuple[nn.Linear, Tensor, Tensor]], model: nn.Module, config: PruneNeurons, context: Context
 ) -> Sequence[Reader]:
-    """What reads neurons, ready to make up for some; none where it is not asked to, or not run on the sample."""
-    if not config.compensate:
+    """What reads neurons, ready to make up for some; none where it is not asked to, or not run on the sample.
+
+    Raises:
+        InputError: it is given NaN or infinity.
+    """
+    if not config.compensate or not layers:
         return []
-    inputs = inputs_of({name: layer for name, (layer, *_) in layers.items()}, model, config.rows, context)
-    if len(inputs) < len(layers):
+    moments = moments_of({name: layer for name, (layer, *_) in layers.items()}, model, config.rows, context)
+    if len(moments) < len(layers):
         return []
-    return [Reader(layer, inputs[name], own, roots) for name, (layer, own, roots) in layers.items()]
+    return [Reader(layer, moments[name], own, roots) for name, (layer, own, roots) in layers.items()]
+
+
+def _told(config: PruneNeurons, readers: Sequence[Reader]) -> str:
+    """What decided, where that is not what was asked for."""
+    return (
+        " by norms: not all that reads them is a linear layer that was run" if config.compensate and not readers else ""
+    )
 
 
 def _candidates(model: nn.Module, context: ModuleContext) -> list[str]:
@@ -168,7 +183,7 @@ def _candidates(model: nn.Module, context: ModuleContext) -> list[str]:
             names.append(owner if isinstance(model.get_submodule(owner), WindowedConv1d) else name)
     quantised = [name for name, module in model.named_modules() if isinstance(module, QuantizedLinear | RoundedLinear)]
     for name in quantised:
-        context.skip(name, QUANTISED)
+        context.skip(name, ALREADY)
     if not names and not quantised:
         context.skip("neurons", "the module has no layer whose neurons could go")
     return names

@@ -1,8 +1,8 @@
 """Rows of a file, or arrays, as what the inputs of a graph are fed with.
 
 An input takes the column of its name; one of K columns in each row takes a column of lists, or the columns NAME_0 to
-NAME_{K-1}, or, where no other input is left without a column, the K columns that no other takes. Left out: encoding.
-The columns hold what the graph was made for.
+NAME_{K-1}. For calibration, where the rest are columns that nobody named after an input, it may take the K columns that
+no other input takes, if no other is left without. Left out: encoding. The columns hold what the graph was made for.
 """
 
 from __future__ import annotations
@@ -46,19 +46,22 @@ class Feeds:
             yield {name: array[part] for name, array in self.arrays.items()}
 
 
-def read_feeds(data: Path | str | pl.DataFrame | Mapping[str, Array], inputs: Sequence[TensorSpec]) -> Feeds:
+def read_feeds(
+    data: Path | str | pl.DataFrame | Mapping[str, Array], inputs: Sequence[TensorSpec], *, rest: bool = True
+) -> Feeds:
     """What `data` feeds to `inputs`.
 
     Args:
         data: a .parquet, .csv or .npz file, a table, or an array for each input.
         inputs: of a graph, whose first axis are rows.
+        rest: whether an input may take the columns that no other takes. Where answers count none may: a label would do.
 
     Raises:
         InputError: the file cannot be read, or its columns do not fit the inputs; every fault is named.
     """
     if isinstance(data, Path | str):
         data = _read(Path(data))
-    found, faults = (_from_table if isinstance(data, pl.DataFrame) else _from_arrays)(data, inputs)  # type: ignore[arg-type]
+    found, faults = _from_table(data, inputs, rest) if isinstance(data, pl.DataFrame) else _from_arrays(data, inputs)
     arrays = {}
     for each in inputs:
         if each.name in found:
@@ -97,7 +100,9 @@ def _from_arrays(data: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> tup
     return {each.name: np.asarray(data[each.name]) for each in inputs if each.name in data}, faults
 
 
-def _from_table(frame: pl.DataFrame, inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array], list[str]]:
+def _from_table(
+    frame: pl.DataFrame, inputs: Sequence[TensorSpec], may_rest: bool
+) -> tuple[dict[str, Array], list[str]]:
     """Columns for every input, and what is wrong with them."""
     taken: dict[str, list[str]] = {}
     for each in inputs:
@@ -109,7 +114,7 @@ def _from_table(frame: pl.DataFrame, inputs: Sequence[TensorSpec]) -> tuple[dict
             taken[each.name] = numbered
     left = [each for each in inputs if each.name not in taken]
     rest = [name for name in frame.columns if not any(name in own for own in taken.values())]
-    if len(left) == 1 and _width(left[0]) == len(rest):
+    if may_rest and len(left) == 1 and _width(left[0]) == len(rest):
         taken[left.pop().name] = rest
     faults = [
         f"no column for input {each.name!r}{_wanted(each, rest)}. {nearest(each.name, frame.columns)}" for each in left
@@ -184,6 +189,8 @@ def _fitted(array: Array, each: TensorSpec) -> Array:
         raise InputError(f"input {each.name!r} is [{', '.join(map(str, wanted))}], got {list(array.shape)}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"input {each.name!r} takes numbers of type {each.dtype}, got {array.dtype}")
+    if each.dtype.kind == "b" and not np.isin(array, (0, 1)).all():
+        raise InputError(f"input {each.name!r} takes truth values, 0 and 1, got other numbers")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"input {each.name!r}: {np.count_nonzero(~np.isfinite(array))} values are NaN or infinite")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -44,10 +44,20 @@ class TensorSpec:
         return f"[{', '.join(map(str, self.shape))}]"
 
     def check_sizes(self, array: NDArray[Any], known: dict[str, int]) -> None:
-        """Raises `InputError` where a size is not the graph's, or not the one that others of its name have."""
+        """Raises `InputError` where a size is not the graph's, or not the one that others of its name have.
+
+        "rows + 1" is one more than "rows": `known` are the sizes of names.
+        """
         for size, wanted in zip(array.shape, self.shape, strict=True):
-            expected = wanted if isinstance(wanted, int) else known.setdefault(wanted, size)
+            name, more = (wanted, 0) if isinstance(wanted, int) else _parted(wanted)
+            expected = name if isinstance(name, int) else known.setdefault(name, size - more) + more
             if size != expected:
                 told = ", ".join(f"{label} = {value}" for label, value in known.items()) or "these sizes"
                 shape = list(array.shape)
                 raise InputError(f"input {self.name!r}: shape {shape}, must be {self.told()} with {told}")
+
+
+def _parted(size: str) -> tuple[str, int]:
+    """The name in "rows + 1", and what is added to it."""
+    name, _, more = (part.strip() for part in size.partition("+"))
+    return (name, int(more)) if more.isdecimal() else (size, 0)

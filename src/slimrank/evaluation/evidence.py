@@ -188,12 +188,12 @@ def _named(name: str, values: NDArray[np.float64], path: Path) -> _Scored:
 
 def _of_graph(path: Path, graph: runtime.Graph, frame: polars.DataFrame) -> tuple[str, NDArray[np.float64]]:
     """The output of a module that has a number for each row, and its name; one that is called as a score goes first."""
-    answers = {name: each for name, each in answer_pieces(graph, frame).items() if each.size == len(frame)}
+    answers = {name: each for name, each in answer_pieces(graph, frame).items() if each.ndim == 1}
     names = [name for name in SCORES if name in answers] or list(answers)
     if len(names) != 1:
         told = ", ".join(f"{name} {spec.told()}" for name, spec in graph.outputs.items())
         raise InputError(f"{path}: one output with a number for each row is needed, got {told}")
-    return names[0], answers[names[0]].ravel().astype(np.float64)
+    return names[0], answers[names[0]].astype(np.float64)
 
 
 def _as_logit(chance: NDArray[np.float64], path: Path) -> NDArray[np.float64]:

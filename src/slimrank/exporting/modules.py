@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.utils._pytree import KeyPath, SequenceKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
-from slimrank.compression.adopting import QUANTISED, adopt, check_module
+from slimrank.compression.adopting import adopt, check_module, is_quantised
 from slimrank.compression.modules import Forward, call, rows_of, told
 from slimrank.config import InputError, nearest
 from slimrank.exporting.artifact import describe_graph
@@ -32,6 +32,10 @@ from slimrank.exporting.graph import rewritten, trace, write_graph
 from slimrank.exporting.interface import Interface
 from slimrank.exporting.pack import pack
 
+TYPES = (
+    *("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
+    *("FLOAT16", "FLOAT", "DOUBLE"),
+)
 Axes = Mapping[str, Mapping[int, str]]
 
 
@@ -75,8 +79,8 @@ def export_module(
         batch: an example of at least two rows. The first dimension of its tensors is of any size, if it is the rows'.
         path: the artifact's directory; an artifact that is there is replaced in one step.
         forward: how the module is called with a batch.
-        axes: further dimensions of any size, by input, such as {"items": {1: "length"}}; one name, one size, and
-            "rows + 1" is one more than "rows".
+        axes: further dimensions of any size, by input, such as {"items": {1: "length"}}; one name, one size.
+            Where one is a row more, as of offsets, rows are named too: {"user": {0: "rows"}, "ends": {0: "rows + 1"}}.
         provenance: what the manifest says beside the graph.
 
     Raises:
@@ -92,6 +96,7 @@ def export_module(
     adopt(called)
     interface = interface_of_module(pack(called, in_place=True), batch, axes or {})
     traced = _traced(interface)
+    _check_types(traced)
     bounds = id_bounds(traced.graph)
     graph = rewritten(traced)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,12 +109,19 @@ def export_module(
         write_artifact(path, content, manifest)
 
 
+def _check_types(graph: ir.Model) -> None:
+    """Raises `InputError` where what goes in or comes out is of a type that numpy has not."""
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        if value.dtype is not None and value.dtype.name not in TYPES:
+            raise InputError(f"{value.name} is of type {value.dtype.name.lower()}; allowed: {', '.join(TYPES).lower()}")
+
+
 def _check_traceable(module: nn.Module) -> None:
     """Raises `InputError` where torch could not follow a part of the module, which is named."""
     for name, each in module.named_modules():
         if isinstance(each, torch.jit.ScriptModule):
             raise InputError(f"{name or 'the module'} is scripted, and cannot be traced: give it as before torch.jit")
-        if type(each).__module__.startswith(QUANTISED):
+        if is_quantised(each):
             raise InputError(f"{name or 'the module'} is quantised by torch, and has no ONNX: give it in floats")
 
 
@@ -169,12 +181,12 @@ def _axes(inputs: Mapping[str, Tensor], rows: int, more: Axes) -> dict[str, dict
 
 def _dim(label: str, dims: dict[str, Dim]) -> Any:
     """The dimension of that name, or one that is larger by a number: "rows + 1" of offsets that end with the last."""
-    name, _, more = (part.strip() for part in label.partition("+"))
-    if not name.isidentifier() or (more and not more.isdecimal()) or (more and name == "N"):
-        # N alone is a function to torch's arithmetic of dimensions.
+    found = re.fullmatch(r"(\w+)( *\+ *(\d+))?", label)
+    # N alone is a function to torch's arithmetic of dimensions.
+    if found is None or not found[1].isidentifier() or (found[2] and found[1] == "N"):
         raise InputError(f"axes: {label!r} is no name, nor a name other than N + a number")
-    dim = dims.setdefault(name, Dim(name))
-    return dim + int(more) if more else dim
+    dim = dims.setdefault(found[1], Dim(found[1]))
+    return dim + int(found[3]) if found[2] else dim
 
 
 def _parameters(module: nn.Module) -> list[str]:

@@ -7,6 +7,8 @@ matrices share one array and one set of nodes. Left out: rounding to 4 bits; a s
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,13 +19,14 @@ LEAST = 1024  # weights of all matrices together from which on the nodes take fe
 ZERO = 8  # the nibble of 0: they are unsigned
 
 
-def store_nibbles(graph: ir.Graph) -> int:
-    """Rewrites matrices of int8 that hold -8 to 7 alone, in place; how many there were."""
+def store_nibbles(graph: ir.Graph, names: Container[str] | None = None) -> int:
+    """Rewrites matrices of int8 that hold -8 to 7 alone, or those of these names, in place; how many there were."""
     found = {name: array_of(value) for name, value in graph.initializers.items() if value.dtype == ir.DataType.INT8}
     chosen = {
         name: array
         for name, array in found.items()
         if array is not None
+        and (names is None or name in names)
         and array.ndim >= 2
         and array.size
         and int(array.min()) >= -ZERO

@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 
 from slimrank.config import Config, InputError, as_config
 from slimrank.data.feeds import read_feeds
+from slimrank.exporting.nibbles import store_nibbles
 from slimrank.exporting.optimized import left_in_floats, optimized_graph
 from slimrank.exporting.sparse import store_sparse
 from slimrank.graphs.attributes import holders
@@ -131,6 +132,7 @@ def compressed(
         if not again:
             break
         floats |= dict.fromkeys(again, "ONNX Runtime would multiply it in floats, and dequantise it in each run")
+    store_nibbles(graph.graph, context.nibbles)
     store_sparse(graph.graph, context.sparse)
     common.NameFixPass()(graph)
     touched = sum(nbytes for name, nbytes in given.items() if name in context.ever)

@@ -18,8 +18,10 @@ from slimrank.exporting.constants import array_of, constant, node_before
 from slimrank.graphs.chunks import Floats
 from slimrank.graphs.layers import Layer
 from slimrank.graphs.rewriting import replace, shared
-from slimrank.tables.codes import WEIGHT_CODES
+from slimrank.graphs.rounding import range_scales, rounded_together
+from slimrank.tables.codes import WEIGHT_CODES, Codes
 
+NIBBLES = Codes(-7, 7, 0)
 BIAS_STEPS = 2.0**24  # a bias is at most this many steps: exact in float32, far from the end of int32
 
 
@@ -44,15 +46,25 @@ class Packed:
     step: Floats
 
 
-def packed(weight: Floats, bias: Floats | None, inputs: Inputs) -> Packed:
-    """`weight` [in, out] and `bias` [out] in integers, for inputs that become bytes so."""
+def packed(weight: Floats, bias: Floats | None, inputs: Inputs, products: NDArray[np.float64] | None = None) -> Packed:
+    """`weight` [in, out] and `bias` [out] in integers, for inputs that become bytes so.
+
+    With `products` [in, in], the means of products of what the integers multiply, weights are nibbles, rounded so that
+    their errors cancel.
+    """
     step = np.ones((), np.float32) if inputs.step.ndim else inputs.step.astype(np.float32)
     folded = weight * inputs.step.reshape(-1, 1) if inputs.step.ndim else weight
-    scale = np.abs(folded).max(axis=0) / np.float32(WEIGHT_CODES.high)
+    if products is None:
+        scale = np.abs(folded).max(axis=0) / np.float32(WEIGHT_CODES.high)
+    else:
+        scale = range_scales(folded, NIBBLES, products)
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias) / (np.float32(BIAS_STEPS) * step))
     scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
-    codes = np.clip(np.round(folded / scale), WEIGHT_CODES.low, WEIGHT_CODES.high).astype(np.int8)
+    if products is None:
+        codes = np.clip(np.round(folded / scale), WEIGHT_CODES.low, WEIGHT_CODES.high).astype(np.int8)
+    else:
+        codes = rounded_together(folded, scale, NIBBLES, products)
     return Packed(codes, scale, None if bias is None else np.round(bias / (scale * step)).astype(np.int32), step)
 
 
@@ -63,10 +75,15 @@ class Products:
     graph: ir.Graph
     rounded: dict[tuple[str, bytes, int], ir.Value] = field(default_factory=dict)
 
-    def put_in_place(self, layer: Layer, weight: Floats, inputs: Inputs, rank: int) -> str:
-        """Exchange `layer`, whose inputs have `rank` axes, for its product in integers; the name of its integers."""
+    def put_in_place(
+        self, layer: Layer, weight: Floats, inputs: Inputs, rank: int, products: NDArray[np.float64] | None
+    ) -> str:
+        """Exchange `layer`, whose inputs have `rank` axes, for its product in integers; the name of its integers.
+
+        `products` are those of `packed`.
+        """
         joined = rank == 2
-        found, anchor = packed(weight, layer.bias if joined else None, inputs), layer.node
+        found, anchor = packed(weight, layer.bias if joined else None, inputs, products), layer.node
         turned = layer.turned and joined
         codes = self._constant(found.weight.T if turned else found.weight, f"{layer.name}_codes")
         scales = self._constant(found.scale, f"{layer.name}_scales")

@@ -89,7 +89,7 @@ def chosen_bits(
     """The bits of every table: as the config says, or those with the least squared error within its budget."""
     if config.budget is None:
         return [config.bits] * len(tables)
-    fixed = bytes_of(model, context.sparse) - sum(table.nbytes for table in tables)
+    fixed = bytes_of(model, context) - sum(table.nbytes for table in tables)
     widths = [[bits for bits in get_args(Bits) if bits <= config.bits and _fits(table, bits)] for table in tables]
     options = [
         [_option(table, config.with_bits(bits), counts.get(table.name)) for bits in allowed]

@@ -24,14 +24,16 @@ class Context(Told):
     """What steps may look at, and the record of what they did.
 
     `rows` are for calibration, None where none were given. `floats` are layers that have to stay as they are, with the
-    reason. `sparse` are the constants that are stored sparse where that is smaller, and `layers` the integers that
-    steps put in, each with the name of the layer that they are of. `given` are the constants that the graph came with.
+    reason. `sparse` are the constants that are stored sparse where that is smaller, `nibbles` those that are stored two
+    a byte, and `layers` the integers that steps put in, each with the name of the layer that they are of. `given` are
+    the constants that the graph came with.
     """
 
     rows: Calibration | None = None
     floats: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     sparse: set[str] = field(default_factory=set)
+    nibbles: set[str] = field(default_factory=set, kw_only=True)
     layers: dict[str, str] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
     reached: dict[str, int] = field(default_factory=dict, kw_only=True)
@@ -54,13 +56,13 @@ def apply(
     for step in [as_config(KIND, step) for step in steps]:
         context.forget()
         context.reached = {}
-        before, whole = bytes_of(model, context.sparse), bytes_of(model, set())
+        before, whole = bytes_of(model, context), bytes_of(model, Context())
         runner(KIND, step)(model, step, context)
         common.RemoveUnusedNodesPass()(model)
         _drop_unread(model)
         context.touched_bytes = sum(context.reached.values())
         context.note(percent_touched=100 * context.touched_bytes / max(1, whole))
-        yield context.record(step, before, bytes_of(model, context.sparse))
+        yield context.record(step, before, bytes_of(model, context))
 
 
 def _drop_unread(model: ir.Model) -> None:
@@ -71,18 +73,20 @@ def _drop_unread(model: ir.Model) -> None:
                 del graph.initializers[name]
 
 
-def bytes_of(model: ir.Model, sparse: set[str]) -> int:
-    """Bytes of the constants of a graph, and of lists in attributes of operators of other domains.
-
-    Constants of `sparse` count as they will be stored: sparse where that is smaller.
-    """
+def bytes_of(model: ir.Model, context: Context) -> int:
+    """Bytes of the constants of a graph, as they will be stored, and of lists in attributes of foreign operators."""
     total = sum(nbytes for _, nbytes in holders(model))
     for graph in model.graphs():
         for name, value in graph.initializers.items():
-            tensor = value.const_value
-            if tensor is not None:
-                total += min(tensor.nbytes, sparse_bytes(tensor.numpy())) if name in sparse else tensor.nbytes
+            if value.const_value is not None:
+                total += _stored(name, value.const_value, context)
     return total
+
+
+def _stored(name: str, tensor: ir.TensorProtocol, context: Context) -> int:
+    """Bytes of a constant: two numbers a byte or sparse, where that was asked for and is smaller."""
+    whole = int(tensor.nbytes) if name not in context.nibbles else -(-int(tensor.nbytes) // 2)
+    return min(whole, sparse_bytes(tensor.numpy())) if name in context.sparse else whole
 
 
 def matrices(model: ir.Model) -> Iterator[ir.Value]:

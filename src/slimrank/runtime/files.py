@@ -76,10 +76,11 @@ def find_file(model: Retriever, rows: Path, k: int, out: Path | None = None) -> 
 def answer_file(graph: Graph, rows: Path, out: Path | None = None) -> dict[str, NDArray[Any]]:
     """What a graph answers to a Parquet or CSV file of its inputs; with `out`, write its columns and the outputs there.
 
-    Columns become inputs as `read_feeds` says; an output with more than a number a row becomes a column of lists.
+    Columns become inputs as `read_feeds` says. An output with a number a row becomes a column of numbers, one with more
+    a column of lists, and one that has no row for each row is left out.
 
     Raises:
-        InputError: as `predict_file`, or an output has not a row for each row.
+        InputError: as `predict_file`, or no output has a row for each row.
     """
     if out is not None:
         _check_output(out)
@@ -91,32 +92,33 @@ def answer_file(graph: Graph, rows: Path, out: Path | None = None) -> dict[str, 
     if out is not None:
         import polars
 
-        columns = [polars.Series(name, each.tolist()) for name, each in answers.items()]
+        columns = [polars.Series(name, each) for name, each in answers.items()]
         replace_file(out, _rendered(frame.with_columns(columns), out))
     return answers
 
 
 def answer_pieces(graph: Graph, frame: polars.DataFrame) -> dict[str, NDArray[Any]]:
-    """The outputs of a graph, a row for each row of a frame, some rows at a time.
+    """The outputs of a graph that have a row for each row of a frame, [rows] or [rows, ...], some rows at a time.
 
     Raises:
-        InputError: the columns do not fit the inputs, a value is not allowed, or an output has not a row for each row.
+        InputError: the columns do not fit the inputs, a value is not allowed, the graph takes one number of rows only,
+            or no output has a row for each row.
     """
     from slimrank.data.feeds import read_feeds
 
-    feeds = read_feeds(frame, list(graph.inputs.values()))
-    size = feeds.at_once or PIECE
+    feeds = read_feeds(frame, list(graph.inputs.values()), rest=False)
+    if feeds.at_once is not None:
+        raise InputError(f"{graph.artifact.path}: takes {feeds.at_once} rows at a time, and not those of a file")
     pieces = []
-    for start in range(0, len(feeds), size):
-        count = min(size, len(feeds) - start)
-        # A graph of a fixed number of rows is given the last ones over again, and what it says of those is left out.
-        places = np.minimum(np.arange(start, start + (feeds.at_once or count)), len(feeds) - 1)
-        answers = graph.run({name: array[places] for name, array in feeds.arrays.items()})
-        for name, each in answers.items():
-            if each.shape[:1] != (len(places),):
-                raise InputError(f"output {name!r} is {list(each.shape)} of {len(places)} rows, not a row for each")
-        pieces.append({name: each[:count] for name, each in answers.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in graph.outputs}
+    for start in range(0, len(feeds), PIECE):
+        some = {name: array[start : start + PIECE] for name, array in feeds.arrays.items()}
+        pieces.append((len(next(iter(some.values()))), graph.run(some)))
+    by_row = [name for name in graph.outputs if all(found[name].shape[:1] == (rows,) for rows, found in pieces)]
+    if not by_row:
+        told = ", ".join(f"{name} {spec.told()}" for name, spec in graph.outputs.items())
+        raise InputError(f"{graph.artifact.path}: no output has a row for each row: {told}")
+    whole = {name: np.concatenate([found[name] for _, found in pieces]) for name in by_row}
+    return {name: each.ravel() if each.size == len(feeds) else each for name, each in whole.items()}
 
 
 def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:

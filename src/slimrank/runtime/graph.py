@@ -63,7 +63,7 @@ class Graph:
             found = self.session.run(list(self.outputs), arrays)
         except Exception as error:  # its errors share no other base class
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-            raise InputError(f"the graph does not go with {shapes}: {error}") from error
+            raise InputError(f"the graph does not go with {shapes}: {type(error).__name__}") from error
         return dict(zip(self.outputs, found, strict=True))
 
 

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from slimrank.config import InputError, nearest
 from slimrank.serving.protocol import (
     TooManyRows,
+    Unsayable,
     check_rows,
     model_metadata,
     read_request,
@@ -59,7 +60,9 @@ def create_app(served: Served, name: str, limits: Limits) -> Starlette:
         Route("/v2/models/{name}/infer", infer, methods=["POST"]),
         Route("/rank", rank, methods=["POST"]),
     ]
-    return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, InputError, Exception), _error))
+    return Starlette(
+        routes=routes, exception_handlers=dict.fromkeys((HTTPException, InputError, Unsayable, Exception), _error)
+    )
 
 
 def _infer(body: Any, name: str, served: Served, limits: Limits) -> dict[str, Any]:
@@ -116,9 +119,9 @@ def _always(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _error(request: Request, error: Exception) -> Response:
-    """Every error as {"error": what, got, allowed}. An error of ours says nothing of its inside to the client."""
+    """Every error as {"error": what, got, allowed}. One that nobody foresaw tells the client nothing of our inside."""
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
     if isinstance(error, InputError):
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooManyRows) else 400)
-    return JSONResponse({"error": "internal error"}, 500)
+    return JSONResponse({"error": str(error) if isinstance(error, Unsayable) else "internal error"}, 500)

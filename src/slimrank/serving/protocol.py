@@ -64,7 +64,7 @@ def read_request(request: Any, served: Served, max_rows: int) -> Arrays:
             raise InputError(f"unknown input {name!r:.80}. {nearest(str(name)[:80], served.inputs)}")
         if name in arrays:
             raise InputError(f"input {name!r} is given twice")
-        arrays[name] = _tensor(tensor, served.inputs[name], max_rows)
+        arrays[name] = _tensor(tensor, served.inputs[name], served.rows, max_rows)
     missing = [name for name in served.inputs if name not in arrays]
     if missing:
         raise InputError(f"inputs are missing: {', '.join(missing)}")
@@ -75,12 +75,12 @@ def reply(request: Mapping[str, Any], name: str, served: Served, answers: Arrays
     """The answer to an inference request: the outputs that it asks for, all by default, with its id where it had one.
 
     Raises:
-        InputError: an answer is NaN or infinite, which JSON has no word for.
+        Unsayable: an answer is NaN or infinite, which JSON has no word for.
     """
     asked = _asked(request, served)
     for each in asked:
         if answers[each].dtype.kind == "f" and not np.isfinite(answers[each]).all():
-            raise InputError(f"output {each!r} is NaN or infinite, which JSON cannot say")
+            raise Unsayable(f"output {each!r} is NaN or infinite, which JSON cannot say")
     outputs = [
         {
             "name": each,
@@ -96,6 +96,10 @@ def reply(request: Mapping[str, Any], name: str, served: Served, answers: Arrays
 
 class TooManyRows(InputError):
     """A request with more rows than the service takes at once."""
+
+
+class Unsayable(Exception):
+    """An answer that no reply can hold: a fault of the model, and none of the request."""
 
 
 def check_rows(rows: int, max_rows: int) -> None:
@@ -118,27 +122,31 @@ def _asked(request: Mapping[str, Any], served: Served) -> list[str]:
     return names
 
 
-def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, max_rows: int) -> NDArray[Any]:
+def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, rows: str, max_rows: int) -> NDArray[Any]:
+    """A tensor of a request; `rows` is what the axis of rows is called."""
     where, datatype = f"input {spec.name!r}", DATATYPES[spec.dtype.name]
     if tensor.get("datatype") != datatype:
         raise InputError(f"{where}: datatype {tensor.get('datatype')!r:.80}, must be {datatype!r}")
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not _fits(shape, spec):
         raise InputError(f"{where}: shape {shape!r:.80}, must be {spec.told()}")
-    if shape:
+    if spec.shape[:1] == (rows,):
         check_rows(shape[0], max_rows)
     if not isinstance(tensor.get("data"), list):
         raise InputError(f'{where}: "data" must be a list; tensors in binary form are not taken here')
     values = _values(tensor["data"], where, spec.dtype)
     if values.shape not in ((math.prod(shape),), tuple(shape)):  # flat, or nested just like it
         raise InputError(f"{where}: the data do not have the shape {shape}")
-    return values.reshape(shape)
+    try:
+        return values.reshape(shape)
+    except ValueError:  # sizes whose product no array can have
+        raise InputError(f"{where}: shape {shape!r:.80} is too large") from None
 
 
 def _fits(shape: list[Any], spec: TensorSpec) -> bool:
     """Whether a shape is one of sizes, and those that do not vary are the graph's."""
     return len(shape) == len(spec.shape) and all(
-        type(size) is int and size >= 0 and (isinstance(wanted, str) or size == wanted)
+        type(size) is int and 0 <= size < 2**31 and (isinstance(wanted, str) or size == wanted)
         for size, wanted in zip(shape, spec.shape, strict=True)
     )
 

@@ -39,6 +39,12 @@ class Served:
     predict: Callable[[list[Any]], Predictions] | None
 
     @property
+    def rows(self) -> str:
+        """What the axis of rows is called: the first that an output has and that varies."""
+        firsts = [spec.shape[0] for spec in self.outputs.values() if spec.shape]
+        return next((each for each in firsts if isinstance(each, str)), "")
+
+    @property
     def version(self) -> str:
         """The beginning of the digest of the exact content it was loaded from."""
         return self.artifact.digest[:DIGEST_LETTERS]
