@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
-
-from torch import nn
-
-import slimrank
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 Way = Sequence[str | Mapping[str, Any]]
+Model = TypeVar("Model")
+Records = list[dict[str, Any]]
 
 
 def ways(*narrow: str) -> list[list[Any]]:
@@ -21,34 +19,32 @@ def ways(*narrow: str) -> list[list[Any]]:
 
 
 def smallest(
-    model: nn.Module,
+    model: Model,
     ordered: Sequence[Way],
-    batches: Iterable[Any],
-    metric: Callable[[nn.Module], float],
+    make: Callable[[Way], tuple[Model, Records]],
+    metric: Callable[[Model], float],
     *,
     loss: float,
-    tune: Callable[[nn.Module], object] | None = None,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
-) -> tuple[nn.Module, list[dict[str, Any]], dict[str, Any]]:
+    tune: Callable[[Model], object] | None = None,
+) -> tuple[Model, Records, dict[str, Any]]:
     """The first of `ordered`, the smallest first, that loses at most `loss` of the metric, or the one that loses least.
 
     Args:
         model: as its library made it.
         ordered: lists of steps.
-        batches: for calibration.
+        make: the model after such steps, and their records.
         metric: of validation rows, higher is better.
         loss: what may be lost.
         tune: trains a compressed model on, where it loses too much.
-        forward: how the model is called with a batch.
 
     Returns:
         The smaller model, the records of its steps, and what was tried.
     """
     before = metric(model)
-    tried: list[dict[str, Any]] = []
-    best: tuple[float, nn.Module, list[dict[str, Any]]] | None = None
+    tried: Records = []
+    best: tuple[float, Model, Records] | None = None
     for steps in ordered:
-        small, records = slimrank.compress(model, steps, batches, forward=forward, metric=metric)
+        small, records = make(steps)
         lost = {"post_training": before - metric(small)}
         if lost["post_training"] > loss and tune is not None:
             tune(small)

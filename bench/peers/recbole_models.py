@@ -239,11 +239,10 @@ def main(name: str) -> None:
         small, records, told = smallest(
             made.model,
             ways(*task.narrow),
-            batches,
+            lambda steps: slimrank.compress(made.model, steps, batches, forward=task.forward),
             made.metric,
             loss=task.loss,
             tune=lambda model: made.fit(model, epochs=task.tuning),
-            forward=task.forward,
         )
         test = made.judged("test")
         rows = {key: array[:1024] for key, array in test.inputs.items()}

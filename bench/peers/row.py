@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+import slimrank
 from slimrank.evaluation.cost import disk_bytes, summary, take_turns
 from slimrank.evaluation.paired import compare
 from slimrank.runtime import load_graph
@@ -116,7 +117,8 @@ def figures(
     }
     tables = sum(record["touched_bytes"] for record in records if record["name"] in TABLES)
     return {
-        "embedding_bytes_touched": tables / embedding_bytes if embedding_bytes else None,
+        # Of one-hot encodings lookups have a row more, of zeros.
+        "embedding_bytes_touched": min(1.0, tables / embedding_bytes) if embedding_bytes else None,
         "bytes_on_disk": disk,
         "times_smaller": disk["before"] / disk["after"],
         "quality": {
@@ -155,6 +157,16 @@ def _latency(graphs: Mapping[str, Runs], rows: Arrays, size: int, calls: int) ->
     taken = take_turns({name: calling(graph) for name, graph in graphs.items()}, calls)
     found = {name: summary(each / 1e6) for name, each in taken.items()}
     return {**found, "p50_ratio": found["before"]["p50"] / found["after"]["p50"]}
+
+
+def graph_maker(path: Path, folder: Path, calibration: Arrays) -> Callable[[Any], tuple[Path, list[dict[str, Any]]]]:
+    """What compresses the ONNX file at `path` by some steps: the new file in `folder`, and the records of the steps."""
+
+    def make(steps: Any) -> tuple[Path, list[dict[str, Any]]]:
+        out = folder / f"small-{len(list(folder.glob('small-*.onnx')))}.onnx"
+        return out, slimrank.compress_graph(path, out, steps, dict(calibration))["steps"]
+
+    return make
 
 
 def tell(row: Mapping[str, Any]) -> None:

@@ -142,7 +142,13 @@ def main(folder: Path) -> None:
             np.random.default_rng(0).permutation(len(texts))[:CALIBRATION], key=lambda place: len(texts[place])
         )
         batches = [tensors(tokens(model, [texts[place] for place in places])) for places in cut(drawn)]
-        small, records, told = smallest(model, WAYS, batches, validation(model, collection), loss=LOSS)
+        small, records, told = smallest(
+            model,
+            WAYS,
+            lambda steps: slimrank.compress(model, steps, batches),
+            validation(model, collection),
+            loss=LOSS,
+        )
         rows = tokens(model, [collection.queries[query] for query in collection.queries_of("test")[:256]])
         artifacts = {name: Path(root) / name for name in ("before", "after")}
         answers = {}

@@ -2,7 +2,8 @@
 
     python -m bench.peers.sklearn mlp|linear|trees
 
-Ids are one-hot for the first two, as a pipeline has them; LightGBM takes them as numbers. Test rows choose nothing.
+Ids are one-hot for the first two, as a pipeline has them; LightGBM takes them as numbers. The way
+is chosen on validation rows; test rows choose nothing.
 """
 
 from __future__ import annotations
@@ -25,18 +26,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import slimrank
-from bench.peers.row import Judged, figures, tell
+from bench.peers.choosing import smallest
+from bench.peers.row import Judged, OnnxFile, figures, graph_maker, tell
 from slimrank.data.rows import Rows
+from slimrank.metrics import auc
 
 TREES, LEAVES, HIDDEN, EPOCHS = 500, 31, (64, 32), 6
 COLUMNS = 10
+LOSS = 0.001  # of AUC on validation rows
+LAYERS: dict[str, Any] = {"name": "quantize-dense", "bits": 4}
 
 
 class Kind(NamedTuple):
-    """How a model is made and compressed, the type of the numbers it takes, and the bytes of its tables."""
+    """How a model is made and in which ways compressed, the type of numbers it takes, and the bytes of its tables."""
 
     make: Callable[[], Any]
-    steps: list[dict[str, Any]]
+    ways: list[list[dict[str, Any]]]
     dtype: type[np.generic]
     table_bytes: Callable[[Any], int]
 
@@ -51,19 +56,24 @@ KINDS = {
         lambda: one_hot(
             MLPClassifier(HIDDEN, batch_size=1024, learning_rate_init=2e-3, max_iter=EPOCHS, random_state=0)
         ),
-        [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}],
+        [
+            [{"name": "codebook-tables", "parts": 16}, LAYERS],
+            [{"name": "quantize-tables", "bits": 4}, LAYERS],
+            [{"name": "codebook-tables", "parts": 32}, LAYERS],
+            [{"name": "quantize-tables", "bits": 8}, LAYERS],
+        ],
         np.int64,
         lambda model: 4 * model.steps[-1][1].coefs_[0].size,
     ),
     "linear": Kind(
         lambda: one_hot(LogisticRegression(max_iter=60)),
-        [{"name": "quantize-tables"}, {"name": "quantize-dense"}],
+        [[{"name": "quantize-tables"}, {"name": "quantize-dense"}]],
         np.int64,
         lambda model: 4 * model.steps[-1][1].coef_.size,
     ),
     "trees": Kind(
         lambda: LGBMClassifier(n_estimators=TREES, num_leaves=LEAVES, n_jobs=1, random_state=0, verbose=-1),
-        [{"name": "pack-trees"}],
+        [[{"name": "pack-trees"}]],
         np.float32,
         lambda model: 0,
     ),
@@ -109,14 +119,18 @@ def main(name: str) -> None:
         probabilities=True,
     )
     with TemporaryDirectory(prefix="bench-") as root:
-        artifacts = {"before": Path(root) / "model.onnx", "after": Path(root) / "small.onnx"}
-        converted(model, artifacts["before"])
-        calibration = {"X": columns(data.train)}
-        done = slimrank.compress_graph(artifacts["before"], artifacts["after"], kind.steps, calibration)
+        before = Path(root) / "model.onnx"
+        converted(model, before)
+        small, records, told = smallest(
+            before,
+            kind.ways,
+            graph_maker(before, Path(root), {"X": columns(data.train)}),
+            lambda path: float(auc(data.valid.label, probability(OnnxFile(path).run(rows)))),
+            loss=LOSS,
+        )
         answers = {"before": model.predict_proba(rows["X"])[:, 1]}
-        row = figures(artifacts, answers, rows, test, kind.table_bytes(model), done["steps"])
-    kept = ("rewritten", "left", "agreement", "percent_touched", "opset")
-    tell({"scikit-learn": sklearn.__version__, **{key: done[key] for key in kept}, **row})
+        row = figures({"before": before, "after": small}, answers, rows, test, kind.table_bytes(model), records)
+    tell({"scikit-learn": sklearn.__version__, **row, "choice": told})
 
 
 if __name__ == "__main__":

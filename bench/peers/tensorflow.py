@@ -26,14 +26,19 @@ from keras import layers
 from numpy.typing import NDArray
 
 import slimrank
-from bench.peers.row import Arrays, Judged, figures, tell
+from bench.peers.choosing import smallest
+from bench.peers.row import Arrays, Judged, OnnxFile, figures, first, graph_maker, tell
 from slimrank.data.rows import EncodedDataset, Rows
 from slimrank.metrics import auc
 
 DIM, HIDDEN, PRODUCT = 16, (128, 64), ("user", "item")
 EPOCHS, BATCH, RATE, DROPOUT = 6, 1024, 2e-3, 0.2
 OPSET = 17
-STEPS: list[dict[str, Any]] = [{"name": "quantize-tables", "bits": 4}, {"name": "quantize-dense"}]
+LOSS = 0.001  # of AUC on validation rows
+WAYS: list[list[dict[str, Any]]] = [
+    [{"name": "quantize-tables", "bits": tables}, {"name": "quantize-dense", "bits": layers}]
+    for tables, layers in ((4, 4), (4, 8), (8, 4), (8, 8))
+]
 
 
 def click_model(sizes: dict[str, int]) -> keras.Model:
@@ -103,13 +108,18 @@ def main(scores: Path) -> None:
     )
     with TemporaryDirectory(prefix="bench-") as root:
         before = converted(model, Path(root))
-        done = slimrank.compress_graph(before, Path(root) / "small.onnx", STEPS, columns(data.train, names))
-        artifacts = {"before": before, "after": Path(root) / "small.onnx"}
+        small, records, told = smallest(
+            before,
+            WAYS,
+            graph_maker(before, Path(root), columns(data.train, names)),
+            lambda path: float(auc(data.valid.label, first(OnnxFile(path).run(rows)).ravel())),
+            loss=LOSS,
+        )
         answers = {"before": logits(model, rows)}
         tables = 4 * DIM * sum(data.encoding.sizes.values())
-        row = figures(artifacts, answers, rows, test, tables, done["steps"])
+        row = figures({"before": before, "after": small}, answers, rows, test, tables, records)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    tell({**versions, "valid_auc": reached, "agreement": done["agreement"], "opset": done["opset"], **row})
+    tell({**versions, "valid_auc": reached, **row, "choice": told})
 
 
 if __name__ == "__main__":
