@@ -56,7 +56,8 @@ def test_what_stays_is_the_least_squares_of_what_was(bias: bool) -> None:
     # The same by numpy: rows of the damping below, for all columns, which are what the weights had been there.
     mean = inputs.mean(axis=0) if bias else np.zeros(6)
     centred = inputs - mean
-    damping = DAMPING * np.mean(centred**2, axis=0)
+    variances = np.mean(centred**2, axis=0)
+    damping = DAMPING * np.maximum(variances, variances.mean())
     rows = np.vstack([centred, np.diag(np.sqrt(damping * len(inputs)))])
     solved = np.linalg.lstsq(rows[:, kept], rows @ read.before.numpy().T, rcond=None)[0]
     expected = centred[:, kept] @ solved + mean @ read.before.numpy().T

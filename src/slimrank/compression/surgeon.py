@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimrank.config import InputError
 
-DAMPING = 0.01  # of its variance, added to each input's: neurons that say the same have no inverse
+DAMPING = 0.01  # of variance, added to each input's: neurons that say the same have no inverse
 LEAST = 1e-9  # of the mean square, below which an input, or all that a layer says, does not vary
 ONE_BY_ONE = 256
 
@@ -68,7 +68,7 @@ class Reader:
         # Without a bias there is nothing that an average could go into.
         self.mean = moments.sums / moments.count if layer.bias is not None else torch.zeros_like(moments.sums)
         varying = squares - torch.outer(self.mean, self.mean)
-        self.inverse = _inverse(varying, squares.diagonal())
+        self.inverse = _inverse(varying, squares.diagonal(), own)
         spread, loud = (
             float(((self.before @ each) * self.before).sum()) for each in (varying, squares.diagonal().diag())
         )
@@ -111,13 +111,15 @@ class Reader:
             self.layer.bias.data = (self.layer.bias.detach().double() + shift).to(self.layer.bias)
 
 
-def _inverse(varying: Tensor, squares: Tensor) -> Tensor:
+def _inverse(varying: Tensor, squares: Tensor, neurons: Tensor) -> Tensor:
     """The inverse of the covariance of inputs, each with damping of its own, whatever its size.
 
-    `squares` are their mean squares: what does not vary beside these, or never says anything, is given a variance.
+    It is that of the mean of `neurons` at least: those that hardly ever speak would be given large weights to make up
+    for others, which few rows show, and few bits do not hold. `squares` are mean squares: what does not vary beside
+    these, or never says anything, is given a variance.
     """
     own = varying.diagonal()
-    damping = torch.maximum(DAMPING * own, LEAST * squares)
+    damping = torch.maximum(DAMPING * own.clamp(min=float(own[neurons].mean())), LEAST * squares)
     damping[damping <= 0] = 1.0
     size = (own + damping).clamp(min=torch.finfo(own.dtype).tiny).rsqrt()
     scale = torch.outer(size, size)
