@@ -87,7 +87,7 @@ DEEPFM = {
 }
 TASKS = {
     "SASRec": Task(
-        {"dataset": "ml-100k", **SASREC, "epochs": 30, "stopping_step": 3},
+        {"dataset": "ml-100k", **SASREC, "epochs": 12, "stopping_step": 3, "MAX_ITEM_LIST_LENGTH": 20},
         all_items,
         ("item_id_list", "item_length"),
         ("ndcg@10", "hit_rate@10"),
