@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,7 +37,16 @@ def test_it_is_what_grouplens_published(installed: tuple[Path, ...]) -> None:
     encoded = encode_dataset(dataset)
     assert encoded.encoding.sizes["gender"] == 3
     assert encoded.encoding.sizes["class"] <= 2 + 19
-    assert "recbole" not in sys.modules
+
+
+def test_it_is_read_from_recbole_without_importing_it(installed: tuple[Path, ...]) -> None:
+    """In a fresh interpreter: here others may have imported it."""
+    program = (
+        "import sys; from slimrank.data import load_dataset; "
+        "assert len(load_dataset('movielens-100k').train); assert 'recbole' not in sys.modules"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SLIMRANK_DATA"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def test_a_named_folder_and_the_folder_above_hold_the_same(installed: tuple[Path, ...], tmp_path: Path) -> None:
