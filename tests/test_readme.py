@@ -1,6 +1,6 @@
 """Everything shown is executed: the commands and examples of the README and docs/, in a directory of their own.
 
-`python tests/test_readme.py` writes the figures of bench/results/ into the README's table.
+`PYTHONPATH=. python tests/test_readme.py` writes the figures of bench/results/ into the README's table.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def test_the_figures_are_those_that_the_benchmarks_wrote() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(SOURCE.findall(text)) >= 15
     assert len(BYO.findall(text)) == 1
-    assert text == filled(text), "python tests/test_readme.py writes them"
+    assert text == filled(text), "PYTHONPATH=. python tests/test_readme.py writes them"
 
 
 if __name__ == "__main__":
