@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
-def made(request, tmp_path_factory) -> Made:
-    return Made(request.param, tmp_path_factory.mktemp(request.param), **SETTINGS[request.param])
+def made(request, tmp_path_factory) -> Iterator[Made]:
+    """A trained model; RecBole writes logs to where it is run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with contextlib.chdir(folder):
+        yield Made(request.param, folder, **SETTINGS[request.param])
 
 
 def test_it_is_compressed_as_it_comes_and_exported(made, library, tmp_path) -> None:
