@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ COLUMN = "probability"
 ITEMS, SCORES = "items", "scores"
 SUFFIXES = (".parquet", ".csv")
 LISTS = (".parquet", ".jsonl")
+WRITERS = {".csv": "write_csv", ".jsonl": "write_ndjson", ".parquet": "write_parquet"}  # of a frame
 
 
 def predict_file(model: Model, rows: Path, out: Path | None = None) -> Predictions:
@@ -33,17 +34,12 @@ def predict_file(model: Model, rows: Path, out: Path | None = None) -> Predictio
     Raises:
         InputError: a file cannot be read or written, or its rows cannot be scored; nothing is half-written.
     """
-    if out is not None:
-        _check_output(out)
+    _check_output(out)
     frame = read_rows(rows, [model.encoding])
-    if out is not None and COLUMN in frame.columns:
-        raise InputError(f"{rows}: already has a column {COLUMN!r}, which the output adds")
+    _check_free(out, rows, frame, [COLUMN])
     predictions = predict_pieces(model, frame)
     if out is not None:
-        import polars
-
-        scored = frame.with_columns(polars.Series(COLUMN, predictions.probability))
-        replace_file(out, _rendered(scored, out))
+        _write(out, frame, {COLUMN: predictions.probability})
     return predictions
 
 
@@ -55,21 +51,13 @@ def find_file(model: Retriever, rows: Path, k: int, out: Path | None = None) -> 
     Raises:
         InputError: as `predict_file`; lists have no place in a CSV file.
     """
-    if out is not None:
-        if out.suffix not in LISTS:
-            raise InputError(f"{out}: unknown kind of file {out.suffix!r} for lists. {nearest(out.suffix, LISTS)}")
-        _check_folder(out)
+    _check_output(out, LISTS, " for lists")
     frame = read_rows(rows, [model.encoding])
-    taken = [name for name in (ITEMS, SCORES) if name in frame.columns]
-    if out is not None and taken:
-        raise InputError(f"{rows}: already has a column {taken[0]!r}, which the output adds")
+    _check_free(out, rows, frame, [ITEMS, SCORES])
     found = model.top_k(frame, k)
     if out is not None:
-        import polars
-
         scores = [row[: len(items)].tolist() for row, items in zip(found.scores, found.items, strict=True)]
-        listed = frame.with_columns(polars.Series(ITEMS, found.items), polars.Series(SCORES, scores))
-        replace_file(out, listed.write_ndjson().encode() if out.suffix == ".jsonl" else _rendered(listed, out))
+        _write(out, frame, {ITEMS: found.items, SCORES: scores})
     return found
 
 
@@ -82,18 +70,12 @@ def answer_file(graph: Graph, rows: Path, out: Path | None = None) -> dict[str, 
     Raises:
         InputError: as `predict_file`, or no output has a row for each row.
     """
-    if out is not None:
-        _check_output(out)
+    _check_output(out)
     frame = read_rows(rows)
-    taken = [name for name in graph.outputs if name in frame.columns]
-    if out is not None and taken:
-        raise InputError(f"{rows}: already has a column {taken[0]!r}, which the output adds")
+    _check_free(out, rows, frame, graph.outputs)
     answers = answer_pieces(graph, frame)
     if out is not None:
-        import polars
-
-        columns = [polars.Series(name, each) for name, each in answers.items()]
-        replace_file(out, _rendered(frame.with_columns(columns), out))
+        _write(out, frame, answers)
     return answers
 
 
@@ -152,26 +134,29 @@ def read_rows(path: Path, encodings: Sequence[Encoding] = ()) -> polars.DataFram
     return read_csv(path, separator=separator, schema_overrides=text)
 
 
-def _check_output(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: unknown kind of file {path.suffix!r}. {nearest(path.suffix, SUFFIXES)}")
-    _check_folder(path)
+def _check_output(out: Path | None, suffixes: Sequence[str] = SUFFIXES, what: str = "") -> None:
+    if out is None:
+        return
+    if out.suffix not in suffixes:
+        raise InputError(f"{out}: unknown kind of file {out.suffix!r}{what}. {nearest(out.suffix, suffixes)}")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: could not be written: {out.parent} is no directory")
 
 
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: could not be written: {path.parent} is no directory")
+def _check_free(out: Path | None, rows: Path, frame: polars.DataFrame, names: Iterable[str]) -> None:
+    """Raises `InputError` where the rows have a column that the output would add."""
+    taken = [name for name in names if name in frame.columns]
+    if out is not None and taken:
+        raise InputError(f"{rows}: already has a column {taken[0]!r}, which the output adds")
 
 
-def _rendered(frame: polars.DataFrame, out: Path) -> bytes:
+def _write(out: Path, frame: polars.DataFrame, columns: Mapping[str, Any]) -> None:
+    """Write a frame and further columns to `out`, whole or not at all."""
     import polars
 
-    buffer = BytesIO()
+    whole, buffer = frame.with_columns([polars.Series(name, each) for name, each in columns.items()]), BytesIO()
     try:
-        if out.suffix == ".csv":
-            frame.write_csv(buffer)
-        else:
-            frame.write_parquet(buffer)
+        getattr(whole, WRITERS[out.suffix])(buffer)
     except polars.exceptions.PolarsError as error:  # lists have no place in a CSV file
         raise InputError(f"{out}: could not be written: {error}") from None
-    return buffer.getvalue()
+    replace_file(out, buffer.getvalue())
