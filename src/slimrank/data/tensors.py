@@ -11,6 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from slimrank.config import InputError
 
+DTYPES = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *(f"float{bits}" for bits in (16, 32, 64)),
+)
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -24,6 +24,7 @@ from slimrank.artifact import BY_TENSORS, OPERATORS, write_artifact
 from slimrank.compression.adopting import adopt, check_module, is_quantised
 from slimrank.compression.modules import Forward, call, rows_of, told
 from slimrank.config import InputError, nearest
+from slimrank.data.tensors import DTYPES
 from slimrank.exporting.artifact import describe_graph
 from slimrank.exporting.bounds import id_bounds
 from slimrank.exporting.card import module_card
@@ -32,10 +33,6 @@ from slimrank.exporting.graph import rewritten, trace, write_graph
 from slimrank.exporting.interface import Interface
 from slimrank.exporting.pack import pack
 
-TYPES = (
-    *("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
-    *("FLOAT16", "FLOAT", "DOUBLE"),
-)
 Axes = Mapping[str, Mapping[int, str]]
 
 
@@ -112,8 +109,8 @@ def export_module(
 def _check_types(graph: ir.Model) -> None:
     """Raises `InputError` where what goes in or comes out is of a type that numpy has not."""
     for value in (*graph.graph.inputs, *graph.graph.outputs):
-        if value.dtype is not None and value.dtype.name not in TYPES:
-            raise InputError(f"{value.name} is of type {value.dtype.name.lower()}; allowed: {', '.join(TYPES).lower()}")
+        if value.dtype is not None and value.dtype.numpy().name not in DTYPES:
+            raise InputError(f"{value.name} is of type {value.dtype.numpy().name}; allowed: {', '.join(DTYPES)}")
 
 
 def _check_traceable(module: nn.Module) -> None:

@@ -22,6 +22,7 @@ from slimrank.config import InputError, nearest
 from slimrank.serving.protocol import (
     TooManyRows,
     Unsayable,
+    asked_outputs,
     check_rows,
     model_metadata,
     read_request,
@@ -66,7 +67,8 @@ def create_app(served: Served, name: str, limits: Limits) -> Starlette:
 
 
 def _infer(body: Any, name: str, served: Served, limits: Limits) -> dict[str, Any]:
-    return reply(body, name, served, served.run(read_request(body, served, limits.max_rows)))
+    asked = asked_outputs(body, served)
+    return reply(body, name, served, served.run(read_request(body, served, limits.max_rows)), asked)
 
 
 def _rank(body: Any, name: str, served: Served, limits: Limits) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Specification: github.com/kserve/open-inference-protocol, inference_rest.yaml.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from slimrank import __version__
 from slimrank.config import InputError, nearest
-from slimrank.data.tensors import TensorSpec
+from slimrank.data.tensors import DTYPES, TensorSpec
 from slimrank.serving.served import Arrays, Served
 
-DATATYPES = {
-    "bool": "BOOL",
-    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
-}
+DATATYPES = {name: name.upper().replace("FLOAT", "FP") for name in DTYPES}
 KINDS = {"b": ("b", "truth values"), "i": ("iu", "integers"), "u": ("iu", "integers"), "f": ("iuf", "numbers")}
 
 
@@ -56,7 +52,6 @@ def read_request(request: Any, served: Served, max_rows: int) -> Arrays:
     """
     if not isinstance(request, Mapping) or not isinstance(request.get("inputs"), list):
         raise InputError('the request must be an object with a list "inputs"')
-    _asked(request, served)
     arrays: Arrays = {}
     for tensor in request["inputs"]:
         name = tensor.get("name") if isinstance(tensor, Mapping) else None
@@ -71,13 +66,14 @@ def read_request(request: Any, served: Served, max_rows: int) -> Arrays:
     return arrays
 
 
-def reply(request: Mapping[str, Any], name: str, served: Served, answers: Arrays) -> dict[str, Any]:
-    """The answer to an inference request: the outputs that it asks for, all by default, with its id where it had one.
+def reply(
+    request: Mapping[str, Any], name: str, served: Served, answers: Arrays, asked: Sequence[str]
+) -> dict[str, Any]:
+    """The answer to an inference request: the outputs `asked` for, with its id where it had one.
 
     Raises:
         Unsayable: an answer is NaN or infinite, which JSON has no word for.
     """
-    asked = _asked(request, served)
     for each in asked:
         if answers[each].dtype.kind == "f" and not np.isfinite(answers[each]).all():
             raise Unsayable(f"output {each!r} is NaN or infinite, which JSON cannot say")
@@ -108,9 +104,13 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise TooManyRows(f"{rows} rows in one request, at most {max_rows} are allowed")
 
 
-def _asked(request: Mapping[str, Any], served: Served) -> list[str]:
-    """The names of the outputs that a request asks for."""
-    outputs = request.get("outputs")
+def asked_outputs(request: Any, served: Served) -> list[str]:
+    """The names of the outputs that a request asks for, all by default.
+
+    Raises:
+        InputError: it asks for none that there is.
+    """
+    outputs = request.get("outputs") if isinstance(request, Mapping) else None
     if not outputs and (outputs is None or isinstance(outputs, list)):
         return list(served.outputs)
     if not isinstance(outputs, list) or not all(isinstance(each, Mapping) for each in outputs):
