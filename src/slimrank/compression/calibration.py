@@ -24,7 +24,7 @@ def calibration_inputs(model: nn.Module, rows: int, context: Context) -> dict[st
 
     with listening({name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}, keep):
         context.ask(model, rows)
-    return {name: torch.cat(parts).clone() for name, parts in seen.items()}
+    return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
 def moments_of(layers: Mapping[str, nn.Linear], model: nn.Module, rows: int, context: Context) -> dict[str, Moments]:

@@ -167,9 +167,8 @@ def readers_of(
 
 def _told(config: PruneNeurons, readers: Sequence[Reader]) -> str:
     """What decided, where that is not what was asked for."""
-    return (
-        " by norms: not all that reads them is a linear layer that was run" if config.compensate and not readers else ""
-    )
+    fell_back = config.compensate and not readers
+    return " by norms: not all that reads them is a linear layer that was run" if fell_back else ""
 
 
 def _candidates(model: nn.Module, context: ModuleContext) -> list[str]:

@@ -72,9 +72,8 @@ class Reader:
         spread, loud = (
             float(((self.before @ each) * self.before).sum()) for each in (varying, squares.diagonal().diag())
         )
-        self.counts = (
-            1 / spread if spread > LEAST * loud else 0.0
-        )  # of a layer that always says the same nothing counts
+        # Of a layer that always says the same nothing counts.
+        self.counts = 1 / spread if spread > LEAST * loud else 0.0
         self.gone = torch.zeros(len(squares), dtype=torch.bool)
 
     def missed(self, width: int) -> Tensor:
