@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimrank.compression.quantize_dense import calibration_inputs
+from slimrank.compression import calibration
+from slimrank.compression.calibration import calibration_inputs
 from slimrank.compression.steps import compress
 from slimrank.config import InputError, as_config, entries
 from slimrank.exporting.pack import pack
@@ -51,6 +52,17 @@ def test_calibration_sees_a_sample_of_train_rows_that_the_seed_decides(make_mode
     assert not torch.equal(first["out"], calibration_inputs(model, 50, context)["out"])
     assert {len(values) for values in calibration_inputs(model, 10**6, context).values()} == {len(context.train)}
     assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.parametrize("sizes", [[70], [7] * 10, [1] * 70, [25, 1, 44], [3, 64, 3]])
+def test_a_sample_is_even_and_no_larger_than_it_may_be(sizes: list[int], monkeypatch) -> None:
+    monkeypatch.setattr(calibration, "MOST", 16)
+    sample, values = calibration.Sample(), torch.arange(70.0).unsqueeze(1)
+    for part in values.split(sizes):
+        sample.add(part)
+    found = torch.cat(sample.parts)[:, 0]
+    assert 8 <= len(found) <= 16
+    assert torch.equal(found, torch.arange(0.0, 70.0, sample.stride))
 
 
 def test_the_range_is_that_of_the_calibration_rows(make_model, context) -> None:

@@ -12,19 +12,37 @@ from torch import Tensor, nn
 from slimrank.compression.steps import Context
 from slimrank.compression.surgeon import Moments
 
-MOST = 1 << 15  # vectors that are kept of a layer's inputs from one call: a text or a history has one at each place
+MOST = 1 << 15  # vectors that are kept of a layer's inputs: a text or a history has one at each place
+
+
+class Sample:
+    """An even sample of at most `MOST` of the vectors that come, call by call: every `stride`-th of all so far."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.seen, self.stride = 0, 1
+
+    def add(self, vectors: Tensor) -> None:
+        """Take some of these vectors [n, in]; where there are too many, every second of all goes."""
+        if not self.seen:
+            self.stride = max(1, -(-len(vectors) // MOST))
+        self.parts.append(vectors[-self.seen % self.stride :: self.stride].clone())
+        self.seen += len(vectors)
+        while sum(map(len, self.parts)) > MOST:
+            self.parts = [torch.cat(self.parts)[::2].clone()]
+            self.stride *= 2
 
 
 def calibration_inputs(model: nn.Module, rows: int, context: Context) -> dict[str, Tensor]:
     """What every linear layer is given for a sample of train rows: by name, as [n, in_features]."""
-    seen: dict[str, list[Tensor]] = {}
+    seen: dict[str, Sample] = {}
 
     def keep(name: str, vectors: Tensor) -> None:
-        seen.setdefault(name, []).append(vectors[:: max(1, -(-len(vectors) // MOST))].clone())
+        seen.setdefault(name, Sample()).add(vectors)
 
     with listening({name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}, keep):
         context.ask(model, rows)
-    return {name: torch.cat(parts) for name, parts in seen.items()}
+    return {name: torch.cat(sample.parts) for name, sample in seen.items()}
 
 
 def moments_of(layers: Mapping[str, nn.Linear], model: nn.Module, rows: int, context: Context) -> dict[str, Moments]:
