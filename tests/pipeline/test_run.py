@@ -22,6 +22,7 @@ from slimrank.pipeline.plan import plan
 from slimrank.pipeline.run import STAGES, run
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
+from slimrank.runtime.golden import check_golden
 
 QUALITY = {"auc", "gauc", "logloss", "normalized_entropy", "pcoc"}
 FOLDERS = ("teacher-1", "seed-1/student", "seed-1/slim", "seed-1/artifacts", "seed-1/measured")
@@ -67,6 +68,15 @@ def test_the_result_has_what_it_must(done: Path) -> None:
     assert result["name"] == "tiny"
     assert sum(result["rows"].values()) == 2500
     assert {"slimrank", "torch", "onnxruntime"} <= set(result["versions"])
+
+
+def test_the_artifact_says_what_scores_and_ids_were_like(done: Path) -> None:
+    result, model = read_json(done / "result.json"), runtime.load(done / "artifact")
+    reference = model.artifact.manifest["reference"]
+    assert reference["rows"] == sum(reference["scores"]) == result["rows"]["test"]
+    assert set(reference["unknown"]) == set(model.encoding.sizes)
+    assert all(0 <= share < 0.5 for share in reference["unknown"].values())
+    assert check_golden(model).startswith("8 golden rows")
 
 
 def test_every_step_says_what_it_did_and_bytes_join_up(done: Path) -> None:

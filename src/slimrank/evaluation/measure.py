@@ -20,6 +20,7 @@ from slimrank.evaluation.machine import cores
 from slimrank.metrics import quality
 from slimrank.metrics.top_k import average_precision, ndcg
 from slimrank.runtime import load_retriever
+from slimrank.runtime.reference import reference_of
 
 LATENCY_ROWS = 1 << 16
 LATENCY_QUERIES = 1 << 12
@@ -31,10 +32,12 @@ class Measured:
     """`record` is the artifact's part of `result.json`.
 
     `scores` [N] are what models are compared by, row by row: logits, or of a query that finds items its NDCG@10.
+    `reference` is what its manifest says of scores and unknown ids, so that a service can see them drift.
     """
 
     record: dict[str, Any]
     scores: NDArray[Any]
+    reference: dict[str, Any]
 
 
 def measure(
@@ -51,7 +54,8 @@ def measure(
         return _measure_finders(artifacts, dataset, split, threads)
     frame = dataset.splits[split]
     models = {name: runtime.load(path, threads=threads) for name, path in artifacts.items()}
-    inputs = {name: model.encoding.encode(frame) for name, model in models.items()}
+    encoded = {name: model.encoding.encode_counting(frame) for name, model in models.items()}
+    inputs = {name: found for name, (found, _) in encoded.items()}
     logits = {name: model.score(inputs[name]) for name, model in models.items()}
     head = {name: rows.take(slice(0, LATENCY_ROWS)) for name, rows in inputs.items()}
     floors = {f"floor of {name}": floor_of(model, head[name]) for name, model in models.items()}
@@ -69,6 +73,7 @@ def measure(
                 "tensors": tensors_of(path),
             },
             logits[name],
+            reference_of(models[name].encoding.schema, *encoded[name], logits[name]),
         )
         for name, path in artifacts.items()
     }
@@ -133,6 +138,7 @@ def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str
                 "tensors": tensors_of(path),
             },
             found[name].metrics[JUDGED["item"]].value,
+            reference_of(models[name].encoding.schema, *models[name].encoding.encode_counting(frame)),
         )
         for name, path in artifacts.items()
     }

@@ -14,6 +14,7 @@ from slimrank.artifact import SEALED_KEYS, open_artifact, write_artifact
 from slimrank.config import Config, InputError, name_of, runner
 from slimrank.data.encoding import Encoding
 from slimrank.exporting.card import model_card
+from slimrank.exporting.golden import golden_of_rows
 from slimrank.exporting.onnx import Onnx
 from slimrank.exporting.pack import pack
 from slimrank.indexing.index import Index, build_index
@@ -53,6 +54,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         written: list[Path] = runner("target", target)(target, packed, Path(folder))
         manifest = {**(provenance or {}), "target": target.model_dump(mode="json"), **describe_graph(written[0])}
+        manifest["golden"] = golden_of_rows(written[0], cut)
         files: dict[str, Path | bytes] = {file.name: file for file in written}
         files |= cut.files()
         if index is not None:
@@ -75,8 +77,16 @@ def index_of(packed: Network, config: Config) -> Index:
         return build_index(config, packed.all_items()[packed.first_item :].numpy())
 
 
-def with_metrics(source: Path, path: Path, metrics: Mapping[str, Any]) -> None:
+def with_metrics(
+    source: Path, path: Path, metrics: Mapping[str, Any], reference: Mapping[str, Any] | None = None
+) -> None:
     """Write the artifact in `source` to `path`, the same but for what was measured of it, in manifest and model card.
+
+    Args:
+        source: an artifact.
+        path: where the other is written.
+        metrics: quality, bytes and latency.
+        reference: what scores and ids were like on the rows that were measured; None where nothing says it.
 
     Raises:
         InputError: `source` is not sound, or `path` cannot be written.
@@ -84,6 +94,8 @@ def with_metrics(source: Path, path: Path, metrics: Mapping[str, Any]) -> None:
     found = open_artifact(source)
     manifest = {key: value for key, value in found.manifest.items() if key not in SEALED_KEYS}
     manifest["metrics"] = dict(metrics)
+    if reference is not None:
+        manifest["reference"] = dict(reference)
     files: dict[str, Path | bytes] = dict(found.files)
     files["README.md"] = model_card(manifest, Encoding.load(source)).encode()
     write_artifact(path, files, manifest)

@@ -29,6 +29,7 @@ from slimrank.exporting.artifact import describe_graph
 from slimrank.exporting.bounds import id_bounds
 from slimrank.exporting.card import module_card
 from slimrank.exporting.checks import check_graph
+from slimrank.exporting.golden import golden_of_tensors
 from slimrank.exporting.graph import rewritten, trace, write_graph
 from slimrank.exporting.interface import Interface
 from slimrank.exporting.pack import pack
@@ -101,6 +102,7 @@ def export_module(
         check_graph(files[0], OPERATORS)
         manifest = {**(provenance or {}), **BY_TENSORS, **describe_graph(files[0])}
         manifest["bounds"] = {name: [list(each) for each in found] for name, found in bounds.items()}
+        manifest["golden"] = golden_of_tensors(files[0], bounds)
         content: dict[str, Path | bytes] = {file.name: file for file in files}
         content["README.md"] = module_card(manifest).encode()
         write_artifact(path, content, manifest)

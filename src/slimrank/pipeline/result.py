@@ -31,7 +31,10 @@ def measured_record(
     steps: Sequence[Mapping[str, Any]],
     margin: float = MARGIN,
 ) -> dict[str, Any]:
-    """One seed's artifacts on the test rows, teacher and slim row by row, and the steps that led to the slim one."""
+    """One seed's artifacts on the test rows, teacher and slim row by row, and the steps that led to the slim one.
+
+    `reference` is for the manifest of the slim one (`Measured.reference`).
+    """
     measured = measure(artifacts, dataset)
     models = {name: one.record for name, one in measured.items()}
     models["slim"] = {**models["slim"], "steps": list(steps)}
@@ -40,6 +43,7 @@ def measured_record(
     return {
         "seed": seed,
         "models": models,
+        "reference": measured["slim"].reference,
         **compared(encoded, measured["teacher"].scores, measured["slim"].scores, own, margin),
         "slim_valid_quality": split_quality(artifacts["slim"], dataset, "valid"),
         "unknown_ids": encoded.unknown["test"],

@@ -157,4 +157,5 @@ def _publish(run: Run, records: Sequence[dict[str, Any]]) -> None:
     measured = {
         key: value for key, value in best["models"]["slim"].items() if key in ("quality", "bytes", "latency_ms")
     }
-    with_metrics(run.seed_folder(best["seed"]) / "artifacts" / "slim", run.folder / "artifact", measured)
+    slim = run.seed_folder(best["seed"]) / "artifacts" / "slim"
+    with_metrics(slim, run.folder / "artifact", measured, best.get("reference"))

@@ -176,7 +176,7 @@ def _finish(trials: Trials, found: Sequence[Trial], seconds: float) -> dict[str,
         "spent": round(sum(trial.spent for trial in found), 2),
     }
     figures_of_artifact = {key: measured["models"]["slim"][key] for key in ("quality", "bytes", "latency_ms")}
-    with_metrics(artifact / ARTIFACT, out / "artifact", figures_of_artifact)
+    with_metrics(artifact / ARTIFACT, out / "artifact", figures_of_artifact, measured["reference"])
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     write_json(out / "result.json", result)
     write_report(out / "result.json", out / "report.html")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slimrank.artifact import open_artifact, stored_tensors
+from slimrank.runtime.golden import golden_of
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
@@ -15,8 +16,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
     Returns:
         `path`, `digest`, `bytes` (all files), `schema` and `sizes` (local ids by field), `tensors` (largest first:
         name, dtype, shape, bytes, and `share` of all tensors' bytes), `operators` (name -> count, most
-        first), `files` (name -> sha256, bytes), and every other key of the manifest as it stands (inputs, outputs,
-        recipe, metrics, ...).
+        first), `files` (name -> sha256, bytes), `golden` (how many rows, or why none; shapes), and every other key of
+        the manifest as it stands (inputs, outputs, recipe, metrics, ...).
 
     Raises:
         InputError: the artifact is damaged.
@@ -26,8 +27,10 @@ def inspect(path: str | Path) -> dict[str, Any]:
     graph = artifact.manifest.get("graph") or {}
     rows = artifact.files.get("schema.json")  # one that is asked by tensors has none
     schema = {"schema": None, "sizes": {}} if rows is None else json.loads(rows.read_bytes())
+    golden = golden_of(artifact)
     return {
         **rest,
+        **({} if golden is None else {"golden": golden.short()}),
         "path": str(artifact.path),
         "bytes": sum(record["bytes"] for record in artifact.manifest["files"].values()),
         "schema": schema["schema"],
