@@ -1,0 +1,71 @@
+"""What `slimrank predict` does: an artifact of any kind answers the rows of a file, to a file or on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
+    """Score the rows of a file, find the first `k` items of its queries, or answer its tensors; print where no `out`.
+
+    Raises:
+        InputError: the artifact is damaged, or the rows do not fit it.
+    """
+    from slimrank.artifact import open_artifact
+    from slimrank.runtime import load
+    from slimrank.runtime.files import predict_file
+    from slimrank.runtime.opened import answers_with_items, asked_by_tensors
+
+    found = open_artifact(artifact)
+    if answers_with_items(found):
+        _find(artifact, rows, out, k)
+        return
+    if asked_by_tensors(found):
+        _answer(artifact, rows, out)
+        return
+    predictions = predict_file(load(artifact), rows, out)
+    if out is None:
+        typer.echo("probability")
+        typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
+    _tell_unknown(predictions.unknown)
+
+
+def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
+    """What a graph answers to the rows of a file, a line of JSON each on stdout where there is no file for it."""
+    import polars
+
+    from slimrank.runtime import load_graph
+    from slimrank.runtime.files import answer_file
+
+    graph = load_graph(artifact)
+    found = answer_file(graph, rows, out)
+    if out is None:
+        typer.echo(polars.DataFrame(found).write_ndjson(), nl=False)
+    for name in graph.outputs:
+        if name not in found:
+            typer.echo(f"{name}: has no row for each row, and is left out", err=True)
+
+
+def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
+    """The first k items of every query, a line of JSON each on stdout where there is no file for them."""
+    import json
+
+    from slimrank.runtime import load_retriever
+    from slimrank.runtime.files import find_file
+
+    found = find_file(load_retriever(artifact), rows, k, out)
+    if out is None:
+        typer.echo("\n".join(json.dumps(items, ensure_ascii=False) for items in found.items))
+    _tell_unknown(found.unknown)
+    for field, count in found.shortened.items():
+        if count:
+            typer.echo(f"{field}: {count} longer than the model reads, the most recent items were kept", err=True)
+
+
+def _tell_unknown(unknown: dict[str, int]) -> None:
+    """Counts of values that the vocabulary does not hold, on stderr."""
+    for field, count in unknown.items():
+        if count:
+            typer.echo(f"{field}: {count} unknown values, scored as out of vocabulary", err=True)
