@@ -20,6 +20,7 @@ from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
 from slimrank.models.cross_encoder import CrossEncoder
 from slimrank.models.text_encoder import TextEncoder, TextModel, outputs_of
+from slimrank.runtime.shared import SharedScorer
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
 
@@ -98,6 +99,17 @@ def test_what_is_no_text_is_named(artifact: Path, row: dict[str, object], fault:
     first = dict.fromkeys(row, "the")
     with pytest.raises(InputError, match=fault):
         runtime.load(artifact).predict([first, row])
+
+
+def test_a_shared_query_is_read_with_every_document(artifact: Path) -> None:
+    """One sequence of tokens holds both texts, so nothing is multiplied once."""
+    opened = runtime.load(artifact)
+    scorer = SharedScorer(opened)
+    expected = opened.predict([{"claim": "the cat", "document": each} for each in DOCUMENTS])
+    for candidates in ([{"document": each} for each in DOCUMENTS], {"document": DOCUMENTS}):
+        found = scorer.predict({"claim": "the cat"}, candidates)
+        np.testing.assert_array_equal(found.probability, expected.probability)
+        assert found.unknown == expected.unknown
 
 
 def test_a_text_of_ten_megabytes_is_scored_by_its_beginning(artifact: Path) -> None:

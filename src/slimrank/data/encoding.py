@@ -359,12 +359,13 @@ def _each(frame: polars.DataFrame, fields: tuple[Field, ...], use: Callable[[Fie
     """`use(field, column)` for every field, with the faults of all of them in one error."""
     results: dict[str, T] = {}
     faults = []
+    columns = {column.name: column for column in frame.get_columns()}
     for each in fields:
-        if each.name not in frame.columns:
-            faults.append(f"missing column {each.name!r}. {nearest(each.name, frame.columns)}")
+        if each.name not in columns:
+            faults.append(f"missing column {each.name!r}. {nearest(each.name, columns)}")
             continue
         try:
-            results[each.name] = use(each, frame[each.name])
+            results[each.name] = use(each, columns[each.name])
         except InputError as error:
             faults.append(str(error))
     if faults:

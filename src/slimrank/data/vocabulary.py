@@ -111,7 +111,7 @@ class Vocabulary:
     def codes(self, series: polars.Series) -> tuple[Codes, int]:
         """Codes of a raw column [N], and how many of its values (missing ones aside) are unknown."""
         codes = self._lookup(as_kind(canonical(series), kind_of(self.values)))
-        return codes, int((codes == 0).sum()) - _missing(series)
+        return codes, len(codes) - int(np.count_nonzero(codes)) - _missing(series)
 
 
 def _integer_lookup(values: polars.Series) -> Callable[[polars.Series], Codes]:
@@ -123,17 +123,20 @@ def _integer_lookup(values: polars.Series) -> Callable[[polars.Series], Codes]:
     if high - low < 8 * len(known) + 1024:
         direct = np.zeros(high - low + 1, np.int32)
         direct[known - low] = np.arange(1, len(known) + 1, dtype=np.int32)
-        return lambda series: _index(direct, low, high, series)
+        return lambda series: _index(direct, low, series)
     order = np.argsort(known).astype(np.int32)
     ascending, codes = known[order], order + np.int32(1)
     return lambda series: _bisect(ascending, codes, series)
 
 
-def _index(direct: Codes, low: int, high: int, series: polars.Series) -> Codes:
-    """`direct[value - low]` for values in low..high, else 0."""
+def _index(direct: Codes, low: int, series: polars.Series) -> Codes:
+    """`direct[value - low]` for values that have a place there, else 0."""
     raw, present = _integers(series)
-    present &= (raw >= low) & (raw <= high)
-    return np.where(present, direct[np.where(present, raw - low, 0)], 0).astype(np.int32, copy=False)
+    places = raw - low
+    inside = present & (places.view(np.uint64) < len(direct))  # below `low`, and beyond 64 bits, is huge as well
+    if inside.all():
+        return direct[places]
+    return np.where(inside, direct[np.where(inside, places, 0)], 0).astype(np.int32, copy=False)
 
 
 def _bisect(ascending: NDArray[np.int64], codes: Codes, series: polars.Series) -> Codes:
@@ -148,10 +151,10 @@ def _bisect(ascending: NDArray[np.int64], codes: Codes, series: polars.Series) -
     return np.where(present & (ascending[place] == raw), codes[place], 0).astype(np.int32, copy=False)
 
 
-def _integers(series: polars.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """An Int64 column as an array with 0 for missing values, and where it is not missing."""
+def _integers(series: polars.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_] | np.bool_]:
+    """An Int64 column as an array with 0 for missing values, and where it is not missing (one True for everywhere)."""
     if series.null_count() == 0:
-        return series.to_numpy(), np.ones(len(series), np.bool_)
+        return series.to_numpy(), np.True_
     return series.fill_null(0).to_numpy(), ~series.is_null().to_numpy()
 
 
@@ -195,10 +198,10 @@ class Identity:
         Raises:
             InputError: raw ids outside 0..num_ids-1, counted, with a few of them.
         """
-        raw, present = _integers(as_kind(canonical(series), "int"))
+        ids = canonical(series)
+        raw, present = _integers(as_kind(ids, "int"))
         inside = present & (raw >= 0) & (raw < self.num_ids)
-        wrong = ~inside & ~canonical(series).is_null().to_numpy()
-        if wrong.any():
+        if not inside.all() and (wrong := ~inside & ~ids.is_null().to_numpy()).any():
             some = series.filter(wrong).unique(maintain_order=True).head(3).to_list()
             raise InputError(
                 f"column {series.name!r}: {int(wrong.sum())} of {len(series)} raw ids out of range, "

@@ -7,7 +7,7 @@ or of the table's codes, whose sub-scores are added up. Safe to use from several
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from slimrank.config import InputError
 from slimrank.data.encoding import Inputs
 from slimrank.data.ragged import Ragged
+from slimrank.data.text import TextCodec
 from slimrank.data.vocabulary import Identity, Vocabulary
 from slimrank.indexing.codes import CodesIndex
 from slimrank.indexing.exact import Exact
@@ -154,6 +155,22 @@ class Retriever(Opened):
         names = self.items
         items = [[names[place] for place in row if place >= 0] for row in places]
         return TopK(items, places, scores, unknown, self.encoding.shortened(frame))
+
+    def places(self, items: Sequence[Any]) -> NDArray[np.int64]:
+        """The places in the catalogue, int64 [M], of raw values; -1 of those that it does not hold.
+
+        Raises:
+            InputError: the artifact has no catalogue, or a value cannot be an item.
+        """
+        import polars
+
+        codec = self.encoding.codecs[str(self.encoding.schema.catalogue)]
+        assert not isinstance(codec, TextCodec)  # the schema holds to it
+        try:
+            column = polars.Series(self.encoding.schema.label, items)
+        except (TypeError, OverflowError, polars.exceptions.PolarsError):
+            raise InputError("items must be integers of 64 bits, or text, all of them") from None
+        return codec.codes(column)[0].astype(np.int64) - 1
 
     def met(self, frame: polars.DataFrame) -> Ragged | None:
         """The places of the items in every query's history, or None where the catalogue's field is no sequence."""

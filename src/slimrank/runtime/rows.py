@@ -94,16 +94,31 @@ def _lists(field: Field, column: Sequence[Any]) -> polars.Series:
     wrong = [place for place, row in enumerate(column) if not isinstance(row, list | tuple | None)]
     if wrong:
         raise ValueError(f"row {wrong[0]} holds a {type(column[wrong[0]]).__name__}, must be a list")
-    flat = iter(_ids(list(chain.from_iterable(row or () for row in column)), lambda place: f"id {place}"))
+    values = list(chain.from_iterable(row or () for row in column))
+    if _are_ids(values):
+        kind = polars.Int64 if type(next(value for value in values if value is not None)) is int else polars.String
+        return polars.Series(field.name, column, dtype=polars.List(kind))
+    flat = iter(_ids(values, lambda place: f"id {place}"))
     return polars.Series(field.name, [row and [next(flat) for _ in row] for row in column])
 
 
 def _ids(values: Sequence[Any], name: Callable[[int], str]) -> list[int | str | None]:
     """Each value as an integer where it is a whole number, else as text; all as text where there is any text."""
+    if _are_ids(values):
+        return list(values)
     ids = [_id(value, name, place) for place, value in enumerate(values)]
     if any(isinstance(value, str) for value in ids):
         return [None if value is None else str(value) for value in ids]
     return ids
+
+
+def _are_ids(values: Sequence[Any]) -> bool:
+    """Whether all values are text, or all integers of 64 bits, as they are in most requests; missing ones aside."""
+    kinds = set(map(type, values))
+    known = [value for value in values if value is not None] if type(None) in kinds else values
+    if kinds - {type(None)} == {int}:
+        return min(known) in INT64 and max(known) in INT64
+    return kinds - {type(None)} == {str}
 
 
 def _id(value: Any, name: Callable[[int], str], place: int) -> int | str | None:

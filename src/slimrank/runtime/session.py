@@ -31,8 +31,13 @@ def check_operators(artifact: Artifact) -> None:
         raise InputError(f"{artifact.path}: operators not allowed: {names}. Standard ones that only compute are")
 
 
-def open_session(artifact: Artifact, threads: int, *, optimise: bool = True) -> Any:
-    """A CPU session over the verified graph; it is made from the path, so external weights are mapped, not copied.
+BESIDE = "session.model_external_initializers_file_folder_path"
+
+
+def open_session(artifact: Artifact, threads: int, *, optimise: bool = True, graph: bytes | None = None) -> Any:
+    """A CPU session over the verified graph, or over `graph`, another one of the same weights.
+
+    External weights are mapped, not copied: the session is made from the path, or told where they lie.
 
     Raises:
         InputError: ONNX Runtime cannot load the graph.
@@ -44,11 +49,13 @@ def open_session(artifact: Artifact, threads: int, *, optimise: bool = True) -> 
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors; what is worth a warning is checked here
-    graph = artifact.files["model.onnx"]
+    path = artifact.files["model.onnx"]
+    if graph is not None:
+        options.add_session_config_entry(BESIDE, str(path.parent.resolve()))
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no other base class
-        raise InputError(f"{graph}: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from error
+        raise InputError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from error
 
 
 LOGIT = (("logit",),)
