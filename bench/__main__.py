@@ -39,6 +39,11 @@ from bench.peer_tuning import peer_tuning
 from bench.post_training import post_training
 from bench.scifact import scifact
 from bench.search_front import search_front
+from bench.serve import serve
+from bench.serve_overload import serve_overload
+from bench.serve_peers import serve_peers
+from bench.shared_features import shared_features
+from bench.soak import MINUTES, soak
 from bench.throughput import CASES, throughput
 from bench.top_k import top_k
 from bench.two_tower import two_tower
@@ -119,6 +124,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         lambda options: full_ranking(threads=options.threads),
         "SASRec on MovieLens-1M, every user and every item: seconds beside RecBole",
     ),
+    "shared-features": (
+        lambda options: shared_features(),
+        "256 candidates of a request, half of the fields shared: split graph beside the unsplit one",
+    ),
     "top-k": (
         lambda options: top_k(),
         "the first ten of 1e5 and 1e6 items: indices beside a flat product",
@@ -138,6 +147,22 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         )
         for name, row in BYO.items()
     },
+    "serve": (
+        lambda options: serve(options.runs / "frappe"),
+        "the service on Frappe, 256 candidates a request, 32 clients: p50 and p99 beside the runtime alone, by stage",
+    ),
+    "serve-peers": (
+        lambda options: serve_peers(options.runs / "frappe"),
+        "requests a second at equal p99 beside kserve, MLServer, LitServe and Triton: the same ONNX file",
+    ),
+    "serve-overload": (
+        lambda options: serve_overload(options.runs / "frappe"),
+        "ten times overload of the service: accepted and shed requests, and how soon it is over",
+    ),
+    "soak": (
+        lambda options: soak(options.runs / "frappe", options.minutes),
+        "the service under mixed load with reloads, killed workers, malformed and slow clients: answers and memory",
+    ),
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }
@@ -170,6 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="which; all where none is named")
     parser.add_argument("--list", action="store_true", help="name them and stop")
     parser.add_argument("--threads", type=int, default=2, help="threads for training and quantisation")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long the soak takes")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where finished runs are, or are made")
     return parser.parse_args()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -108,20 +109,25 @@ def graph_facts(graph: onnx.GraphProto) -> dict[str, object]:
     }
 
 
-def write_linear(folder: Path, encoding: Encoding, model: onnx.ModelProto, external: bool = False) -> None:
-    """An artifact around a graph; with `external`, its weights stand in model.onnx.data.
+def write_linear(
+    folder: Path,
+    encoding: Encoding,
+    model: onnx.ModelProto,
+    external: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """An artifact around a graph, with `more` in its manifest; with `external`, its weights stand in model.onnx.data.
 
     Small tensors stay inside: shape inference of ONNX Runtime cannot read axes from external data.
     """
     facts = graph_facts(model.graph)
-    work = folder.parent / f"{folder.name}.work"
-    work.mkdir()
-    encoding.save(work)
     where = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 128} if external else {}
-    onnx.save(model, work / "model.onnx", **where)
-    files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir()}
-    manifest = {"graph": facts, "metrics": {"auc": 0.75}, "seeds": [0], "recipe": {"name": "linear"}}
-    write_artifact(folder, {**files, "README.md": b"# Linear\n"}, manifest)
+    manifest = {"graph": facts, "metrics": {"auc": 0.75}, "seeds": [0], "recipe": {"name": "linear"}, **(more or {})}
+    with TemporaryDirectory() as work:
+        encoding.save(Path(work))
+        onnx.save(model, Path(work) / "model.onnx", **where)
+        files: dict[str, Path | bytes] = {path.name: path for path in Path(work).iterdir()}
+        write_artifact(folder, {**files, "README.md": b"# Linear\n"}, manifest)
 
 
 @pytest.fixture(scope="session")
@@ -135,18 +141,35 @@ def linear_encoding() -> Encoding:
     return Encoding.fit(Schema(fields=fields), LINEAR_ROWS)
 
 
-@pytest.fixture
-def make_linear(tmp_path: Path, linear_encoding: Encoding) -> Callable[..., Linear]:
-    """Writes one; `change(model)` may alter the graph first."""
+@pytest.fixture(scope="session")
+def write_linear_at(linear_encoding: Encoding) -> Callable[..., Linear]:
+    """Writes one to a path, in the place of what stands there; a `seed` has its own weights."""
 
-    def make(change: Callable[[onnx.ModelProto], object] = id, external: bool = False, name: str = "linear") -> Linear:
-        generator = np.random.default_rng(0)
+    def write(
+        path: Path,
+        change: Callable[[onnx.ModelProto], object] = id,
+        *,
+        external: bool = False,
+        seed: int = 0,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> Linear:
+        generator = np.random.default_rng(seed)
         weights = generator.normal(size=(sum(linear_encoding.sizes.values()), 4)).astype(np.float32)
         slope = np.array([[0.5]], np.float32)
         model = linear_graph(linear_encoding, weights, slope)
         change(model)
-        write_linear(tmp_path / name, linear_encoding, model, external)
-        return Linear(tmp_path / name, linear_encoding, weights, slope)
+        write_linear(path, linear_encoding, model, external, manifest)
+        return Linear(path, linear_encoding, weights, slope)
+
+    return write
+
+
+@pytest.fixture
+def make_linear(tmp_path: Path, write_linear_at: Callable[..., Linear]) -> Callable[..., Linear]:
+    """Writes one; `change(model)` may alter the graph first."""
+
+    def make(change: Callable[[onnx.ModelProto], object] = id, external: bool = False, name: str = "linear") -> Linear:
+        return write_linear_at(tmp_path / name, change, external=external)
 
     return make
 

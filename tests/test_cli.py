@@ -21,7 +21,10 @@ from slimrank.cli import main
 from slimrank.files import only_here, read_json
 
 PROGRAM = [sys.executable, "-c", "from slimrank.cli import main; main()"]
-VERBS = ("run", "train", "compress", "export", "evaluate", "compare", "report", "inspect", "predict", "serve", "doctor")
+VERBS = (
+    *("run", "train", "compress", "export", "evaluate", "compare", "report", "inspect", "predict", "sign", "serve"),
+    "doctor",
+)
 
 
 @dataclass(frozen=True)

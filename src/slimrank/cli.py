@@ -95,9 +95,24 @@ def _compress_graph(
 
 
 @app.command()
-def export(recipe: Recipe = None, data: Data = None, out: Out = None, seed: Seeds = None) -> None:
-    """Write the artifacts of a recipe."""
-    _run(recipe, data, out, seed, "export")
+def export(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe, or the directory of an artifact.")] = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory; of an artifact, the folder to write to.")] = None,
+    seed: Seeds = None,
+    target: Annotated[str | None, typer.Option(help="Of an artifact: what it is to run on, such as triton.")] = None,
+) -> None:
+    """Write the artifacts of a recipe; or write an artifact as another runtime takes it, without torch."""
+    if recipe is None or not (Path(recipe) / "manifest.json").exists():
+        if target is not None:
+            raise InputError(f"--target is of an artifact, and {recipe or 'the main job'} is none: it is in the recipe")
+        _run(recipe, data, out, seed, "export")
+        return
+    if target is None or out is None or data is not None or seed:
+        raise InputError(f"{recipe} is an artifact: it needs --target and --out, and takes nothing else")
+    from slimrank.deploying.deploy import deploy
+
+    typer.echo(deploy(recipe, out, target))
 
 
 @app.command()
@@ -239,74 +254,48 @@ def predict(
     k: Annotated[int, typer.Option(min=1, help="How many items, of a model that answers with items.")] = 10,
 ) -> None:
     """Score raw rows, find the first k items of every query, or ask a module of your own; unknown ids are counted."""
-    from slimrank.artifact import open_artifact
-    from slimrank.runtime import load
-    from slimrank.runtime.files import predict_file
-    from slimrank.runtime.opened import answers_with_items, asked_by_tensors
+    from slimrank.predicting import predict
 
-    found = open_artifact(artifact)
-    if answers_with_items(found):
-        _find(artifact, rows, out, k)
-        return
-    if asked_by_tensors(found):
-        _answer(artifact, rows, out)
-        return
-    predictions = predict_file(load(artifact), rows, out)
-    if out is None:
-        typer.echo("probability")
-        typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
-    _tell_unknown(predictions.unknown)
+    predict(artifact, rows, out, k)
 
 
-def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
-    """What a graph answers to the rows of a file, a line of JSON each on stdout where there is no file for it."""
-    import polars
+@app.command()
+def sign(
+    artifact: Annotated[Path | None, typer.Argument(metavar="ARTIFACT", help="The directory of an artifact.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The private key (PEM) to sign with.")] = None,
+    check: Annotated[Path | None, typer.Option(help="A public key (PEM): check the signature that is there.")] = None,
+    new_key: Annotated[Path | None, typer.Option(help="Make a private key in this file, a public one in .pub.")] = None,
+) -> None:
+    """Sign an artifact (Ed25519) in ARTIFACT.sig beside it, check its signature, or make a pair of keys."""
+    from slimrank.signing import asked
 
-    from slimrank.runtime import load_graph
-    from slimrank.runtime.files import answer_file
-
-    graph = load_graph(artifact)
-    found = answer_file(graph, rows, out)
-    if out is None:
-        typer.echo(polars.DataFrame(found).write_ndjson(), nl=False)
-    for name in graph.outputs:
-        if name not in found:
-            typer.echo(f"{name}: has no row for each row, and is left out", err=True)
-
-
-def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
-    """The first k items of every query, a line of JSON each on stdout where there is no file for them."""
-    import json
-
-    from slimrank.runtime import load_retriever
-    from slimrank.runtime.files import find_file
-
-    found = find_file(load_retriever(artifact), rows, k, out)
-    if out is None:
-        typer.echo("\n".join(json.dumps(items, ensure_ascii=False) for items in found.items))
-    _tell_unknown(found.unknown)
-    for field, count in found.shortened.items():
-        if count:
-            typer.echo(f"{field}: {count} longer than the model reads, the most recent items were kept", err=True)
-
-
-def _tell_unknown(unknown: dict[str, int]) -> None:
-    """Counts of values that the vocabulary does not hold, on stderr."""
-    for field, count in unknown.items():
-        if count:
-            typer.echo(f"{field}: {count} unknown values, scored as out of vocabulary", err=True)
+    typer.echo(asked(artifact, key, check, new_key))
 
 
 @app.command()
 def serve(
-    artifact: Folder,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]ARTIFACT...", help="Artifacts, each a model named after its folder or NAME."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings: models with versions, limits.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on; 127.0.0.1 if not given.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port of HTTP, 8000 if not given; 0 takes a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="The port of gRPC; no gRPC if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; 1 if not given.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Holds the token that requests must bear.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of any other setting, such as limits.max_rows=256; repeatable.")
+    ] = None,
 ) -> None:
-    """Answer ranking requests over HTTP (tensors by the Open Inference Protocol, and raw rows)."""
+    """Answer over HTTP and gRPC: tensors by the Open Inference Protocol, and candidates of raw rows."""
     from slimrank.serving import serve
+    from slimrank.serving.settings import settings_of
 
-    serve(artifact, host=host, port=port)
+    options = {"host": host, "port": port, "grpc_port": grpc_port, "workers": workers, "token_file": token_file}
+    serve(
+        settings_of(artifacts or [], config, {key: value for key, value in options.items() if value is not None}, set)
+    )
 
 
 @app.command()

@@ -35,6 +35,7 @@ FOLDERS = {
     "step": "slimrank.compression",
     "graph step": "slimrank.graphs",
     "target": "slimrank.exporting",
+    "deployment target": "slimrank.deploying",
 }
 
 

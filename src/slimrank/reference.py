@@ -29,6 +29,7 @@ TITLES = {
     "step": "Steps",
     "graph step": "Steps on ONNX graphs",
     "target": "Targets",
+    "deployment target": "Deployment targets",
     "index": "Indices",
 }
 RECIPE: dict[str, type[Config]] = {

@@ -1,8 +1,9 @@
-"""Artifact to service: one artifact over HTTP, the Open Inference Protocol and a ranking endpoint for raw rows.
+"""Artifact to service: models over HTTP and gRPC, the Open Inference Protocol and ranking requests of raw rows.
 
-Imports the runtime only. Small on purpose: no gRPC, no batching across requests, no reload.
+serve(Settings(models=models_of([Path("runs/clicks/artifact")]), port=8000))
 """
 
-from slimrank.serving.server import Limits, serve
+from slimrank.serving.server import serve
+from slimrank.serving.settings import Limits, Settings, models_of
 
-__all__ = ["Limits", "serve"]
+__all__ = ["Limits", "Settings", "models_of", "serve"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from slimrank.artifact import Artifact, open_artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.tensors import TensorSpec
-from slimrank.runtime import Graph, Model, Predictions, load, load_graph
-from slimrank.runtime.opened import asked_by_tensors
+from slimrank.runtime import Graph, Model, Retriever, load, load_graph, load_retriever
+from slimrank.runtime.opened import Opened, answers_with_items, asked_by_tensors
 
 DIGEST_LETTERS = 12  # of an artifact's digest, as its version
 IDS, NUMBERS = np.dtype(np.int32), np.dtype(np.float32)
@@ -28,15 +28,19 @@ class Served:
     Attributes:
         inputs: by name, in the order of the graph.
         outputs: the same.
-        run: arrays of all inputs to those of all outputs; raises `InputError` for what is not allowed.
-        predict: raw rows to probabilities; None where the artifact is asked by tensors.
+        check: raises `InputError` for arrays of all inputs that are not allowed.
+        run: arrays of all inputs to those of all outputs.
+        loaded: what it was opened as: by rows, by queries, or by tensors.
+        joins: whether rows are known not to see each other, so that requests may share a call.
     """
 
     artifact: Artifact
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    check: Callable[[Arrays], None]
     run: Callable[[Arrays], Arrays]
-    predict: Callable[[list[Any]], Predictions] | None
+    loaded: Model | Retriever | Graph
+    joins: bool
 
     @property
     def rows(self) -> str:
@@ -49,31 +53,71 @@ class Served:
         """The beginning of the digest of the exact content it was loaded from."""
         return self.artifact.digest[:DIGEST_LETTERS]
 
+    def count(self, arrays: Arrays) -> int:
+        """Rows of a request."""
+        by_rows = (arrays[name] for name, spec in self.inputs.items() if spec.shape[:1] == (self.rows,))
+        return next((len(array) for array in by_rows), 1)
+
 
 def open_served(path: str | Path, threads: int) -> Served:
     """The verified artifact in `path`, whatever it is asked by.
 
     Raises:
-        InputError: as `load` and `load_graph`.
+        InputError: as `load`, `load_retriever` and `load_graph`.
     """
-    if asked_by_tensors(open_artifact(path)):
+    artifact = open_artifact(path)
+    if asked_by_tensors(artifact):
         return of_graph(load_graph(path, threads=threads))
+    if answers_with_items(artifact):
+        return of_retriever(load_retriever(path, threads=threads))
     return of_model(load(path, threads=threads))
 
 
 def of_graph(graph: Graph) -> Served:
-    """A module of the user's own, as it is asked by `load_graph`."""
-    return Served(graph.artifact, graph.inputs, graph.outputs, graph.run, None)
+    """A module of the user's own, as it is asked by `load_graph`; nothing says that its rows do not see each other."""
+    return Served(graph.artifact, graph.inputs, graph.outputs, lambda arrays: None, graph.run, graph, joins=False)
 
 
 def of_model(model: Model) -> Served:
     """A model of rows: ids [rows, K] and numbers [rows, M] to a logit for each row."""
-    columns = {"ids": (IDS, len(model.checks.columns)), "numbers": (NUMBERS, len(model.checks.numbers))}
-    inputs = {name: TensorSpec(name, columns[name][0], ("rows", columns[name][1])) for name in model.feeds}
+    inputs = _inputs_of(model)
 
     def run(arrays: Arrays) -> Arrays:
-        rows = len(next(iter(arrays.values())))
-        absent = {name: np.zeros((rows, 0), dtype) for name, (dtype, _) in columns.items()}
-        return {"logit": model.score(Inputs(**{**absent, **arrays}))}
+        return {"logit": model.score(_joined(model, arrays))}
 
-    return Served(model.artifact, inputs, {"logit": TensorSpec("logit", NUMBERS, ("rows",))}, run, model.predict)
+    outputs = {"logit": TensorSpec("logit", NUMBERS, ("rows",))}
+    return Served(model.artifact, inputs, outputs, _checks(model), run, model, joins=True)
+
+
+def of_retriever(finder: Retriever) -> Served:
+    """A model of queries: ids and numbers to a vector for each query, or to the scores of all items."""
+    inputs = _inputs_of(finder)
+    vectors = "vector" in finder.outputs
+
+    def run(arrays: Arrays) -> Arrays:
+        queries = _joined(finder, arrays)
+        return {"vector": finder.vectors(queries)} if vectors else {"scores": finder.scores(queries)}
+
+    name = "vector" if vectors else "scores"
+    outputs = {name: TensorSpec(name, NUMBERS, ("rows", "dimension" if vectors else "items"))}
+    return Served(finder.artifact, inputs, outputs, _checks(finder), run, finder, joins=True)
+
+
+def _checks(opened: Opened) -> Callable[[Arrays], None]:
+    return lambda arrays: opened.checks(_joined(opened, arrays))
+
+
+def _inputs_of(opened: Opened) -> dict[str, TensorSpec]:
+    widths = {"ids": (IDS, len(opened.checks.columns)), "numbers": (NUMBERS, len(opened.checks.numbers))}
+    specs = {name: TensorSpec(name, dtype, ("rows", width)) for name, (dtype, width) in widths.items()}
+    return {name: spec for name, spec in specs.items() if name in opened.feeds}
+
+
+def _joined(opened: Opened, arrays: Arrays) -> Inputs:
+    """The arrays of a request as inputs, those that the graph does not take with no columns."""
+    rows = len(next(iter(arrays.values())))
+    absent = {
+        "ids": np.zeros((rows, 0), IDS),
+        "numbers": np.zeros((rows, 0), NUMBERS),
+    }
+    return Inputs(**{**absent, **arrays})

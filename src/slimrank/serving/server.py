@@ -1,61 +1,184 @@
-"""A server process: loads and verifies the artifact, takes the port, answers until it is told to stop."""
+"""A service process: checks what it is to serve, takes the ports, starts workers, answers until it is told to stop."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import PositiveInt
+from slimrank.config import InputError
+from slimrank.serving.settings import Settings
 
-from slimrank.config import Config, InputError
+if TYPE_CHECKING:
+    import uvicorn
+    from uvicorn.supervisors.multiprocess import Multiprocess
 
-
-class Limits(Config):
-    """What one request may ask for.
-
-    Attributes:
-        max_body_bytes: of the body as sent; more is answered with 413.
-        max_rows: rows, or candidates, of one request; more is answered with 413.
-    """
-
-    max_body_bytes: PositiveInt = 4 << 20
-    max_rows: PositiveInt = 4096
+LOG = logging.getLogger("slimrank.serving")
 
 
-def serve(
-    path: str | Path,
-    *,
-    name: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    threads: int = 1,
-    limits: Limits | None = None,
-) -> None:
-    """Serve the artifact in `path` as model `name` (by default its directory's name) until SIGINT or SIGTERM.
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; then take no more requests and answer those there are.
 
-    There is no authentication: a host other than loopback opens the model to whoever reaches it.
+    With one worker this process answers; with several it starts them and one in the place of each that dies.
 
     Raises:
-        InputError: the artifact cannot be loaded, the port cannot be taken, or the server is not installed.
+        InputError: an artifact cannot be loaded, a port cannot be taken, a token or certificate cannot be read, or the
+            server is not installed.
     """
     try:
         import uvicorn
+        import uvicorn.supervisors
 
-        from slimrank.serving.app import create_app
-        from slimrank.serving.served import open_served
+        from slimrank.serving import access
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'slimrank[serve]'") from None
-    served = open_served(path, threads)
-    name = name or served.artifact.path.name
-    app = create_app(served, name, limits or Limits())
-    config = uvicorn.Config(app, timeout_keep_alive=5, server_header=False, ws="none", lifespan="off")
-    with listening(host, port) as door:
-        address = f"[{host}]" if ":" in host else host
-        logging.getLogger("uvicorn.error").info("serving %s on http://%s:%d", name, address, door.getsockname()[1])
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, after the requests are done
-            uvicorn.Server(config).run(sockets=[door])
+    if settings.token_file is not None:
+        access.read_token(settings.token_file)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_shared_folder()) if settings.workers > 1 else None
+        _check_models(settings)
+        door = stack.enter_context(listening(settings.host, settings.port))
+        grpc_port = stack.enter_context(_grpc_port(settings))
+        config = _configured(settings, folder, grpc_port)
+        _tell(settings, door.getsockname()[1], grpc_port)
+        with contextlib.suppress(KeyboardInterrupt):  # after the requests are done
+            if settings.workers > 1:
+                _supervise(uvicorn.supervisors.Multiprocess(config, [door]))
+            else:
+                with contextlib.suppress(ValueError):  # outside of the main thread there are no signals
+                    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was asked for is no failure
+                uvicorn.Server(config).run(sockets=[door])
+
+
+def _supervise(supervisor: Multiprocess) -> None:
+    """Run the workers.
+
+    Raises:
+        InputError: one could not start, which ends them all.
+    """
+    from uvicorn.config import STARTUP_FAILURE
+
+    supervisor.run()
+    if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes):
+        raise InputError("a worker could not start; the lines above say why")
+
+
+def _check_models(settings: Settings) -> None:
+    """Open every artifact once, so that what is wrong is told here and not by a worker."""
+    from slimrank.serving.repository import opened
+
+    for model in settings.models:
+        if model.load:
+            for path in [each.path for each in model.versions] + ([model.shadow] if model.shadow else []):
+                try:
+                    opened(path, settings)
+                except InputError:
+                    raise
+                except Exception as error:  # a manifest may be consistent and say what no release of ours writes
+                    raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _configured(settings: Settings, folder: Path | None, grpc_port: int | None) -> uvicorn.Config:
+    import uvicorn
+
+    from slimrank.serving.worker import PatientProtocol, Worker
+
+    _check_certificate(settings)
+    return uvicorn.Config(
+        Worker(settings, folder, grpc_port),
+        factory=True,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        workers=settings.workers,
+        access_log=False,
+        server_header=False,
+        log_config=logging_of(settings.log),
+        limit_concurrency=settings.limits.max_connections,
+        timeout_keep_alive=max(1, settings.limits.idle_ms // 1000),
+        timeout_graceful_shutdown=max(1, settings.drain_ms // 1000),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"{settings.tls_certificate}, {settings.tls_key}: no certificate and key: {error}") from None
+
+
+def logging_of(form: str) -> dict[str, Any]:
+    """Where log lines go and what they look like, for `logging.config.dictConfig`."""
+    formatter = (
+        {"()": "slimrank.serving.logs.JsonLines"} if form == "json" else {"format": "%(levelname)s: %(message)s"}
+    )
+    handler = {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": formatter},
+        "handlers": {"lines": handler},
+        "loggers": {
+            name: {"handlers": ["lines"], "level": "INFO", "propagate": False}
+            for name in ("slimrank.serving", "uvicorn")
+        },
+    }
+
+
+def _tell(settings: Settings, port: int, grpc_port: int | None) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "http" if settings.tls_certificate is None else "https"
+    names = ", ".join(each.name for each in settings.models)
+    LOG.info("serving %s on %s://%s:%d", names, scheme, host, port)
+    if grpc_port is not None:
+        LOG.info("serving %s by gRPC on %s:%d", names, host, grpc_port)
+
+
+@contextlib.contextmanager
+def _shared_folder() -> Iterator[Path]:
+    """A folder for what workers count and are told, gone with the service."""
+    with tempfile.TemporaryDirectory(prefix="slimrank-serving-") as folder:
+        counted = Path(folder) / "metrics"
+        counted.mkdir()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counted)  # read when the library is imported, by workers too
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+
+@contextlib.contextmanager
+def _grpc_port(settings: Settings) -> Iterator[int | None]:
+    """The port of gRPC, held so that nobody else takes it before the workers, which share it, do."""
+    if settings.grpc_port is None:
+        yield None
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        _check_taken(settings.host, settings.grpc_port)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((settings.host, settings.grpc_port))
+        except OSError as error:
+            raise InputError(f"cannot listen on {settings.host} port {settings.grpc_port}: {error}") from None
+        yield int(held.getsockname()[1])
+
+
+def _check_taken(host: str, port: int) -> None:
+    """Raises `InputError` where a port is somebody's: one that is shared would be taken without a word."""
+    with listening(host, port):
+        pass
 
 
 def listening(host: str, port: int) -> socket.socket:

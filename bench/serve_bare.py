@@ -1,0 +1,55 @@
+"""The runtime alone, in a process of its own on the servers' processor: what the service is held against.
+
+`python -m bench.serve_bare ARTIFACT CORE SAMPLES` says milliseconds of one thread for the same 256 rows: `columns` and
+`rows` are `Model.predict` of raw rows, as columns or a mapping each, and `tensors` is `Model.score` of encoded ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.load.figures import spread
+from bench.serve_servers import ONE_THREAD, ROOT
+
+
+def bare(artifact: Path, core: int, samples: int) -> dict[str, dict[str, float]]:
+    """Percentiles of milliseconds, by how the runtime is asked, in turns."""
+    command = [sys.executable, "-m", "bench.serve_bare", str(artifact), str(core), str(samples)]
+    environment = {**os.environ, **ONE_THREAD}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _measure(artifact: str, samples: int) -> dict[str, Any]:
+    from bench.serve_requests import encoded, frappe_works
+    from slimrank.evaluation.cost import take_turns
+    from slimrank.runtime import load
+
+    model = load(artifact)
+    works = frappe_works(model.encoding.schema.inputs)
+    asked: dict[str, list[Callable[[], object]]] = {"columns": [], "rows": [], "tensors": []}
+    for work in works:
+        columns, inputs = work.columns, encoded(model, work)
+        rows = [{**work.shared, **row} for row in work.rows]
+        asked["columns"].append(partial(model.predict, columns))
+        asked["rows"].append(partial(model.predict, rows))
+        asked["tensors"].append(partial(model.score, inputs))
+
+    def prepared(calls: list[Callable[[], object]], sample: int) -> Callable[[], object]:
+        return calls[sample % len(calls)]
+
+    taken = take_turns({name: partial(prepared, calls) for name, calls in asked.items()}, samples)
+    return {name: spread(each) for name, each in taken.items()}
+
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, {int(sys.argv[2])})
+    print(json.dumps(_measure(sys.argv[1], int(sys.argv[3]))))

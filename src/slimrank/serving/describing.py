@@ -1,0 +1,92 @@
+"""What a service says of its models in the words of Triton's protocol: configuration, repository, statistics."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from slimrank.serving.protocol import DATATYPES, sizes_of
+from slimrank.serving.repository import Model, Repository
+from slimrank.serving.served import Served
+from slimrank.serving.service import Service
+from slimrank.serving.settings import Batching
+
+PARTS = {
+    "queue": ("wait", "queue"),
+    "compute_input": ("parse", "encode"),
+    "compute_infer": ("run",),
+    "compute_output": ("reply",),
+}
+
+
+def config_of(name: str, served: Served, batching: Batching) -> dict[str, Any]:
+    """A model's configuration (ModelConfig of Triton's model_config.proto, as JSON)."""
+    ends = {
+        side: [
+            {"name": spec.name, "data_type": f"TYPE_{DATATYPES[spec.dtype.name]}", "dims": sizes_of(spec)}
+            for spec in specs.values()
+        ]
+        for side, specs in (("input", served.inputs), ("output", served.outputs))
+    }
+    delay = {"max_queue_delay_microseconds": round(batching.delay_ms * 1e3)}
+    joined = {"dynamic_batching": delay} if served.joins else {}
+    return {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": 0,
+        **ends,
+        **joined,
+    }
+
+
+def index_of(repository: Repository, *, only_ready: bool = False) -> list[dict[str, str]]:
+    """Every version of every model, and why one is not loaded."""
+    found = [entry for model in repository for entry in _entries(model)]
+    return [each for each in found if each["state"] == "READY" or not only_ready]
+
+
+def _entries(model: Model) -> list[dict[str, str]]:
+    name = model.settings.name
+    if not model.ready:
+        return [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": model.reason}]
+    return [{"name": name, "version": each.name, "state": "READY", "reason": model.reason} for each in model.versions]
+
+
+def statistics_of(service: Service, name: str = "", version: str = "") -> list[dict[str, Any]]:
+    """What each version has answered since the service started, in all workers, as Triton's statistics extension."""
+    values: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
+    for metric in service.metrics.together().collect():
+        for sample in metric.samples:
+            labels = sample.labels
+            key = (labels.get("model", ""), labels.get("version", ""))
+            if all(key) and (not name or key[0] == name) and (not version or key[1] == version):
+                values[key][sample.name, labels.get("stage", labels.get("code", ""))] += sample.value
+    loaded = {(m.settings.name, v.name) for m in service.repository for v in m.versions}
+    wanted = {key for key in loaded if (not name or key[0] == name) and (not version or key[1] == version)}
+    return [_statistics(*key, values[key]) for key in sorted(wanted | set(values))]
+
+
+def _statistics(name: str, version: str, values: dict[tuple[str, str], float]) -> dict[str, Any]:
+    def of(*stages: str) -> dict[str, int]:
+        counts = [int(values["slimrank_stage_seconds_count", each]) for each in stages]
+        return {"count": max(counts), "ns": _ns(sum(values["slimrank_stage_seconds_sum", each] for each in stages))}
+
+    answered = int(values["slimrank_requests_total", "ok"])
+    failed = sum(
+        int(count) for (metric, code), count in values.items() if metric == "slimrank_requests_total" and code != "ok"
+    )
+    whole = _ns(sum(taken for (metric, _), taken in values.items() if metric == "slimrank_stage_seconds_sum"))
+    parts = {part: of(*stages) for part, stages in PARTS.items()}
+    return {
+        "name": name,
+        "version": version,
+        "inference_count": int(values["slimrank_batch_rows_sum", ""]) or answered,
+        "execution_count": int(values["slimrank_batch_rows_count", ""]) or answered,
+        "inference_stats": {"success": {"count": answered, "ns": whole}, "fail": {"count": failed, "ns": 0}, **parts},
+        "batch_stats": [],
+    }
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

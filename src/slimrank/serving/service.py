@@ -1,0 +1,253 @@
+"""What a request gets, whichever way it came: checked, answered by a version of its model, measured.
+
+HTTP and gRPC read and write; between them stands this, so that both give the same answers and count the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimrank.config import InputError
+from slimrank.runtime import Graph, Predictions, Retriever, sigmoid
+from slimrank.runtime import Model as Scorer
+from slimrank.runtime.rows import as_table
+from slimrank.serving.batching import TooLate
+from slimrank.serving.bounds import check_text
+from slimrank.serving.control import Control
+from slimrank.serving.gate import Gate, Overloaded, Stopwatch
+from slimrank.serving.metrics import Metrics
+from slimrank.serving.protocol import Unsayable
+from slimrank.serving.ranking import Ranking, find, first_places
+from slimrank.serving.repository import Repository, Unavailable, Version
+from slimrank.serving.served import Arrays
+from slimrank.serving.settings import Settings
+from slimrank.serving.tracing import span
+
+LOG = logging.getLogger("slimrank.serving")
+Decode = Callable[[Version], tuple[Arrays, list[str]]]
+
+
+class Failed(Exception):
+    """Something that nobody foresaw went wrong; what it was is in the log, and tells a client nothing."""
+
+
+FORESEEN = (InputError, TooLate, Unavailable, Overloaded, Unsayable)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every request says, whichever way it came.
+
+    Attributes:
+        model: the name of a model.
+        version: of it, "" for any.
+        id: the caller's own name for the request; the same is answered by the same version, where there are several.
+        until: when it is given up, of `time.perf_counter`.
+    """
+
+    model: str
+    version: str
+    id: str | None
+    until: float
+
+
+class Service:
+    """One worker's models behind one gate; `folder` is what it shares with other workers, None where there are none."""
+
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+        self.settings, self.metrics, self.gate = settings, Metrics(), Gate(settings.limits)
+        self.repository = Repository(settings, self.metrics)
+        self.control = Control(self.repository, folder)
+        self.comparing: set[asyncio.Task[None]] = set()
+
+    def until(self, seconds: float | None = None) -> float:
+        """When a request that comes now is given up: by the service's limit, or sooner where it says so."""
+        limit = self.settings.limits.timeout_ms / 1e3
+        return time.perf_counter() + (limit if seconds is None else min(limit, max(0.0, seconds)))
+
+    @asynccontextmanager
+    async def request(self, kind: str, model: str, watch: Stopwatch) -> AsyncIterator[dict[str, str]]:
+        """Around the work of one request: its place at the gate, and what is counted of it.
+
+        The version that answered is to be put into what this yields, as `version`.
+        """
+        told = {"version": ""}
+        try:
+            async with self.gate.room():
+                watch.lap("wait")
+                with span(kind, model):
+                    yield told
+        except BaseException as error:
+            self._failed(kind, model, told["version"], error)
+            if isinstance(error, (*FORESEEN, asyncio.CancelledError)):
+                raise
+            LOG.exception("%s of %s failed", kind, model[:80])
+            raise Failed from error
+        taken = watch.last - watch.begun
+        self.gate.learn(watch.worked)
+        self.metrics.answered(model, told["version"], kind, taken, watch.stages)
+
+    def _failed(self, kind: str, model: str, version: str, error: BaseException) -> None:
+        if isinstance(error, Overloaded):
+            self.metrics.shed.inc()
+            return
+        known = model if model in self.repository.models else ""  # what a client makes up is no label
+        self.metrics.requests.labels(known, version, kind, _code(error)).inc()
+
+    async def infer(self, asked: Asked, decode: Decode, watch: Stopwatch) -> tuple[Version, Arrays, list[str]]:
+        """The arrays that a model answers with, and which of them are asked for.
+
+        Args:
+            decode: reads the arrays of the request, and the outputs it asks for, by what the version takes.
+
+        Raises:
+            Unknown, Unavailable, TooLate, InputError: as they say.
+        """
+        version = self.repository.version(asked.model, asked.version, asked.id)
+        arrays, outputs = decode(version)
+        version.served.check(arrays)
+        rows = version.served.count(arrays)
+        watch.lap("parse")
+        answers = await version.call(arrays, rows, asked.until, watch)
+        watch.lap("queue")  # until those that were answered before it had let go
+        self.metrics.at(self.metrics.rows, asked.model).observe(rows)
+        self._score(asked.model, version, answers)
+        self._shadow(asked, answers, lambda shadow: _by_tensors(shadow, arrays, asked.until))
+        return version, answers, outputs
+
+    async def rank(self, asked: Asked, ranking: Ranking, watch: Stopwatch) -> tuple[Version, dict[str, Any]]:
+        """The answer to a ranking request, but for its names.
+
+        Raises:
+            Unknown, Unavailable, TooLate, InputError: as they say.
+        """
+        version = self.repository.version(asked.model, asked.version, asked.id)
+        loaded = version.served.loaded
+        if isinstance(loaded, Graph):
+            raise InputError(f"{asked.model!r} is asked by tensors, not by rows: POST /v2/models/{asked.model}/infer")
+        if isinstance(loaded, Retriever):
+            self._check_texts(loaded, ranking)
+            found = await version.call.alone(lambda: find(loaded, ranking), asked.until, watch)
+            watch.lap("queue")
+            self.metrics.at(self.metrics.rows, asked.model).observe(max(1, ranking.count))
+            self._told(asked.model, found.get("unknown", {}), found.get("shortened", {}))
+            return version, found
+        predictions = await self._predict(version, ranking, asked.until, watch)
+        if not np.isfinite(predictions.probability).all():
+            raise Unsayable("a probability is NaN, which JSON cannot say")
+        self.metrics.at(self.metrics.rows, asked.model).observe(ranking.count)
+        self._told(asked.model, predictions.unknown, {})
+        self.metrics.at(self.metrics.values, asked.model).inc(ranking.count)
+        self._scored(asked.model, version, predictions.probability)
+        self._shadow(asked, {"": predictions.probability}, lambda shadow: self._again(shadow, ranking, asked.until))
+        return version, _answer(predictions, ranking.k)
+
+    async def _predict(self, version: Version, ranking: Ranking, until: float, watch: Stopwatch) -> Predictions:
+        """Probabilities of the candidates; what they share is looked up and multiplied once."""
+        loaded = version.served.loaded
+        assert isinstance(loaded, Scorer)
+        if ranking.candidates is None:
+            raise InputError('"candidates" is missing: a list of rows, or an object of columns')
+        self._check_texts(loaded, ranking)
+        if ranking.shared and ranking.count:
+            shared, candidates = ranking.shared, ranking.candidates
+            scorer = version.shared
+            fields = scorer.fields_of(shared)
+            if not scorer.settled(fields):  # which takes a tenth of a second, in which others are answered
+                await asyncio.get_running_loop().run_in_executor(self.repository.loading, scorer.prepared, fields)
+            found = await version.call.alone(lambda: scorer.predict(shared, candidates), until, watch)
+            watch.lap("queue")
+            return found
+        rows = [] if ranking.shared else ranking.candidates  # nothing that is shared by nobody is looked at
+        table = as_table(rows, loaded.encoding.schema)
+        inputs, unknown = loaded.encoding.encode_counting(table)
+        arrays = {name: getattr(inputs, name) for name in version.served.inputs}
+        version.served.check(arrays)
+        watch.lap("encode")
+        answers = await version.call(arrays, len(inputs), until, watch)
+        watch.lap("queue")
+        return Predictions(sigmoid(answers["logit"]), unknown)
+
+    def _check_texts(self, loaded: Scorer | Retriever, ranking: Ranking) -> None:
+        names = [name for each in loaded.encoding.schema.texts for name in (each.name, each.pair) if name]
+        if not names:
+            return
+        longest, candidates = self.settings.limits.max_text, ranking.candidates
+        rows = candidates if isinstance(candidates, list) else []
+        columns = {name: [row.get(name) for row in rows if isinstance(row, Mapping)] for name in names}
+        given = candidates if isinstance(candidates, Mapping) else columns
+        check_text({name: [*given.get(name, []), ranking.shared.get(name)] for name in names}, names, longest)
+
+    def _told(self, model: str, unknown: Mapping[str, int], shortened: Mapping[str, int]) -> None:
+        for field, count in unknown.items():
+            if count:
+                self.metrics.unknown.labels(model, field).inc(count)
+        for field, count in shortened.items():
+            if count:
+                self.metrics.shortened.labels(model, field).inc(count)
+
+    def _score(self, model: str, version: Version, answers: Arrays) -> None:
+        if isinstance(version.served.loaded, Scorer):
+            self._scored(model, version, sigmoid(answers["logit"]))
+
+    def _scored(self, model: str, version: Version, probability: NDArray[np.float32]) -> None:
+        """Count probabilities; one that is none is a fault of the model and told by who answers."""
+        probability = probability[np.isfinite(probability)]
+        self.metrics.scored(model, probability, version.reference)
+
+    def _shadow(self, asked: Asked, answers: Arrays, again: Callable[[Version], Any]) -> None:
+        """Ask the shadow the same, when nobody waits for it."""
+        shadow = self.repository.models[asked.model].shadow
+        if shadow is None or self.comparing or self.gate.inside > 1:
+            return
+        task = asyncio.get_running_loop().create_task(self._compare(asked.model, shadow, answers, again))
+        self.comparing.add(task)
+        task.add_done_callback(self.comparing.discard)
+
+    async def _compare(self, model: str, shadow: Version, answers: Arrays, again: Callable[[Version], Any]) -> None:
+        try:
+            others: Arrays = await again(shadow)
+            pairs = [(answers[name], others[name]) for name in answers if name in others]
+            differences = [float(np.abs(a - b).max()) for a, b in pairs if a.shape == b.shape and a.size]
+        except Exception as error:  # whatever it is, it is the shadow's alone
+            LOG.warning("%s: the shadow %s does not answer: %s", model, shadow.path, error)
+            return
+        if differences:
+            self.metrics.shadow.labels(model).observe(max(differences))
+
+    async def _again(self, shadow: Version, ranking: Ranking, until: float) -> Arrays:
+        if not isinstance(shadow.served.loaded, Scorer):
+            raise InputError("it does not score rows")
+        return {"": (await self._predict(shadow, ranking, until, Stopwatch())).probability}
+
+
+async def _by_tensors(shadow: Version, arrays: Arrays, until: float) -> Arrays:
+    shadow.served.check(arrays)
+    return await shadow.call(arrays, shadow.served.count(arrays), until, Stopwatch())
+
+
+def _answer(predictions: Predictions, k: int | None) -> dict[str, Any]:
+    if k is None:
+        return {"probability": predictions.probability.tolist(), "unknown": predictions.unknown}
+    first = first_places(predictions.probability, k)
+    return {
+        "top": first.tolist(),
+        "probability": predictions.probability[first].tolist(),
+        "unknown": predictions.unknown,
+    }
+
+
+def _code(error: BaseException) -> str:
+    """How a request ended, as a label."""
+    kinds = {InputError: "refused", TooLate: "late", Unavailable: "unavailable", asyncio.CancelledError: "cancelled"}
+    return next((name for kind, name in kinds.items() if isinstance(error, kind)), "failed")
