@@ -187,7 +187,7 @@ class Endpoints:
     async def infer(self, request: Request) -> Response:
         """Tensors to tensors."""
         watch, name = Stopwatch(), request.path_params["name"]
-        async with self.service.request("infer", name, watch) as told:
+        async with self.service.request("infer", name, watch, request.headers) as told:
             with self.service.gate.aside():
                 body = await read_body(request, self.limits.max_body_bytes)
             watch.lap("read")
@@ -217,7 +217,7 @@ class Endpoints:
     async def rank(self, request: Request) -> Response:
         """Candidates to scores."""
         watch, name = Stopwatch(), request.path_params["name"]
-        async with self.service.request("rank", name, watch) as told:
+        async with self.service.request("rank", name, watch, request.headers) as told:
             with self.service.gate.aside():
                 body = await read_body(request, self.limits.max_body_bytes)
             watch.lap("read")

@@ -144,23 +144,24 @@ class Calls(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Tensors to tensors."""
-        return await _answered(context, self._infer(request, context.time_remaining()))
+        return await _answered(context, self._infer(request, context))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """The same over a stream: answers in the order of requests, errors as messages, so that the stream goes on."""
         async for request in requests:
             try:
-                yield pb.ModelStreamInferResponse(infer_response=await self._infer(request, None))
+                yield pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
             except tuple(CODES) as error:
                 yield pb.ModelStreamInferResponse(
                     error_message=_told(error), infer_response=pb.ModelInferResponse(id=request.id)
                 )
 
-    async def _infer(self, request: Any, left: float | None) -> Any:
-        watch = Stopwatch()
-        async with self.service.request("infer", request.model_name, watch) as told:
+    async def _infer(self, request: Any, context: Any) -> Any:
+        watch, headers = Stopwatch(), {name: str(value) for name, value in context.invocation_metadata() or ()}
+        async with self.service.request("infer", request.model_name, watch, headers) as told:
             timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
-            seconds = min(filter(None, [left, timeout / 1e6 if timeout > 0 else None]), default=None)
+            left = [context.time_remaining(), timeout / 1e6 if timeout > 0 else None]
+            seconds = min(filter(None, left), default=None)
 
             def decode(version: Version) -> tuple[Arrays, list[str]]:
                 told["version"] = version.name

@@ -76,8 +76,12 @@ class Service:
         return time.perf_counter() + (limit if seconds is None else min(limit, max(0.0, seconds)))
 
     @asynccontextmanager
-    async def request(self, kind: str, model: str, watch: Stopwatch) -> AsyncIterator[dict[str, str]]:
+    async def request(
+        self, kind: str, model: str, watch: Stopwatch, headers: Mapping[str, str]
+    ) -> AsyncIterator[dict[str, str]]:
         """Around the work of one request: its place at the gate, and what is counted of it.
+
+        `headers` may name the trace that it belongs to.
 
         The version that answered is to be put into what this yields, as `version`.
         """
@@ -85,7 +89,7 @@ class Service:
         try:
             async with self.gate.room():
                 watch.lap("wait")
-                with span(kind, model):
+                with span(kind, model, headers):
                     yield told
         except BaseException as error:
             self._failed(kind, model, told["version"], error)

@@ -1,27 +1,36 @@
-"""Spans of OpenTelemetry around requests, where it is installed; else nothing."""
+"""Spans of OpenTelemetry around requests, where it is installed; else nothing.
+
+Which exporter gets them is the process's own setting (`opentelemetry-instrument`, `OTEL_...`). A request that names the
+span it belongs to (`traceparent`) becomes a part of that trace.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 
 @cache
-def _tracer() -> Any:
+def _library() -> Any:
     try:
-        from opentelemetry import trace
+        from opentelemetry import propagate, trace
     except ModuleNotFoundError:
         return None
-    return trace.get_tracer("slimrank.serving")
+    return trace, propagate
 
 
-def span(kind: str, model: str) -> AbstractContextManager[Any]:
-    """A span for one request of a model; which exporter gets it is the process's own setting (`OTEL_...`)."""
-    tracer = _tracer()
-    if tracer is None:
+def span(kind: str, model: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+    """A span for one request of a model."""
+    library = _library()
+    if library is None:
         return nullcontext()
-    span: AbstractContextManager[Any] = tracer.start_as_current_span(
-        f"slimrank {kind}", attributes={"slimrank.model": model[:128]}
+    trace, propagate = library
+    found: AbstractContextManager[Any] = trace.get_tracer("slimrank.serving").start_as_current_span(
+        f"slimrank {kind}",
+        context=propagate.extract(headers),
+        kind=trace.SpanKind.SERVER,
+        attributes={"slimrank.model": model[:128]},
     )
-    return span
+    return found
