@@ -101,8 +101,8 @@ def _turn(server: Server, artifact: Path, requests: Mapping[str, Sequence[Reques
         below = {}
         for share in SHARES:
             before = stages(server)
-            below[str(share)] = stretch(server, asked, seconds=seconds, rate=share * closed["per_second"])
-            below[str(share)]["stages_us"] = spent(before, stages(server))
+            below[f"{share:.0%}"] = stretch(server, asked, seconds=seconds, rate=share * closed["per_second"])
+            below[f"{share:.0%}"]["stages_us"] = spent(before, stages(server))
         found[kind] = {"bare_ms": alone, "against": alone[BARE[kind]], "closed": closed, "open": below}
     return found
 
@@ -146,7 +146,7 @@ def _by_share(turns: Sequence[Figures], read: Any) -> dict[str, float]:
 
 def _stages(turns: Sequence[Figures]) -> dict[str, float]:
     """Mean microseconds of every stage at the load that is judged."""
-    told = [turn["open"][str(JUDGED)]["stages_us"] for turn in turns]
+    told = [turn["open"][f"{JUDGED:.0%}"]["stages_us"] for turn in turns]
     return {stage: median(each[stage] for each in told) for stage in told[0] if all(stage in each for each in told)}
 
 

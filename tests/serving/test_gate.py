@@ -110,6 +110,17 @@ def test_who_waits_for_its_client_takes_no_place() -> None:
     asyncio.run(crowd())
 
 
+def test_all_clients_together_may_send_so_much() -> None:
+    gate = Gate(Limits(max_held_bytes=100))
+    with gate.aside() as first:
+        first(60)
+        with pytest.raises(Overloaded), gate.aside() as second:
+            second(41)
+        assert gate.held == 60
+        first(40)
+    assert (gate.held, gate.inside) == (0, 0)
+
+
 def test_a_closed_gate_lets_nobody_in() -> None:
     gate = Gate(Limits())
     gate.closed = True

@@ -188,8 +188,8 @@ class Endpoints:
         """Tensors to tensors."""
         watch, name = Stopwatch(), request.path_params["name"]
         async with self.service.request("infer", name, watch, request.headers) as told:
-            with self.service.gate.aside():
-                body = await read_body(request, self.limits.max_body_bytes)
+            with self.service.gate.aside() as hold:
+                body = await read_body(request, self.limits.max_body_bytes, hold)
             watch.lap("read")
             asked, binary = parted(request, body)
 
@@ -218,8 +218,8 @@ class Endpoints:
         """Candidates to scores."""
         watch, name = Stopwatch(), request.path_params["name"]
         async with self.service.request("rank", name, watch, request.headers) as told:
-            with self.service.gate.aside():
-                body = await read_body(request, self.limits.max_body_bytes)
+            with self.service.gate.aside() as hold:
+                body = await read_body(request, self.limits.max_body_bytes, hold)
             watch.lap("read")
             ranking = read_ranking(as_json(body), self.limits)
             watch.lap("parse")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from pydantic_core import from_json
@@ -15,8 +16,8 @@ HEADER_LENGTH = "inference-header-content-length"  # how much of the body is JSO
 WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's: with 16 more there is gzip's header, else its own
 
 
-async def read_body(request: Request, max_bytes: int) -> memoryview:
-    """The body, unpacked where its header says that it is packed.
+async def read_body(request: Request, max_bytes: int, hold: Callable[[int], None] = lambda count: None) -> memoryview:
+    """The body, unpacked where its header says that it is packed; `hold` is told of the bytes that come.
 
     Raises:
         TooMany: it is longer than `max_bytes`, as sent or as unpacked.
@@ -28,6 +29,7 @@ async def read_body(request: Request, max_bytes: int) -> memoryview:
     body = bytearray()
     try:
         async for chunk in request.stream():
+            hold(len(chunk))
             body += chunk
             if len(body) > max_bytes:
                 raise TooMany(f"a body of more than {max_bytes} bytes, at most {max_bytes} are allowed")

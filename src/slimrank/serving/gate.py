@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from slimrank.serving.settings import Limits
@@ -28,12 +28,13 @@ class Gate:
 
     Attributes:
         inside: how many there are.
+        held: bytes of bodies that are not whole yet.
         seconds: what a request occupied the worker for lately, on average.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.inside = 0
+        self.inside = self.held = 0
         self.seconds = 0.0
         self.closed = False
 
@@ -52,17 +53,29 @@ class Gate:
             self.inside -= 1
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def aside(self) -> Iterator[Callable[[int], None]]:
         """Give the place back while a request waits for its own client, so that slow clients take none from others.
 
+        What this yields is told of the bytes that came.
+
         Raises:
-            Overloaded: all places were taken meanwhile.
+            Overloaded: all places were taken meanwhile, or all clients together have sent too much.
         """
+        held = 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            held += count
+            self.held += count
+            if self.held > self.limits.max_held_bytes:
+                raise Overloaded
+
         self.inside -= 1
         try:
-            yield
+            yield hold
         finally:
             self.inside += 1
+            self.held -= held
         if self.inside > self.limits.max_requests:
             raise Overloaded
 

@@ -25,6 +25,7 @@ class Limits(Config):
 
     Attributes:
         max_body_bytes: of the body as sent, and as unpacked; more is answered with 413.
+        max_held_bytes: of all bodies that are being read, by worker; with more a request is answered with 503.
         max_rows: rows, or candidates, of one request; more is answered with 413.
         max_text: characters of one value; more is answered with 413.
         max_requests: requests in work at once, by worker, without those that are still being sent; more are answered
@@ -36,6 +37,7 @@ class Limits(Config):
     """
 
     max_body_bytes: PositiveInt = 4 << 20
+    max_held_bytes: PositiveInt = 256 << 20
     max_rows: PositiveInt = 4096
     max_text: PositiveInt = 20_000
     max_requests: PositiveInt = 256
