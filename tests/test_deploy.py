@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import configparser
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -87,10 +90,52 @@ def test_health_is_asked_of_the_port_that_is_listened_on() -> None:
     (check,) = instructions("HEALTHCHECK")
     words: Any = json.loads(check.partition("CMD ")[2])
     assert words[:2] == ["python", "-c"]
-    ast.parse(words[2])
     (entry,) = instructions("ENTRYPOINT")
     port = json.loads(entry)[json.loads(entry).index("--port") + 1]
-    assert f"http://127.0.0.1:{port}/v2/health/ready" in words[2]
+    assert f"SLIMRANK_HEALTH=http://127.0.0.1:{port}/v2/health/ready" in " ".join(instructions("ENV"))
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Answers one path."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/v2/health/ready" else 503)
+        self.end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=["http", "https"])
+def address(request: Any, tmp_path: Path) -> Iterator[str]:
+    """Of a server that is ready, with a certificate of another name where it has one."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        if request.param == "https":
+            words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+            words += ["-subj", "/CN=ranker.example", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "made")]
+            if subprocess.run(words, capture_output=True).returncode:
+                pytest.skip("this openssl makes no certificate")
+            secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            secure.load_cert_chain(tmp_path / "made", tmp_path / "key")
+            server.socket = secure.wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"{request.param}://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_health_is_asked_where_the_environment_says(address: str) -> None:
+    (check,) = instructions("HEALTHCHECK")
+    _, *words = json.loads(check.partition("CMD ")[2])
+    for path, code in (("/v2/health/ready", 0), ("/elsewhere", 1)):
+        environment = {**os.environ, "SLIMRANK_HEALTH": address + path}
+        assert subprocess.run([sys.executable, *words], capture_output=True, env=environment).returncode == code
+
+
+def with_secrets(text: str) -> str:
+    """The unit with the lines that are there to be taken in."""
+    return re.sub(r"^#(LoadCredential=|ExecStart=|    --set )", r"\1", text, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -104,6 +149,22 @@ def installed(tmp_path: Path) -> Path:
 
 
 def test_systemd_finds_nothing(installed: Path) -> None:
+    words = [tool("systemd-analyze"), "verify", "--man=no", str(installed)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_lines_for_secrets_are_sound(installed: Path) -> None:
+    (extras,) = re.findall(r"'slimrank\[(.+?)\]'", UNIT.read_text())
+    assert f"[{extras}]" in DOCKERFILE.read_text()
+    text = with_secrets(installed.read_text())
+    started = re.findall(r"^ExecStart=((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    assert started[1] == ""  # which forgets the first
+    words = started[2].replace("\\\n", "").split()
+    assert {word for word in words if word.startswith("--")} <= options_of_serve()
+    given = set(re.findall(r"^LoadCredential=(.+?):", text, re.MULTILINE))
+    assert set(re.findall(r"%d/(\S+)", started[2])) == given
+    installed.write_text(text)
     words = [tool("systemd-analyze"), "verify", "--man=no", str(installed)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

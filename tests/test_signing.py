@@ -67,6 +67,24 @@ def test_a_key_is_never_replaced(there: str, tmp_path: Path) -> None:
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(there, "mine")]
 
 
+@pytest.mark.parametrize("allowed", [20, 115])  # bytes of a file: neither fits, or the public key alone (113 and 119)
+def test_a_disk_that_is_full_leaves_no_key(allowed: int, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from slimrank.signing import InputError, new_key\n"
+        "Path(sys.argv[1]).parent.mkdir()\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({allowed}, {allowed}))\n"
+        "try: new_key(Path(sys.argv[1]))\n"
+        "except InputError as error: print(error)\n"
+    )
+    words = [sys.executable, "-B", "-c", program, str(tmp_path / "keys" / "private.pem")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "could not be written: File too large" in done.stdout
+    assert list((tmp_path / "keys").iterdir()) == []
+
+
 def test_a_changed_artifact_is_another_content(linear: Any, key: Path) -> None:
     before = open_artifact(linear.path)
     sign(before, key)

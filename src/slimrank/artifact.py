@@ -40,7 +40,7 @@ BY_TENSORS = {"asked_by": "tensors"}  # the manifest of one that is asked by the
 SEALED_KEYS = ("format_version", "files", "digest")  # written here, never by the caller
 MAX_MANIFEST_BYTES = 64 << 20  # far above any real one; keeps a hostile one from filling the memory
 CHUNK = 1 << 20
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")  # of a file, or of a model where it is at work
 
 
 # Operators of the standard ONNX domain that only compute: no control flow, randomness, text or sequences.
@@ -102,6 +102,18 @@ def open_artifact(path: str | Path) -> Artifact:
             if artifact.unchanged():
                 return artifact
     raise InputError(f"{path}: the artifact is being replaced over and over; try again")
+
+
+def named(given: str | Path) -> tuple[str, Path]:
+    """The name of the model at PATH, or NAME=PATH, where it is served or deployed, and the path.
+
+    Without NAME= it is that of the directory, or of what holds a run's `artifact`. Whether the name is allowed (as
+    `PLAIN_NAME` is) is for who takes it to say.
+    """
+    name, _, path = given.rpartition("=") if isinstance(given, str) else ("", "", given)
+    absolute = Path(path).absolute()
+    holds = absolute.parent.name if absolute.name == "artifact" else ""
+    return name or holds or absolute.name, Path(path)
 
 
 def write_artifact(path: str | Path, files: Mapping[str, Path | bytes], manifest: Mapping[str, Any]) -> None:

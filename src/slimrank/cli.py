@@ -96,14 +96,18 @@ def _compress_graph(
 
 @app.command()
 def export(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe, or the directory of an artifact.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe, or the directory of an artifact: PATH or NAME=PATH.")
+    ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; of an artifact, the folder to write to.")] = None,
     seed: Seeds = None,
     target: Annotated[str | None, typer.Option(help="Of an artifact: what it is to run on, such as triton.")] = None,
 ) -> None:
     """Write the artifacts of a recipe; or write an artifact as another runtime takes it, without torch."""
-    if recipe is None or not (Path(recipe) / "manifest.json").exists():
+    from slimrank.artifact import named
+
+    if recipe is None or not (named(recipe)[1] / "manifest.json").exists():
         if target is not None:
             raise InputError(f"--target is of an artifact, and {recipe or 'the main job'} is none: it is in the recipe")
         _run(recipe, data, out, seed, "export")

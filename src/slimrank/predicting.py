@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from slimrank.data.encoding import Encoding
 
 
 def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
@@ -25,11 +29,12 @@ def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
     if asked_by_tensors(found):
         _answer(artifact, rows, out)
         return
-    predictions = predict_file(load(artifact), rows, out)
+    model = load(artifact)
+    predictions = predict_file(model, rows, out)
     if out is None:
         typer.echo("probability")
         typer.echo("\n".join(f"{value:.6g}" for value in predictions.probability))
-    _tell_unknown(predictions.unknown)
+    _tell(model.encoding, predictions.unknown, predictions.shortened)
 
 
 def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
@@ -55,17 +60,20 @@ def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
     from slimrank.runtime import load_retriever
     from slimrank.runtime.files import find_file
 
-    found = find_file(load_retriever(artifact), rows, k, out)
+    finder = load_retriever(artifact)
+    found = find_file(finder, rows, k, out)
     if out is None:
         typer.echo("\n".join(json.dumps(items, ensure_ascii=False) for items in found.items))
-    _tell_unknown(found.unknown)
-    for field, count in found.shortened.items():
-        if count:
-            typer.echo(f"{field}: {count} longer than the model reads, the most recent items were kept", err=True)
+    _tell(finder.encoding, found.unknown, found.shortened)
 
 
-def _tell_unknown(unknown: dict[str, int]) -> None:
-    """Counts of values that the vocabulary does not hold, on stderr."""
+def _tell(encoding: Encoding, unknown: dict[str, int], shortened: dict[str, int]) -> None:
+    """Counts of values that the vocabulary does not hold, and of rows that were cut, on stderr."""
     for field, count in unknown.items():
         if count:
             typer.echo(f"{field}: {count} unknown values, scored as out of vocabulary", err=True)
+    texts = {each.name for each in encoding.schema.texts}
+    for field, count in shortened.items():
+        if count:
+            lost = "their ends were cut" if field in texts else "the most recent items were kept"
+            typer.echo(f"{field}: {count} longer than the model reads, {lost}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +23,9 @@ from tritonclient.utils import np_to_triton_dtype
 from slimrank.api import export
 from slimrank.artifact import SEALED_KEYS, open_artifact, write_artifact
 from slimrank.config import InputError
-from slimrank.deploying.deploy import deploy, name_of
+from slimrank.deploying.deploy import deploy
 from slimrank.deploying.triton import Triton
-from slimrank.runtime import load_graph
+from slimrank.serving import models_of
 
 
 def parsed(folder: Path) -> Any:
@@ -120,7 +121,7 @@ MODULES: dict[str, tuple[nn.Module, dict[str, torch.Tensor], bool]] = {
     "rows that see each other": (
         OfRows(mixed=True),
         {"numbers": torch.randn(4, 3), "flags": torch.ones(4, dtype=torch.bool)},
-        False,
+        True,
     ),
     "pairs of rows": (Pairs(), {"numbers": torch.randn(4, 3)}, False),
     "one for all": (Whole(), {"numbers": torch.randn(4, 3)}, False),
@@ -128,14 +129,34 @@ MODULES: dict[str, tuple[nn.Module, dict[str, torch.Tensor], bool]] = {
 
 
 @pytest.mark.parametrize("case", MODULES)
-def test_a_module_is_batched_where_its_rows_are_apart(case: str, tmp_path: Path) -> None:
-    module, batch, batched = MODULES[case]
+def test_a_module_is_batched_where_it_is_said_to_be(case: str, tmp_path: Path) -> None:
+    """Its golden rows may be apart by chance, so that nothing but its owner says that rows are."""
+    module, batch, may_be = MODULES[case]
     export(module.eval(), batch, tmp_path / "mine")
-    folder = deploy(tmp_path / "mine", tmp_path / "models", Triton(max_batch_size=16, instances=2))
-    config = parsed(folder)
-    assert config.max_batch_size == (16 if batched else 0)
-    assert config.instance_group[0].count == 2
-    held_to(config, folder)
+    for batching in (None, False, True):
+        target = Triton(batching=batching, max_batch_size=16, instances=2)
+        if batching and not may_be:
+            with pytest.raises(InputError, match="batching: rows are not the first axis of all tensors and no other"):
+                deploy(tmp_path / "mine", tmp_path / "models", target)
+            continue
+        folder = deploy(tmp_path / "mine", tmp_path / "models", target)
+        config = parsed(folder)
+        assert config.max_batch_size == (16 if batching else 0)
+        assert config.HasField("dynamic_batching") == bool(batching)
+        assert config.instance_group[0].count == 2
+        held_to(config, folder)
+
+
+def test_a_ranker_is_not_batched_where_that_is_said(linear: Any, tmp_path: Path) -> None:
+    folder = deploy(linear.path, tmp_path / "models", Triton(batching=False))
+    assert parsed(folder).max_batch_size == 0
+    held_to(parsed(folder), folder)
+
+
+def test_the_version_is_the_next_where_that_is_said(linear: Any, tmp_path: Path) -> None:
+    folder = deploy(linear.path, tmp_path / "models", "triton")
+    deploy(linear.path, tmp_path / "models", Triton(version=2))
+    assert sorted(each.name for each in folder.iterdir()) == ["2", "config.pbtxt", "slimrank.json"]
 
 
 def test_a_damaged_artifact_is_not_deployed(linear: Any, tmp_path: Path) -> None:
@@ -176,6 +197,54 @@ def test_ours_is_replaced_and_nothing_else(linear: Any, tmp_path: Path) -> None:
     assert [each.name for each in out.iterdir()] == ["linear"]
 
 
+def test_what_was_changed_by_hand_is_not_replaced(linear: Any, tmp_path: Path) -> None:
+    folder = deploy(linear.path, tmp_path / "models", "triton")
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text() + "# ours\n")
+    with pytest.raises(
+        InputError, match=r"linear: 'config.pbtxt' was changed since it was deployed; not replaced, move"
+    ):
+        deploy(linear.path, tmp_path / "models", "triton")
+    assert config.read_text().endswith("# ours\n")
+    config.unlink()  # what is gone is no loss
+    deploy(linear.path, tmp_path / "models", "triton")
+    assert config.exists()
+
+
+def test_a_model_is_not_replaced_by_another_of_its_name(
+    linear: Any, write_linear_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_linear_at(tmp_path / "other" / "linear", manifest={"more": 1}).path
+    folder = deploy(linear.path, tmp_path / "models", "triton")
+    before = (folder / "slimrank.json").read_bytes()
+    with pytest.raises(InputError, match=rf"was deployed from {linear.path}; not replaced, say linear={other} if"):
+        deploy(other, tmp_path / "models", "triton")
+    assert (folder / "slimrank.json").read_bytes() == before
+    assert deploy(f"linear={other}", tmp_path / "models", "triton") == folder
+    assert json.loads((folder / "slimrank.json").read_text())["artifact"] == open_artifact(other).digest
+
+
+def test_it_is_written_outside_of_the_repository(linear: Any, tmp_path: Path) -> None:
+    """Whose poll takes every directory for a model; also what a writer that was killed left."""
+    seen: list[list[str]] = []
+    out = tmp_path / "models"
+    deploy(linear.path, out, "triton")
+    (tmp_path / ".models.linear.partial-1").mkdir()
+
+    def look(event: str, words: tuple[Any, ...]) -> None:
+        if active and event == "open" and str(tmp_path) in str(words[0]):
+            seen.append(sorted(os.listdir(out)))
+
+    active = True
+    sys.addaudithook(look)
+    deploy(linear.path, out, "triton")
+    active = False
+    assert len(seen) > 3
+    assert all(each == ["linear"] for each in seen)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["linear", "models"]
+
+
 def test_a_directory_of_others_is_left_alone(linear: Any, tmp_path: Path) -> None:
     for name, content in (("slimrank.json", "[]"), ("config.pbtxt", "name: 'theirs'")):
         out = tmp_path / name
@@ -191,14 +260,23 @@ def test_a_directory_of_others_is_left_alone(linear: Any, tmp_path: Path) -> Non
         deploy(linear.path, tmp_path / "file" / "linear", "triton")
 
 
-def test_the_name_is_the_manifests_or_the_directorys(linear: Any, asked_by_tensors: Path) -> None:
-    assert name_of(open_artifact(linear.path)) == "linear"
-    assert name_of(load_graph(asked_by_tensors).artifact) == "mine"
+def test_the_name_is_the_one_that_is_served(linear: Any, tmp_path: Path) -> None:
+    run = tmp_path / "clicks" / "artifact"
+    run.parent.mkdir()
+    linear.path.rename(run)
+    for given, name in ((run, "clicks"), (str(run), "clicks"), (f"mine={run}", "mine"), (f"={run}", "clicks")):
+        assert models_of([given])[0].name == name
+        folder = deploy(given, tmp_path / f"to-{name}", "triton")
+        assert (folder.name, parsed(folder).name) == (name, name)
+    with pytest.raises(InputError, match=r"'a b': no name of a model, which has letters, digits and ._-; say NAME="):
+        deploy(f"a b={run}", tmp_path, "triton")
 
 
 def test_the_verb_export_takes_an_artifact_too(linear: Any, tmp_path: Path) -> None:
     done = slimrank("export", linear.path, "--target", "triton", "--out", tmp_path / "models")
     assert done.stdout.strip() == str(tmp_path / "models" / "linear")
+    named = slimrank("export", f"clicks={linear.path}", "--target", "triton", "--out", tmp_path / "models")
+    assert named.stdout.strip() == str(tmp_path / "models" / "clicks")
     held_to(parsed(tmp_path / "models" / "linear"), tmp_path / "models" / "linear")
     for words, message in (
         ((linear.path, "--target", "tritn", "--out", tmp_path), "unknown deployment target 'tritn'. Did you mean"),

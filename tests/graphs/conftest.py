@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
+
+from slimrank.exporting.optimized import BESIDE
+from slimrank.graphs.shared import split_shared
 
 Arrays = dict[str, np.ndarray]
 ROWS, USERS, ITEMS, HISTORY = 400, 60, 90, 5
@@ -200,3 +204,49 @@ def decibels(signal: np.ndarray, other: np.ndarray) -> float:
 @pytest.fixture
 def over_noise() -> Callable[[np.ndarray, np.ndarray], float]:
     return decibels
+
+
+def session(graph: Path | bytes, beside: Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if beside is not None:
+        options.add_session_config_entry(BESIDE, str(beside))
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def apart(path: Path, ids: set[int], numbers: set[int], limits: Sequence[int], rows: int, seed: int = 0) -> float:
+    """The largest difference between the split graph's logits and the unsplit one's, relative to max(1, |logit|)."""
+    draw = np.random.default_rng(seed)
+    (unsplit, width), split = opened(path), split_of(path, frozenset(ids), frozenset(numbers))
+    whole = {
+        "ids": np.stack([draw.integers(0, limit, rows) for limit in limits], axis=1).astype(np.int32),
+        "numbers": draw.normal(size=(rows, width)).astype(np.float32),
+    }
+    feeds = {}
+    for name, columns in (("ids", sorted(ids)), ("numbers", sorted(numbers))):
+        whole[name][:, columns] = whole[name][:1, columns]
+        feeds |= {name: np.delete(whole[name], columns, axis=1), f"shared_{name}": whole[name][:1, columns]}
+    (expected,) = unsplit.run(["logit"], {each.name: whole[each.name] for each in unsplit.get_inputs()})
+    (found,) = split.run(["logit"], {each.name: feeds[each.name] for each in split.get_inputs()})
+    all_shared = not any(each.name in ("ids", "numbers") for each in split.get_inputs())
+    assert found.shape == ((1,) if all_shared else (rows,))
+    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
+
+
+@cache
+def opened(path: Path) -> tuple[onnxruntime.InferenceSession, int]:
+    """The unsplit session, and how many numbers it takes."""
+    unsplit = session(path)
+    return unsplit, next((each.shape[1] for each in unsplit.get_inputs() if each.name == "numbers"), 0)
+
+
+@cache
+def split_of(path: Path, ids: frozenset[int], numbers: frozenset[int]) -> onnxruntime.InferenceSession:
+    return session(split_shared(path, ids, numbers).proto.SerializeToString(), path.parent)
+
+
+@pytest.fixture(name="apart")
+def apart_fixture() -> Callable[..., float]:
+    """Measures how far the answers of a split graph lie from those of the unsplit one."""
+    return apart

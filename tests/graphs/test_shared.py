@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 from slimrank.compression.steps import Context, compress
-from slimrank.config import InputError, as_config, entries, runner
+from slimrank.config import as_config, entries, runner
 from slimrank.exporting.graph import build_graph, write_graph
 from slimrank.exporting.optimized import (
-    BESIDE,
     DENSE,
     INTEGER,
     constant_faults,
@@ -53,44 +51,10 @@ TABLES = {
 Splits = Sequence[tuple[set[int], set[int]]]
 
 
-def session(graph: Path | bytes, beside: Path | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if beside is not None:
-        options.add_session_config_entry(BESIDE, str(beside))
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def apart(path: Path, ids: set[int], numbers: set[int], limits: Sequence[int], rows: int, seed: int = 0) -> float:
-    """The largest difference between the split graph's logits and the unsplit one's, relative to max(1, |logit|)."""
-    draw = np.random.default_rng(seed)
-    (unsplit, width), split = opened(path), split_of(path, frozenset(ids), frozenset(numbers))
-    whole = {
-        "ids": np.stack([draw.integers(0, limit, rows) for limit in limits], axis=1).astype(np.int32),
-        "numbers": draw.normal(size=(rows, width)).astype(np.float32),
-    }
-    feeds = {}
-    for name, columns in (("ids", sorted(ids)), ("numbers", sorted(numbers))):
-        whole[name][:, columns] = whole[name][:1, columns]
-        feeds |= {name: np.delete(whole[name], columns, axis=1), f"shared_{name}": whole[name][:1, columns]}
-    (expected,) = unsplit.run(["logit"], {each.name: whole[each.name] for each in unsplit.get_inputs()})
-    (found,) = split.run(["logit"], {each.name: feeds[each.name] for each in split.get_inputs()})
-    all_shared = not any(each.name in ("ids", "numbers") for each in split.get_inputs())
-    assert found.shape == ((1,) if all_shared else (rows,))
-    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
-
-
-@cache
-def opened(path: Path) -> tuple[onnxruntime.InferenceSession, int]:
-    """The unsplit session, and how many numbers it takes."""
-    unsplit = session(path)
-    return unsplit, next((each.shape[1] for each in unsplit.get_inputs() if each.name == "numbers"), 0)
-
-
-@cache
-def split_of(path: Path, ids: frozenset[int], numbers: frozenset[int]) -> onnxruntime.InferenceSession:
-    return session(split_shared(path, ids, numbers).proto.SerializeToString(), path.parent)
+def width_of(path: Path) -> int:
+    """How many numbers a graph takes."""
+    inputs = onnx.load(path, load_external_data=False).graph.input
+    return next((value.type.tensor_type.shape.dim[1].dim_value for value in inputs if value.name == "numbers"), 0)
 
 
 def splits(columns: int, numbers: int) -> Splits:
@@ -137,16 +101,16 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("steps", ["floats", "integers"])
 @pytest.mark.parametrize("architecture", RANKERS)
-def test_a_split_graph_answers_as_the_unsplit_one(graphs, architecture: str, steps: str) -> None:
+def test_a_split_graph_answers_as_the_unsplit_one(graphs, apart, architecture: str, steps: str) -> None:
     path, limits = graphs(architecture, steps)
-    _, width = opened(path)
+    width = width_of(path)
     for ids, numbers in splits(len(limits), width):
         for rows in (1, 7, 256):
             assert apart(path, ids, numbers, limits, rows) <= 1e-5, (ids, numbers, rows)
 
 
 @pytest.mark.parametrize("kind", sorted(set(TABLES) | set(entries("table"))))
-def test_every_kind_of_table_is_looked_up_once_for_shared_columns(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_table_is_looked_up_once_for_shared_columns(apart, kind: str, tmp_path: Path) -> None:
     layout = Layout(("a", "b", "c", "d"), (60, 50, 40, 30), (1, 1, 1, 1))
     torch.manual_seed(0)
     config = as_config("table", {"name": kind, **TABLES.get(kind, {})})
@@ -171,7 +135,7 @@ def test_every_kind_of_table_is_looked_up_once_for_shared_columns(kind: str, tmp
 
 @pytest.mark.parametrize("steps", ["integers", "float tables, integer layers"])
 @pytest.mark.parametrize("architecture", ["dnn", "dcnv2"])
-def test_layers_of_integers_stay_so_and_answer_the_same_bits(graphs, architecture: str, steps: str) -> None:
+def test_layers_of_integers_stay_so_and_answer_the_same_bits(graphs, apart, architecture: str, steps: str) -> None:
     path, limits = graphs(architecture, steps)
     before = Counter(node.op_type for node in optimized_graph(path).graph.node)
     for ids, numbers in (({0, 2, 3, 4, 5}, set()), ({1, 2}, {0})):
@@ -186,7 +150,7 @@ def test_layers_of_integers_stay_so_and_answer_the_same_bits(graphs, architectur
             assert apart(path, ids, numbers, limits, 256) == 0.0
 
 
-def test_a_layer_of_its_own_for_bytes_is_split_as_a_convolution(tmp_path: Path) -> None:
+def test_a_layer_of_its_own_for_bytes_is_split_as_a_convolution(apart, tmp_path: Path) -> None:
     layout = Layout(("a", "b", "c"), (60, 50, 40), (1, 1, 1))
     torch.manual_seed(0)
     ids = torch.stack([torch.randint(0, size, (200,)) for size in layout.sizes], dim=1).to(torch.int32)
@@ -233,153 +197,3 @@ def test_weights_beside_the_graph_stay_where_they_are(graphs) -> None:
     assert {each.name for each in split.graph.initializer if each.external_data} == beside
     assert split.ByteSize() < path.stat().st_size * 4
     assert not [each for each in split.graph.initializer if each.external_data and each.raw_data]
-
-
-def text_graph(body: str, tmp_path: Path, columns: int = 4, numbers: int = 3) -> Path:
-    """A graph of these lines, over ids [N, columns] and numbers [N, numbers], after its tables and matrices."""
-    draw = np.random.default_rng(0)
-    constants = {
-        "table": draw.normal(size=(20, 4)).astype(np.float32),
-        "codes": draw.integers(0, 255, (20, 4)).astype(np.uint8),
-        "square": draw.normal(size=(4, 4)).astype(np.float32),
-        "wide": draw.normal(size=(columns * 4, 5)).astype(np.float32),
-        "bytes": draw.integers(-60, 60, (columns * 4, 5)).astype(np.int8),
-        "narrow": draw.normal(size=(numbers, 5)).astype(np.float32),
-        "steps": (draw.random(columns * 4) + 0.5).astype(np.float32),
-        "zeros": np.full(columns * 4, 3, np.uint8),
-        "flat": np.array([-1, columns * 4]),
-        "blocks": np.array([-1, 2, columns * 2]),
-        **{f"i{each}": np.array([each]) for each in (-1, 0, 1, 2, 3)},
-        "s0": np.array(0),
-        "zero": np.array(3, np.uint8),
-        "half": np.array(0.5, np.float32),
-        "matrices": draw.normal(size=(columns, 4, 4)).astype(np.float32),
-        "both": np.array([1, 2]),
-        "turned": np.array([3, 0, 2, 0]),
-        "lengths": np.array([1, columns - 1]),
-    }
-    text = f"""<ir_version: 10, opset_import: ["" : 21]>
-    g (int32[N, {columns}] ids, float[N, {numbers}] numbers) => (float[N] logit) {{ {body} }}"""
-    model = onnx.parser.parse_model(text)
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
-    onnx.checker.check_model(model)
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
-    return path
-
-
-LOOK_UP = "v = Gather(table, ids) "
-CASES = {  # lines of a graph, and the operators before which parts have to be joined
-    "sum of fields": (LOOK_UP + "logit = ReduceSum<keepdims=0>(v, both) ", ()),
-    "mean of fields": (LOOK_UP + "m = ReduceMean<keepdims=0>(v, i1) logit = ReduceSum<keepdims=0>(m, i1)", ()),
-    "largest and smallest": (
-        LOOK_UP + "a = ReduceMax<keepdims=0>(v, i1) b = ReduceMin<keepdims=0>(v, i1) c = Sub(a, b) "
-        "logit = ReduceSum<keepdims=0>(c, i1)",
-        (),
-    ),
-    "axes change places": (
-        LOOK_UP + "t = Transpose<perm=[0, 2, 1]>(v) m = ReduceSum<keepdims=0>(t, i2) "
-        "logit = ReduceMax<keepdims=0>(m, i1)",
-        (),
-    ),
-    "rows change places": (
-        LOOK_UP + "t = Transpose<perm=[1, 0, 2]>(v) m = ReduceSum<keepdims=0>(t, i2) u = Transpose<perm=[1, 0]>(m) "
-        "logit = ReduceSum<keepdims=0>(u, i1)",
-        (),
-    ),
-    "places turned": (
-        LOOK_UP + "g = Gather<axis=1>(v, turned) f = Reshape(g, flat) w = MatMul(f, wide) "
-        "logit = ReduceSum<keepdims=0>(w, i1)",
-        (),
-    ),
-    "one place": (LOOK_UP + "g = Gather<axis=1>(v, s0) logit = ReduceSum<keepdims=0>(g, i1)", ()),
-    "stretches": (
-        LOOK_UP + "a, b = Split<axis=1>(v, lengths) m = ReduceSum<keepdims=0>(b, i1) n = Squeeze(a, i1) d = Mul(m, n) "
-        "logit = ReduceSum<keepdims=0>(d, i1)",
-        (),
-    ),
-    "new axes": (
-        LOOK_UP + "u = Unsqueeze(v, i1) w = Mul(u, half) x = Squeeze(w, i1) logit = ReduceSum<keepdims=0>(x, both)",
-        (),
-    ),
-    "a product of each field": (LOOK_UP + "m = MatMul(v, square) logit = ReduceSum<keepdims=0>(m, both)", ()),
-    "a product of all fields": (
-        LOOK_UP + "f = Reshape(v, flat) m = MatMul(f, wide) logit = ReduceMax<keepdims=0>(m, i1)",
-        (),
-    ),
-    "a matrix for each field": (
-        LOOK_UP + "t = Transpose<perm=[1, 0, 2]>(v) m = MatMul(t, matrices) u = Transpose<perm=[1, 0, 2]>(m) "
-        "logit = ReduceSum<keepdims=0>(u, both)",
-        (),
-    ),
-    "with a bias": (
-        LOOK_UP + "f = Reshape(v, flat) n = MatMul(numbers, narrow) m = Gemm(f, wide, n) r = Relu(m) "
-        "logit = ReduceSum<keepdims=0>(r, i1)",
-        (),
-    ),
-    "an integer product": (
-        "v = Gather(codes, ids) f = Reshape(v, flat) m = MatMulInteger(f, bytes, zero) c = Cast<to=1>(m) "
-        "logit = ReduceSum<keepdims=0>(c, i1)",
-        (),
-    ),
-    "a step a column": (
-        LOOK_UP + "f = Reshape(v, flat) q = QuantizeLinear<axis=1>(f, steps, zeros) "
-        "d = DequantizeLinear<axis=1>(q, steps, zeros) logit = ReduceSum<keepdims=0>(d, i1)",
-        (),
-    ),
-    "blocks that cut fields in two": (
-        LOOK_UP + "b = Reshape(v, blocks) m = ReduceMax<keepdims=0>(b, i2) logit = ReduceSum<keepdims=0>(m, i1)",
-        ("Reshape",),
-    ),
-    "a softmax of fields": (
-        LOOK_UP + "s = Softmax<axis=1>(v) m = Mul(s, v) logit = ReduceSum<keepdims=0>(m, both)",
-        ("Softmax", "Mul"),
-    ),
-    "all pairs": (
-        LOOK_UP + "t = Transpose<perm=[0, 2, 1]>(v) p = MatMul(v, t) logit = ReduceSum<keepdims=0>(p, both)",
-        ("MatMul",),
-    ),
-    "numbers alone": ("w = MatMul(numbers, narrow) r = Relu(w) logit = ReduceSum<keepdims=0>(r, i1)", ()),
-    "beside each other": (
-        LOOK_UP + "f = Reshape(v, flat) c = Concat<axis=1>(f, numbers) e = Exp(c) logit = ReduceSum<keepdims=0>(e, i1)",
-        (),
-    ),
-    "a running sum": (
-        LOOK_UP + "f = ReduceSum<keepdims=0>(v, i2) c = CumSum(f, i1) logit = ReduceMax<keepdims=0>(c, i1)",
-        ("CumSum",),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_every_rule_gives_what_the_unsplit_graph_does(name: str, tmp_path: Path) -> None:
-    body, joined = CASES[name]
-    path = text_graph(body, tmp_path)
-    for ids, numbers in (({0, 2}, {1}), ({1, 2}, set()), ({3}, {0, 1, 2}), ({0, 1, 2, 3}, {0}), (set(), {2})):
-        assert apart(path, ids, numbers, [20] * 4, 5) <= 1e-5, (ids, numbers)
-    assert split_shared(path, {0, 3}, {1}).joined == joined
-
-
-def test_a_shape_that_candidates_reach_is_theirs(tmp_path: Path) -> None:
-    """The number of rows of a shared value is asked for where a candidate's is spread to it."""
-    spread = "s = Slice(ids, i0, i1, i1) n = Shape<end=1>(s) e = ConstantOfShape(n)"
-    body = f"{spread} r = ReduceSum<keepdims=0>(numbers, i1) logit = Add(e, r)"
-    path = text_graph(body, tmp_path)
-    assert apart(path, {0}, set(), [20] * 4, 5) <= 1e-5
-
-
-def widened(path: Path) -> Path:
-    model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "L"
-    onnx.save(model, path)
-    return path
-
-
-def test_what_cannot_be_split_is_said(tmp_path: Path) -> None:
-    path = text_graph(CASES["numbers alone"][0], tmp_path)
-    with pytest.raises(InputError, match=r"no column 4 of ids, it has 4\n.*no column 9 of numbers, it has 3"):
-        split_shared(path, {0, 4}, {9})
-    with pytest.raises(InputError, match="'ids' is of any width, as a text is: its columns cannot be split"):
-        split_shared(widened(path), {0})
-    with pytest.raises(InputError, match="no such file"):
-        split_shared(tmp_path / "no.onnx", {0})

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from scipy.stats import entropy
 
 from slimrank.config import InputError
@@ -14,9 +15,11 @@ from slimrank.metrics.drift import BINS, COUNT, histogram, population_stability_
 
 def test_every_edge_begins_its_bin() -> None:
     assert histogram(BINS).tolist() == [1] * COUNT
-    assert histogram([1.0]).tolist() == [0] * 19 + [1]
+    assert histogram([1.0]).tolist() == [0] * (COUNT - 1) + [1]
     below = np.nextafter(np.array(BINS[1:]), 0)
-    assert histogram(below).tolist() == [1] * 19 + [0]
+    assert histogram(below).tolist() == [1] * (COUNT - 1) + [0]
+    edges = np.array(BINS[1:])
+    np.testing.assert_allclose(np.log(edges / (1 - edges)), np.linspace(-9.5, 9.5, 39), atol=1e-10)
 
 
 def test_counts_are_those_of_numpy() -> None:
@@ -54,19 +57,34 @@ def test_the_same_shares_have_none_and_empty_bins_are_no_infinity() -> None:
 
 
 def test_without_a_drift_its_mean_is_that_of_chance() -> None:
-    """(B - 1) (1 / n + 1 / m) of scores from one distribution."""
+    """(B - 1) (1 / n + 1 / m) of scores from one distribution that fills all bins."""
     draw = np.random.default_rng(2)
     n, m = 4_000, 2_000
     found = [
-        population_stability_index(histogram(draw.uniform(size=n)), histogram(draw.uniform(size=m))) for _ in range(300)
+        population_stability_index(*(histogram(expit(draw.uniform(-10, 10, size))) for size in (n, m)))
+        for _ in range(300)
     ]
     assert np.mean(found) == pytest.approx((COUNT - 1) * (1 / n + 1 / m), rel=0.06)
 
 
-def test_a_shift_is_seen() -> None:
+# Twenty bins of equal width on [0, 1] gave 0.06 to the first, and 40 to the second that is sure of itself.
+SHIFTS = {
+    "of a third": ((2, 8), (3, 7)),
+    "of rare clicks, three times as many": ((1.3, 196), (1.3, 64.7)),  # their means: 0.66% and 1.97%
+    "of one in ten thousand, three times as many": ((2, 20_000), (2, 6_700)),
+    "around one half": ((10, 12), (12, 10)),
+    "of near certainty": ((196, 1.3), (64.7, 1.3)),
+}
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_shift_is_seen(shift: str) -> None:
+    """Above 0.25, which is a shift; and what does not move is not one."""
     draw = np.random.default_rng(3)
-    then, now = histogram(draw.beta(2, 8, 20_000)), histogram(draw.beta(3, 7, 20_000))
+    before, after = SHIFTS[shift]
+    then, still, now = (histogram(draw.beta(*shape, 20_000)) for shape in (before, before, after))
     assert population_stability_index(then, now) > 0.25
+    assert population_stability_index(then, still) < 0.01
 
 
 BAD = {

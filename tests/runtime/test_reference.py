@@ -12,8 +12,8 @@ from slimrank.runtime import load
 from slimrank.runtime.reference import reference_of
 
 
-def test_shares_are_of_the_values_there_are(linear: Any) -> None:
-    """Of 4 rows 2 users are unknown, a missing one is not; of the 1 + 2 + 3 ids read of histories 4 are."""
+def test_counts_are_by_row(linear: Any) -> None:
+    """Of 4 rows 2 users are unknown, a missing one is not; 4 ids of histories are, one of which is cut to 3."""
     model = load(linear.path)
     frame = pl.DataFrame(
         {
@@ -23,18 +23,20 @@ def test_shares_are_of_the_values_there_are(linear: Any) -> None:
             "history": [["tea"], [], ["x", "jam"], ["x", "x", "x", "x"]],
         }
     )
-    inputs, unknown = model.encoding.encode_counting(frame)
+    inputs, unknown, shortened = model.encoding.encode_telling(frame)
     logit = model.score(inputs)
-    found = reference_of(model.encoding.schema, inputs, unknown, logit)
+    found = reference_of(inputs, unknown, shortened, logit)
     assert found["rows"] == 4
-    assert found["unknown"] == {"user": 0.5, "item": 0.0, "history": round(4 / 6, 6)}
-    bins = np.minimum((20 / (1 + np.exp(-logit.astype(np.float64)))).astype(int), 19)
-    assert found["scores"] == np.bincount(bins, minlength=20).tolist()
-    assert "scores" not in reference_of(model.encoding.schema, inputs, unknown)
+    assert found["unknown"] == {"user": 0.5, "item": 0.0, "history": 1.0}
+    assert found["shortened"] == {"history": 0.25}
+    bins = np.clip(np.floor(logit.astype(np.float64) * 2) + 20, 0, 39).astype(int)
+    assert found["scores"] == np.bincount(bins, minlength=40).tolist()
+    assert "scores" not in reference_of(inputs, unknown, shortened)
 
 
 def test_no_rows_have_no_shares(linear: Any) -> None:
     schema = load(linear.path).encoding.schema
     none = Inputs(np.zeros((0, len(schema.columns)), np.int32), np.zeros((0, 1), np.float32))
-    found = reference_of(schema, none, {"user": 0, "history": 0}, np.empty(0, np.float32))
-    assert found == {"rows": 0, "scores": [0] * 20, "unknown": {"user": 0.0, "history": 0.0}}
+    found = reference_of(none, {"user": 0, "history": 0}, {"history": 0}, np.empty(0, np.float32))
+    by_row = {"unknown": {"user": 0.0, "history": 0.0}, "shortened": {"history": 0.0}}
+    assert found == {"rows": 0, "scores": [0] * 40, **by_row}

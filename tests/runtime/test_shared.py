@@ -64,6 +64,14 @@ def test_any_fields_may_be_shared(scorer: SharedScorer, names: tuple[str, ...]) 
     assert scorer.prepared(frozenset(names)).session is not None
 
 
+@pytest.mark.parametrize("candidates", ["abc", b"ab", 7, None, [1, 2], ["abc"]])
+def test_what_is_no_rows_is_refused_where_all_is_shared(scorer: SharedScorer, candidates: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"allowed: a polars frame, a mapping of columns, a list of rows|must map column"
+    ):
+        scorer.predict({**SHARED, "item": "tea", "price": 1.0}, candidates)
+
+
 def test_all_or_nothing_may_be_shared_and_there_may_be_no_candidates(scorer: SharedScorer) -> None:
     row = {**SHARED, "item": "tea", "price": 1.0}
     (expected,) = scorer.model.predict([row]).probability
@@ -117,15 +125,44 @@ def test_faults_of_both_sides_are_told_at_once(scorer: SharedScorer) -> None:
     assert "item" in str(told.value)
 
 
-def test_no_more_sets_get_a_graph_than_are_to(linear: Any, caplog: pytest.LogCaptureFixture) -> None:
-    scorer = SharedScorer(load(linear.path), most=1)
-    assert scorer.prepared(frozenset({"user"})).session is not None
-    second = scorer.prepared(frozenset({"history"}))
-    assert (second.session, second.why_joined) == (None, "1 sets have a graph already")
+def test_the_sets_that_were_asked_for_last_have_a_graph(linear: Any) -> None:
+    scorer = SharedScorer(load(linear.path), most=2)
+    user, history, item = (frozenset({name}) for name in ("user", "history", "item"))
+    first = scorer.prepared(user)
+    assert first.session is not None
+    scorer.prepared(history)
+    assert scorer.prepared(user) is first  # asked for again, and later than the other
+    scorer.prepared(item)
+    assert scorer.known == (user, item)
+
+
+def test_requests_that_are_refused_have_no_graph_made(linear: Any) -> None:
+    scorer = SharedScorer(load(linear.path))
+    for given, columns in (({"nonsense": 1}, {"item": ITEMS}), ({"user": 7}, {"price": PRICES})):
+        with pytest.raises(InputError, match="missing column"):
+            scorer.predict(given, columns)
+    assert scorer.known == ()
+
+
+def test_no_call_waits_for_a_graph_that_is_made_in_the_background(linear: Any) -> None:
+    waiting: list[Callable[[], object]] = []
+    scorer = SharedScorer(load(linear.path), background=waiting.append)
     expected = scorer.model.predict(rows(user=7, history=["jam"])).probability
     columns = {"item": ITEMS, "price": PRICES, "user": [7] * 5}
     np.testing.assert_array_equal(scorer.predict({"history": ["jam"]}, columns).probability, expected)
-    assert caplog.records == []
+    assert (len(waiting), scorer.known) == (1, ())
+    waiting[0]()
+    assert scorer.known == (frozenset({"history"}),)
+    np.testing.assert_allclose(scorer.predict({"history": ["jam"]}, columns).probability, expected, atol=1e-6)
+    assert len(waiting) == 1
+
+
+def test_long_values_are_not_remembered(linear: Any) -> None:
+    scorer = SharedScorer(load(linear.path))
+    columns = {"item": ITEMS, "price": PRICES}
+    for user in ("x" * 65, "x" * 64):
+        scorer.predict({"user": user, "history": []}, columns)
+    assert scorer._remembered._known.cache_info().currsize == 1
 
 
 def test_a_graph_that_answers_otherwise_is_not_used(

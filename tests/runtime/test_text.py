@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from slimrank.exporting.artifact import export
 from slimrank.models.architecture import build_model
 from slimrank.models.cross_encoder import CrossEncoder
 from slimrank.models.text_encoder import TextEncoder, TextModel, outputs_of
+from slimrank.predicting import predict
 from slimrank.runtime.shared import SharedScorer
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples
@@ -60,7 +62,7 @@ def test_texts_score_as_the_model_does_alone_and_together(artifact: Path, model:
     opened = runtime.load(artifact)
     rows = [{"claim": one, "document": other} for one, other in zip(CLAIMS, DOCUMENTS, strict=True)]
     found = opened.predict(rows)
-    assert found.unknown == {"claim": 1}
+    assert (found.unknown, found.shortened) == ({}, {"claim": 1})
     assert model.codec is not None
     ids = torch.from_numpy(model.codec.encode(CLAIMS, DOCUMENTS)[0])
     np.testing.assert_allclose(logits(found.probability), model(ids).detach().numpy(), atol=2e-2)
@@ -109,15 +111,22 @@ def test_a_shared_query_is_read_with_every_document(artifact: Path) -> None:
     for candidates in ([{"document": each} for each in DOCUMENTS], {"document": DOCUMENTS}):
         found = scorer.predict({"claim": "the cat"}, candidates)
         np.testing.assert_array_equal(found.probability, expected.probability)
-        assert found.unknown == expected.unknown
+        assert (found.unknown, found.shortened) == (expected.unknown, expected.shortened)
 
 
 def test_a_text_of_ten_megabytes_is_scored_by_its_beginning(artifact: Path) -> None:
     opened = runtime.load(artifact)
     found = opened.predict([{"claim": "the cat " * 1_250_000, "document": "the " * 2_500_000}])
     expected = opened.predict([{"claim": "the cat " * 128, "document": "the " * 256}])  # 64 characters a token
-    assert found.unknown == {"claim": 1}
+    assert (found.unknown, found.shortened) == ({}, {"claim": 1})
     np.testing.assert_array_equal(found.probability, expected.probability)
+
+
+def test_a_text_that_is_cut_is_not_told_as_unknown(artifact: Path, tmp_path: Path, capsys: Any) -> None:
+    rows = pl.DataFrame({"claim": CLAIMS, "document": DOCUMENTS})
+    rows.write_parquet(tmp_path / "rows.parquet")
+    predict(artifact, tmp_path / "rows.parquet", None, 10)
+    assert capsys.readouterr().err == "claim: 1 longer than the model reads, their ends were cut\n"
 
 
 def test_a_schema_says_what_a_text_is_fitted_with(tokenizer: bytes, tmp_path: Path) -> None:

@@ -208,3 +208,32 @@ def test_operators_outside_the_list_are_refused(
         serve(Settings(models=models_of([path]), port=0))
     eventually(lambda: "operators not allowed" in served.http.post("/v2/repository/index").json()[0]["reason"])
     assert served.rank(candidates=[row]).json() == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "is_open"),
+    [
+        *(("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False)),
+        *(("0.0.0.0", True), ("::", True), ("10.0.0.1", True), ("ranker.example", True)),
+    ],
+)
+def test_models_are_loaded_by_request_where_not_everyone_may_ask(host: str, is_open: bool, folder: Path) -> None:
+    models = models_of([folder / "any"])
+    plain = Settings(models=models, host=host)
+    guarded = Settings(models=models, host=host, token_file=folder / "token")
+    assert (plain.open_to_all, plain.may_load) == (is_open, not is_open)
+    assert (guarded.open_to_all, guarded.may_load) == (False, True)
+    asked = [Settings(models=models, host=host, remote_load=each).may_load for each in (True, False)]
+    assert asked == [True, False]
+
+
+def test_that_everyone_may_ask_is_told(start: Any, linear: Any) -> None:
+    open_to_all = start(linear.path, "--host", "0.0.0.0", "--port", 0)
+    open_to_all.address("serving linear on http")
+    closed = start(linear.path, "--port", 0)
+    closed.address("serving linear on http")
+    for started in (open_to_all, closed):
+        started.stop()
+        started.reader.join()
+    assert "there is no token: everyone who reaches the port may ask\n" in open_to_all.told
+    assert "there is no token" not in closed.told

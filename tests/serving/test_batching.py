@@ -73,7 +73,7 @@ async def together(*asked: Awaitable[Arrays]) -> list[Any]:
 def test_requests_that_come_together_share_a_call(thread: ThreadPoolExecutor, fast: bool) -> None:
     graph, observed = Doubling(), list[int]()
     call = Batcher(graph, Batching(), thread, observed.append)
-    call.call_seconds = 0.0 if fast else 2 * IN_PLACE_SECONDS
+    call.joint.seconds = 0.0 if fast else 2 * IN_PLACE_SECONDS
     found = asyncio.run(together(ask(call, 1, 2), ask(call), ask(call, 3), ask(call, 4, 5, 6)))
     assert answers(found) == [[2, 4], [], [6], [8, 10, 12]]
     assert graph.rows == observed == [6]
@@ -148,11 +148,11 @@ def test_a_request_that_is_given_up_is_not_computed(thread: ThreadPoolExecutor) 
 @pytest.mark.parametrize("fast", [True, False])
 def test_work_that_is_not_joined_knows_deadlines_too(thread: ThreadPoolExecutor, fast: bool) -> None:
     call = Batcher(Doubling(), Batching(), thread)
-    call.alone_seconds = 0.0 if fast else 2 * IN_PLACE_SECONDS
+    call.single.seconds = 0.0 if fast else 2 * IN_PLACE_SECONDS
     done = list[int]()
     with pytest.raises(TooLate):
-        asyncio.run(call.alone(lambda: done.append(1), later(-1), Stopwatch()))
-    assert asyncio.run(call.alone(lambda: 7, later(), Stopwatch())) == 7
+        asyncio.run(call.alone(lambda: done.append(1), 1, later(-1), Stopwatch()))
+    assert asyncio.run(call.alone(lambda: 7, 1, later(), Stopwatch())) == 7
     assert done == []
 
 

@@ -70,7 +70,7 @@ def test_candidates_are_scored_by_the_query(found: Any, as_columns: bool) -> Non
     answer = service.rank("finder", shared={"history": HISTORY}, candidates=candidates).json()
     assert answer["score"][2] is None
     np.testing.assert_allclose([answer["score"][at] for at in (0, 1, 3)], expected[[0, 1, 3]], rtol=1e-6)
-    assert answer["unknown"] == {"history": 0, "candidates": 1}
+    assert (answer["unknown"], answer["shortened"]) == ({"history": 0, "candidates": 1}, {"history": 0})
     best = service.rank("finder", shared={"history": HISTORY}, candidates=candidates, k=4).json()
     order = sorted((0, 1, 3), key=lambda at: -expected[at])
     assert best["top"] == order

@@ -220,7 +220,7 @@ def test_rankings_are_read_or_refused(name: str) -> None:
         request = as_text(with_fault(RANKED[name][draw.randrange(2)], draw))
         text = request if draw.randrange(2) else with_wrong_bytes(request, draw)
         try:
-            ranking = read_ranking(as_json(memoryview(text)), LIMITS)
+            ranking = read_ranking(as_json(memoryview(text)), LIMITS, len(text))
         except InputError as error:
             told.append(str(error))
         else:

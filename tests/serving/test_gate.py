@@ -15,7 +15,7 @@ from slimrank.serving.gate import Gate, Overloaded, Stopwatch
 
 
 async def _enter(gate: Gate, held: asyncio.Event) -> None:
-    async with gate.room():
+    async with gate.room("m"):
         await held.wait()
 
 
@@ -36,7 +36,7 @@ def test_so_many_are_inside_and_no_more() -> None:
 
 def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:
     async def one(gate: Gate) -> None:
-        async with gate.room():
+        async with gate.room("m"):
             raise ValueError("wrong")
 
     async def crowd() -> None:
@@ -54,42 +54,59 @@ def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:
 
 def test_no_more_work_stands_before_a_request_than_it_may_wait_for() -> None:
     gate = Gate(Limits(max_wait_ms=10))
-    gate.seconds = 0.004
+    gate.means["m"] = 0.004
     for _ in range(3):  # 0, 4 and 8 ms stand before them
-        gate.enter()
+        gate.enter("m")
     with pytest.raises(Overloaded):
-        gate.enter()
-    gate.inside -= 1
-    gate.enter()
+        gate.enter("m")
+    gate._leave(0.004)
+    gate.enter("m")
+
+
+def test_slow_requests_that_are_few_are_learned_too() -> None:
+    gate = Gate(Limits())
+    for place in range(2000):
+        gate.learn("m", 0.2 if place % 10 == 0 else 0.0003)
+    assert gate.means["m"] == pytest.approx(0.02, rel=0.5)
+
+
+def test_each_model_has_its_own_time() -> None:
+    gate = Gate(Limits(max_wait_ms=10))
+    gate.means |= {"fast": 0.0001, "slow": 0.02}
+    for _ in range(50):
+        gate.enter("fast")
+    gate.enter("slow")
+    with pytest.raises(Overloaded):
+        gate.enter("fast")
 
 
 def test_a_time_is_learned_from_all_of_late() -> None:
     gate = Gate(Limits())
-    gate.learn(1.0)  # an outlier counts as a millisecond more than four times the mean
-    assert gate.seconds == pytest.approx(0.05 * 0.001)
-    gate.learn(0.0)
-    assert gate.seconds == pytest.approx(0.0475 * 0.001)
+    gate.learn("m", 1.0)  # an outlier counts as ten milliseconds more than thirty times the mean
+    assert gate.means["m"] == pytest.approx(0.05 * 0.01)
+    gate.learn("m", 0.0)
+    assert gate.means["m"] == pytest.approx(0.0475 * 0.01)
     for taken in (1.0, 0.001):
         for _ in range(200):
-            gate.learn(taken)
-        assert gate.seconds == pytest.approx(taken, rel=0.1)
+            gate.learn("m", taken)
+        assert gate.means["m"] == pytest.approx(taken, rel=0.1)
 
 
 def test_a_request_or_two_of_a_slow_model_may_wait() -> None:
     gate = Gate(Limits(max_wait_ms=10))
-    gate.seconds = 1.0
-    gate.enter()
-    gate.enter()
+    gate.means["m"] = 1.0
+    gate.enter("m")
+    gate.enter("m")
     with pytest.raises(Overloaded):
-        gate.enter()
+        gate.enter("m")
 
 
 def test_who_waits_for_its_client_takes_no_place() -> None:
     gate = Gate(Limits(max_requests=1))
 
     async def read(sent: asyncio.Event) -> None:
-        async with gate.room():
-            with gate.aside():
+        async with gate.room("m"):
+            with gate.aside("m"):
                 await sent.wait()
             assert gate.inside == 1
 
@@ -99,11 +116,11 @@ def test_who_waits_for_its_client_takes_no_place() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert gate.inside == 0
-        gate.enter()
+        gate.enter("m")
         sent.set()
         with pytest.raises(Overloaded):  # its body is there, and no room
             await slow[0]
-        gate.inside -= 1
+        gate._leave(0.0)
         await read(sent)
         assert gate.inside == 0
 
@@ -112,9 +129,9 @@ def test_who_waits_for_its_client_takes_no_place() -> None:
 
 def test_all_clients_together_may_send_so_much() -> None:
     gate = Gate(Limits(max_held_bytes=100))
-    with gate.aside() as first:
+    with gate.aside("m") as first:
         first(60)
-        with pytest.raises(Overloaded), gate.aside() as second:
+        with pytest.raises(Overloaded), gate.aside("m") as second:
             second(41)
         assert gate.held == 60
         first(40)
@@ -125,7 +142,7 @@ def test_a_closed_gate_lets_nobody_in() -> None:
     gate = Gate(Limits())
     gate.closed = True
     with pytest.raises(Overloaded):
-        gate.enter()
+        gate.enter("m")
 
 
 def test_work_is_told_from_waiting() -> None:

@@ -39,7 +39,7 @@ def test_requests_are_counted_by_how_they_ended(serving: Any, linear: Any, row: 
         assert served.metric("requests_total", **labels) == count, labels
     assert served.metric("request_seconds_count", model="linear") == 4
     assert served.metric("request_rows_sum", model="linear") == 3 * 2 + 4
-    assert served.metric("batch_rows_sum", model="linear", version=version) == 3 * 2
+    assert served.metric("batch_rows_sum", model="linear", version=version) == 3 * 2 + 4
     assert served.metric("values_total", model="linear") == 3 * 2 + 4
     assert served.metric("scores_total", model="linear") == 3 * 2 + 4
 
@@ -63,10 +63,35 @@ def test_all_of_the_time_of_a_request_is_in_its_stages(serving: Any, linear: Any
 def test_unknown_values_are_counted_by_field(serving: Any, linear: Any, row: dict[str, Any]) -> None:
     served = serving(linear.path)
     served.rank(candidates=[{**row, "user": "?", "history": ["?", "!", "tea"]}, {**row, "user": "?"}])
-    served.rank(shared={"user": "?"}, candidates=[OWN, OWN])
-    assert served.metric("unknown_values_total", model="linear", field="user") == 3
+    served.rank(shared={"user": "?"}, candidates=[OWN, OWN])  # as often as if each candidate had it
+    assert served.metric("unknown_values_total", model="linear", field="user") == 4
+    assert served.metric("values_total", model="linear") == 4
     assert served.metric("unknown_values_total", model="linear", field="history") == 2
     assert served.metric("unknown_values_total", model="linear", field="item") == 0
+
+
+def test_histories_that_are_cut_are_counted(serving: Any, linear: Any, row: dict[str, Any]) -> None:
+    served = serving(linear.path)
+    long = ["tea"] * 4
+    assert served.rank(candidates=[row, {**row, "history": long}]).json()["shortened"] == {"history": 1}
+    own = {"item": "tea", "price": 1.0}
+    answer = served.rank(shared={"user": 7, "history": long}, candidates=[own, own]).json()
+    assert answer["shortened"] == {"history": 1}
+    assert served.metric("shortened_values_total", model="linear", field="history") == 3
+
+
+def test_what_the_artifact_says_of_unknown_values_is_told(
+    serving: Any, write_linear_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Beside those of now, once a version is loaded."""
+    reference = {"rows": 4, "unknown": {"user": 0.5, "item": "many"}, "shortened": {"history": 0.25}}
+    path = write_linear_at(tmp_path / "linear", manifest={"reference": reference}).path
+    served = serving(path)
+    version = open_artifact(path).digest[:12]
+    asked = {"model": "linear", "version": version}
+    assert served.metric("unknown_values_reference", field="user", **asked) == 0.5
+    assert served.metric("unknown_values_reference", **asked) == 0.5
+    assert served.metric("shortened_values_reference", field="history", **asked) == 0.25
 
 
 def test_drift_rises_when_scores_move(
@@ -89,7 +114,9 @@ def test_drift_rises_when_scores_move(
     assert served.metric("score_drift", model="linear") == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("reference", [{"scores": [1, 2]}, {"scores": "many"}, {"scores": [-1] * 20}, [7], {"rows": 1}])
+@pytest.mark.parametrize(
+    "reference", [{"scores": [1, 2]}, {"scores": "many"}, {"scores": [-1] * 40}, {"unknown": 7}, [7], {"rows": 1}]
+)
 def test_a_reference_that_is_none_harms_no_answer(
     serving: Any, write_linear_at: Callable[..., Any], tmp_path: Path, row: dict[str, Any], reference: Any
 ) -> None:

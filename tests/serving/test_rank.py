@@ -48,6 +48,7 @@ def test_candidates_are_scored_as_the_runtime_scores_rows(
             "model_version": model.artifact.digest[:12],
             "probability": expected.probability.tolist(),
             "unknown": {"user": 1, "item": 0, "history": 2},
+            "shortened": expected.shortened,
         }
 
 

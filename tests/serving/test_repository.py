@@ -267,6 +267,10 @@ def test_what_is_not_there_at_load_is_told(serving: Any, two: list[Path], row: d
 
 
 def test_requests_load_nothing_where_they_may_not(serving: Any, two: list[Path]) -> None:
+    """Because it is said so; or because everyone may ask, and it is not said otherwise."""
+    address = {"host": "0.0.0.0"}  # of the settings: the tests' own door is on loopback
+    assert call(serving({"linear": two[0]}, **address, remote_load=True), "linear", "unload") == (200, {})
+    assert call(serving({"linear": two[0]}, **address), "linear", "unload")[0] == 400
     served = serving({"linear": two[0]}, remote_load=False)
     for what in ("load", "unload"):
         assert call(served, "linear", what)[1] == {"error": "this service does not load or unload models by request"}

@@ -208,6 +208,18 @@ class Encoding:
             numbers[:, place] = arrays[each.name]
         return Inputs(ids, numbers), unknown
 
+    def encode_telling(
+        self, frame: polars.DataFrame | Mapping[str, Any]
+    ) -> tuple[Inputs, dict[str, int], dict[str, int]]:
+        """Like `encode`, and by field how many values were unknown, and how many rows hold more than is kept.
+
+        The first is of categorical and sequence fields, the second of sequences and texts.
+        """
+        frame = _as_frame(frame)
+        inputs, counts = self.encode_counting(frame)
+        cut = {each.name: counts.pop(each.name) for each in self.schema.texts}
+        return inputs, counts, {**self.shortened(frame), **cut}
+
     def whole_lists(self, name: str, column: polars.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of a sequence field all values, those beyond what a model reads too.
 

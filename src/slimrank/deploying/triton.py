@@ -1,10 +1,10 @@
 """The deployment target `triton`: a model of a model repository of NVIDIA's Triton Inference Server.
 
-    NAME/config.pbtxt  NAME/1/model.onnx  [NAME/1/model.onnx.data]
+    NAME/config.pbtxt  NAME/VERSION/model.onnx  [NAME/VERSION/model.onnx.data]
 
 Its ONNX Runtime backend takes the artifact's graph as it is. It takes tensors: raw rows are encoded by whoever asks,
-with the artifact's schema and vocabulary. Left out: processors other than the CPU, and what checks ids; an id that is
-in no table has to be kept from Triton, as from any bare runtime.
+with the artifact's schema and vocabulary. Left out: several versions at once, processors other than the CPU, and what
+checks ids; an id that is in no table has to be kept from Triton, as from any bare runtime.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
 from slimrank.config import Config, InputError, register
 from slimrank.runtime import Graph
-from slimrank.runtime.golden import NEAR, golden_of
 from slimrank.runtime.opened import Opened, asked_by_tensors
 
 GRAPH = "model.onnx"
-VERSION = "1"
 TYPES = {
     "bool": "TYPE_BOOL",
     "float": "TYPE_FP32",
@@ -41,13 +37,18 @@ class Triton(Config):
     """A model for NVIDIA Triton: the graph, and a `config.pbtxt` for its ONNX Runtime backend.
 
     Attributes:
-        max_batch_size: rows of a call, of several requests together; where rows are known to be batched.
+        version: the only one that the deployment holds; one that replaces it may have the next number.
+        batching: whether requests share a call. None: those of a model that is asked by rows do, as in our service, and
+            those of a module of your own do not, since nothing proves that its rows do not see each other.
+        max_batch_size: rows of a call, of several requests together; where requests share one.
         max_queue_delay_us: microseconds that a request may wait for others.
         instances: sessions at work at once.
         threads: of a session.
     """
 
     name: Literal["triton"] = "triton"
+    version: PositiveInt = 1
+    batching: bool | None = None
     max_batch_size: PositiveInt = 4096
     max_queue_delay_us: NonNegativeInt = 200
     instances: PositiveInt = 1
@@ -59,9 +60,9 @@ def write_triton(config: Triton, opened: Opened | Graph, name: str, folder: Path
     """Write the model `name` of a repository to the empty `folder`.
 
     Raises:
-        InputError: a tensor of the graph is of a type that Triton has not.
+        InputError: a tensor of the graph is of a type that Triton has not, or requests cannot share a call and are to.
     """
-    version = folder / VERSION
+    version = folder / str(config.version)
     version.mkdir()
     for file, source in opened.artifact.files.items():
         if file in (GRAPH, f"{GRAPH}.data"):
@@ -75,7 +76,7 @@ def model_config(config: Triton, opened: Opened | Graph, name: str) -> str:
     A tensor without its batch axis has at least one dimension there: one of none is [1], reshaped to nothing.
     """
     session = opened.session
-    batched = rows_are_a_batch(opened)
+    batched = is_batched(config, opened)
     parts = [
         f"name: {_text(name)}",
         'backend: "onnxruntime"',
@@ -97,38 +98,30 @@ def model_config(config: Triton, opened: Opened | Graph, name: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def rows_are_a_batch(opened: Opened | Graph) -> bool:
-    """Whether requests may share a call: rows are the first axis of all tensors and no other, and are independent.
+def is_batched(config: Triton, opened: Opened | Graph) -> bool:
+    """Whether requests share a call.
 
-    The axes say the first. The second is so by design where an artifact is asked by rows; for a module of the user's
-    own the golden rows say it, asked one by one and together.
+    Raises:
+        InputError: the config says so, and the axes of the graph do not allow it.
     """
+    if config.batching is None:
+        return not asked_by_tensors(opened.artifact) and rows_are_a_batch(opened)
+    if config.batching and not rows_are_a_batch(opened):
+        raise InputError(
+            "batching: rows are not the first axis of all tensors and no other, so no requests share a call"
+        )
+    return config.batching
+
+
+def rows_are_a_batch(opened: Opened | Graph) -> bool:
+    """Whether rows are the first axis of all tensors and no other."""
     ends = [*opened.session.get_inputs(), *opened.session.get_outputs()]
     firsts = {each.shape[0] if each.shape else None for each in ends}
     rows = next(iter(firsts))
     if len(firsts) != 1 or not isinstance(rows, str):
         return False
     others = [size for each in ends for size in each.shape[1:] if isinstance(size, str)]
-    if any(rows in re.findall(r"\w+", size) for size in others):
-        return False
-    return not asked_by_tensors(opened.artifact) or _apart_as_together(opened)
-
-
-def _apart_as_together(opened: Opened | Graph) -> bool:
-    golden = golden_of(opened.artifact)
-    if golden is None or not golden.inputs:
-        return False
-    feeds = {name: stored.array() for name, stored in golden.inputs.items()}
-    together = _answers(opened, feeds)
-    rows = len(next(iter(feeds.values())))
-    single = [_answers(opened, {name: array[row : row + 1] for name, array in feeds.items()}) for row in range(rows)]
-    apart = [np.concatenate(each) for each in zip(*single, strict=True)]
-    return all(np.allclose(one, other, rtol=NEAR, atol=NEAR) for one, other in zip(apart, together, strict=True))
-
-
-def _answers(opened: Opened | Graph, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    found: list[NDArray[Any]] = opened.session.run(None, dict(feeds))
-    return found
+    return not any(rows in re.findall(r"\w+", size) for size in others)
 
 
 def _tensor(node: Any, batched: bool) -> str:

@@ -54,8 +54,8 @@ def measure(
         return _measure_finders(artifacts, dataset, split, threads)
     frame = dataset.splits[split]
     models = {name: runtime.load(path, threads=threads) for name, path in artifacts.items()}
-    encoded = {name: model.encoding.encode_counting(frame) for name, model in models.items()}
-    inputs = {name: found for name, (found, _) in encoded.items()}
+    encoded = {name: model.encoding.encode_telling(frame) for name, model in models.items()}
+    inputs = {name: told[0] for name, told in encoded.items()}
     logits = {name: model.score(inputs[name]) for name, model in models.items()}
     head = {name: rows.take(slice(0, LATENCY_ROWS)) for name, rows in inputs.items()}
     floors = {f"floor of {name}": floor_of(model, head[name]) for name, model in models.items()}
@@ -73,7 +73,7 @@ def measure(
                 "tensors": tensors_of(path),
             },
             logits[name],
-            reference_of(models[name].encoding.schema, *encoded[name], logits[name]),
+            reference_of(*encoded[name], logits[name]),
         )
         for name, path in artifacts.items()
     }
@@ -138,7 +138,7 @@ def _measure_finders(artifacts: Mapping[str, Path], dataset: Dataset, split: str
                 "tensors": tensors_of(path),
             },
             found[name].metrics[JUDGED["item"]].value,
-            reference_of(models[name].encoding.schema, *models[name].encoding.encode_counting(frame)),
+            reference_of(*models[name].encoding.encode_telling(frame)),
         )
         for name, path in artifacts.items()
     }

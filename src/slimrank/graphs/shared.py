@@ -1,9 +1,11 @@
 """A ranking graph split where the shared columns of a request meet those of its candidates.
 
 A request has shared features once (user, context, query) and N candidates. The unsplit graph looks the shared ones up
-and multiplies them N times; the split one does it once. Its answers are the same: integers to the bit, floats but for
-the order in which two sums are added. Where no rule says how an operator treats parted values they are joined, and the
-rest of the graph goes on as it was. Left out: one sequence of tokens, which holds query and document together.
+and multiplies them N times; the split one does it once. Its answers are the same but for
+the order in which sums of floats are added. Sums of integers are exact in any order. A sum of floats is not split where
+the graph rounds or compares behind it, since a last bit would become a whole step there. Where no rule says how an
+operator treats parted values they are joined, and the rest of the graph goes on as it was. Left out: one sequence of
+tokens, which holds query and document together.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from slimrank.graphs.reading import graph_of, read_proto
 from slimrank.graphs.shared_axes import AXIS_RULES
 from slimrank.graphs.shared_places import PLACE_RULES
 from slimrank.graphs.shared_products import PRODUCTS
+from slimrank.graphs.shared_rounding import before_rounding
+from slimrank.graphs.shared_rows import row_by_row
 from slimrank.graphs.shared_rules import ELEMENT_RULES
 from slimrank.graphs.shared_values import Builder, Part, Rows, Shapes, Whole, parted
 
@@ -50,7 +54,7 @@ def split_shared(path: Path, ids: Collection[int], numbers: Collection[int] = ()
 
     It takes `shared_ids` int32 [1, Ks], `shared_numbers` float32 [1, Ms], `ids` [N, K - Ks] and `numbers` [N, M - Ms],
     each in the order of its columns and absent where it has none, and gives `logit` [N]; where every column is shared,
-    the one logit of all candidates, [1]. Weights beside the file stay there and are not read.
+    that of the unsplit graph for one row, [1]. Weights beside the file stay there and are not read.
 
     Raises:
         InputError: no sound ONNX file; ids or numbers are of no fixed width, as those of a text are; there is no such
@@ -62,9 +66,9 @@ def split_shared(path: Path, ids: Collection[int], numbers: Collection[int] = ()
     if any(kind.type == onnx.AttributeProto.GRAPH for node in proto.graph.node for kind in node.attribute):
         raise InputError(f"{path}: has parts that run by a condition, and cannot be split")
     model = graph_of(proto, path)
-    builder = Builder(model.graph, Shapes(proto))
     logit = model.graph.outputs[0]
     nodes = list(model.graph)
+    builder = Builder(model.graph, Shapes(proto), before_rounding(nodes))
     _part_inputs(builder, {name: wanted[name] for name in widths}, widths, nodes[0])
     joined = [label for node in nodes if (label := _rewrite(builder, node))]
     builder.before(nodes[-1])
@@ -109,7 +113,7 @@ def _part_inputs(builder: Builder, shared: dict[str, set[int]], widths: dict[str
         columns = {True: sorted(shared[name]), False: sorted(set(range(width)) - shared[name])}
         parts: dict[bool, Part | None] = {True: None, False: None}
         for once, places in columns.items():
-            if places:
+            if places or (not once and not width):
                 sizes = ir.Shape([1 if once else "N", len(places)])
                 value = ir.Value(name=SHARED + name if once else name, shape=sizes, type=whole[name].type)
                 graph.inputs.append(value)
@@ -126,7 +130,8 @@ def _rewrite(builder: Builder, node: ir.Node) -> str:
     builder.before(node)
     states = [builder.state(value) for value in node.inputs if value is not None]
     kinds = {state.rows if isinstance(state, Whole) else None for state in states}
-    if None not in kinds and not {Rows.ONE, Rows.EACH} <= kinds:
+    known = Rows.ONE not in kinds or builder.count is None or row_by_row(builder, node)
+    if None not in kinds and not {Rows.ONE, Rows.EACH} <= kinds and known:
         rows = max((kind for kind in kinds if kind is not None), default=Rows.NONE)
         for place, value in enumerate(node.inputs):
             state = None if value is None else builder.state(value)
@@ -134,7 +139,7 @@ def _rewrite(builder: Builder, node: ir.Node) -> str:
         if rows != Rows.NONE:
             builder.found.update((output, Whole(output, rows)) for output in node.outputs)
         return ""
-    rule = RULES.get(node.op_type) if not node.domain else None
+    rule = RULES.get(node.op_type) if kinds - {Rows.NONE, Rows.ONE} and not node.domain else None
     found = rule(builder, node) if rule is not None else None
     if found is not None:
         builder.found.update(zip(node.outputs, found, strict=True))

@@ -86,7 +86,11 @@ def reduce(builder: Builder, node: ir.Node) -> Found:
         gone = 0 if keeps else sum(axis < where.state.axis for axis in over)
         return by_part(builder, node, where.state, where.state.axis - gone)
     first = builder.shapes.rows(node.outputs[0]) == 0
-    if node.op_type not in REDUCE or not first:
+    if (
+        node.op_type not in REDUCE
+        or not first
+        or (node.op_type == "ReduceSum" and not builder.splits_sum(node.outputs[0]))
+    ):
         return None
     made = [builder.node(node.op_type, [p.value, *node.inputs[1:]], node.attributes)[0] for p in where.state.parts]
     return [Whole(builder.node(REDUCE[node.op_type], made)[0], Rows.EACH)]
@@ -102,6 +106,8 @@ def reduce_mean(builder: Builder, node: ir.Node) -> Found:
     if where.state.axis not in {int(axis) % where.rank for axis in axes.ravel()}:
         return reduce(builder, node)
     if where.rows in {int(axis) % where.rank for axis in axes.ravel()} or builder.shapes.rows(node.outputs[0]) != 0:
+        return None
+    if not builder.splits_sum(node.outputs[0]):
         return None
     made = [builder.node("ReduceSum", [p.value, *node.inputs[1:]], node.attributes)[0] for p in where.state.parts]
     count = builder.constant(np.asarray(prod(shape[int(axis)] for axis in axes.ravel()), np.float32))
@@ -127,13 +133,17 @@ def expand(builder: Builder, node: ir.Node) -> Found:
     rank = builder.shapes.rank(spread.of)
     if not is_constant(builder, value) or rank is None:
         return None
+    further = max(len(sizes) - rank, 0)  # axes in front that the constant has and the target has not
     axis = state.axis - (rank - len(sizes))
+    rows = builder.shapes.rows(spread.of)
+    if rows is None or builder.shapes.rows(node.outputs[0]) != rows + further:
+        return None
     parts = []
     for part in state.parts:
         met = value if axis < 0 or sizes[axis] == 1 else builder.pick(value, axis, part.positions)
         shape_of = builder.node("Shape", [part.value])
         parts.append(Part(builder.node("Expand", [met, *shape_of])[0], part.positions))
-    return [Parted(state.axis, state.size, *parts)]
+    return [Parted(state.axis + further, state.size, *parts)]
 
 
 AXIS_RULES: dict[str, Rule] = {

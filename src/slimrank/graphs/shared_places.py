@@ -39,7 +39,7 @@ def gather(builder: Builder, node: ir.Node) -> Found:
     if places.ndim > 1:
         return None
     if places.ndim == 1:
-        return [_chosen(builder, where.state, wanted)]
+        return [_chosen(builder, where.state, wanted)] if len(wanted) else None
     for part, rows in zip(where.state.parts, (Rows.ONE, Rows.EACH), strict=True):
         at = np.flatnonzero(part.positions == wanted)
         if len(at):
@@ -49,7 +49,7 @@ def gather(builder: Builder, node: ir.Node) -> Found:
 
 
 def _chosen(builder: Builder, state: Parted, wanted: Positions) -> Whole | Parted:
-    """The places `wanted` [n] of the parted axis, in that order."""
+    """The places `wanted` [n] of the parted axis, at least one, in that order."""
     parts: list[Part | None] = []
     for part in state.parts:
         place = {int(position): at for at, position in enumerate(part.positions)}
@@ -89,7 +89,8 @@ def slice_(builder: Builder, node: ir.Node) -> Found:
     step = int(more[1][0]) if len(more) > 1 else 1
     limit = np.iinfo(np.int64).max
     end = None if step < 0 and ends[0] < -limit else int(ends[0])
-    return [_chosen(builder, where.state, np.arange(where.state.size)[slice(int(starts[0]), end, step)])]
+    kept = np.arange(where.state.size)[slice(int(starts[0]), end, step)]
+    return [_chosen(builder, where.state, kept)] if len(kept) else None
 
 
 def split(builder: Builder, node: ir.Node) -> Found:
@@ -103,7 +104,7 @@ def split(builder: Builder, node: ir.Node) -> Found:
     if axis != where.state.axis:
         return by_part(builder, node, where.state)
     lengths = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    if lengths is None:
+    if lengths is None or not lengths.all():
         return None
     bounds = np.cumsum([0, *lengths.ravel().tolist()])
     return [_chosen(builder, where.state, np.arange(start, stop)) for start, stop in pairwise(bounds)]

@@ -1,6 +1,7 @@
 """Products over a parted axis: the shared places are multiplied once, for one row, and added to the others'.
 
-A layer of integers stays one, and gives the same bits: its shared sums are whole numbers, and go into its bias.
+A layer of integers stays one: its shared sums are whole numbers, and go into its bias. It gives the same bits where the
+runtime computes it in integers. A product of floats is not split where something behind it rounds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from slimrank.exporting.constants import producer
+from slimrank.exporting.constants import array_of, producer, scalar_of
 from slimrank.graphs.shared_rules import Axis, Found, Rule, axis_of, by_part, is_constant
 from slimrank.graphs.shared_values import Builder, Part, Parted, Rows, Whole
 
@@ -35,7 +36,9 @@ def gemm(builder: Builder, node: ir.Node) -> Found:
     if not isinstance(state, Parted) or not is_constant(builder, weight) or not plain or state.axis != 1:
         return None
     axis = 1 if node.attributes.get_int("transB", 0) else 0
-    layer = _integers(builder, node)
+    layer = _integers(builder, node, 1 - axis)
+    if layer is None and not builder.splits_sum(node.outputs[0]):
+        return None
     own = builder.pick(weight, axis, state.own.positions)
     if layer is not None:
         bias = _with_shared_sums(builder, layer, state, axis)
@@ -66,7 +69,7 @@ def matmul(builder: Builder, node: ir.Node) -> Found:
     state = where.state
     if state.axis < where.rank - 1:
         return _field_by_field(builder, node, where) if rank <= where.rank else None
-    if builder.shapes.rows(node.outputs[0]) != 0:
+    if builder.shapes.rows(node.outputs[0]) != 0 or not builder.splits_sum(node.outputs[0]):
         return None
     axis = max(rank - 2, 0)
     zeros = node.inputs[2:]  # of MatMulInteger
@@ -105,7 +108,7 @@ def conv(builder: Builder, node: ir.Node) -> Found:
     assert values is not None
     assert weight is not None
     state, shape = builder.state(values), builder.shapes.of(weight)
-    layer = _integers(builder, node)
+    layer = _integers(builder, node, 0)
     if not isinstance(state, Parted) or layer is None or shape is None or state.axis != 1:
         return None
     padded = any(node.attributes[name].value for name in ("pads",) if name in node.attributes)
@@ -116,8 +119,11 @@ def conv(builder: Builder, node: ir.Node) -> Found:
     return [Whole(builder.node("Conv", [state.own.value, own, bias], node.attributes)[0], Rows.EACH)]
 
 
-def _integers(builder: Builder, node: ir.Node) -> _Integers | None:
-    """The layer on codes behind a Gemm or Conv; None where one of its operands is not dequantised as such a layer's."""
+def _integers(builder: Builder, node: ir.Node, along: int) -> _Integers | None:
+    """The layer on codes behind a Gemm or Conv; None where one of its operands is not dequantised as such a layer's.
+
+    The matrix has a step for each place of its axis `along`, that of the outputs, and zero for a zero point.
+    """
     inputs, weight = (producer(each, "DequantizeLinear") for each in node.inputs[:2])
     bias = producer(node.inputs[2], "DequantizeLinear") if len(node.inputs) > 2 else None
     if inputs is None or weight is None or (len(node.inputs) > 2 and bias is None):
@@ -126,9 +132,22 @@ def _integers(builder: Builder, node: ir.Node) -> _Integers | None:
     sizes = [builder.shapes.of(each) for each in builder.read[inputs][1:]]
     if not isinstance(codes, Parted) or any(size is None or np.prod(size, dtype=int) != 1 for size in sizes):
         return None
-    if weight.attributes.get_int("axis", 1) != 0 or len(builder.read[inputs]) < 3:
+    matrix, steps = builder.shapes.of(_first(weight)), builder.shapes.of(weight.inputs[1])
+    if matrix is None or steps != (matrix[along],) or weight.attributes.get_int("axis", 1) % len(matrix) != along:
+        return None
+    shifted = len(weight.inputs) > 2 and scalar_of(weight.inputs[2]) != 0
+    if shifted or len(builder.read[inputs]) < 3 or not _counts_alike(builder, inputs, weight, bias):
         return None
     return _Integers(codes, inputs, weight, bias)
+
+
+def _counts_alike(builder: Builder, inputs: ir.Node, weight: ir.Node, bias: ir.Node | None) -> bool:
+    """Whether one of the bias is the step of the codes times that of the matrix, as one of a sum is."""
+    if bias is None:
+        return True
+    steps = [array_of(scale) for scale in (builder.read[inputs][1], weight.inputs[1], bias.inputs[1])]
+    codes, matrix, each = (None if step is None else step.astype(np.float64) for step in steps)
+    return codes is not None and matrix is not None and each is not None and np.allclose(codes * matrix, each, 1e-5, 0)
 
 
 def _first(node: ir.Node) -> ir.Value:

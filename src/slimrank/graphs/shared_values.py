@@ -6,7 +6,7 @@ parted: along one axis some places come from shared columns and are there once, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -86,10 +86,10 @@ def parted(axis: int, size: int, shared: Part | None, own: Part | None) -> Whole
 
 
 class Shapes:
-    """The sizes of every value of a graph at one row and at several, as far as they can be told."""
+    """The kind and sizes of every value of a graph at one row and at several, as far as they can be told."""
 
     def __init__(self, proto: onnx.ModelProto):
-        self._one, self._many = (_shapes(proto, rows) for rows in (1, MANY))
+        (self._one, self._kinds), (self._many, _) = (_shapes(proto, rows) for rows in (1, MANY))
 
     def of(self, value: ir.Value | None) -> tuple[int, ...] | None:
         """The sizes at one row."""
@@ -99,6 +99,16 @@ class Shapes:
         """The number of axes."""
         shape = self.of(value)
         return None if shape is None else len(shape)
+
+    def floats(self, value: ir.Value) -> bool:
+        """Whether a value is of floats, or may be."""
+        kind = None if value.name is None else self._kinds.get(value.name)
+        return kind is None or not np.issubdtype(onnx.helper.tensor_dtype_to_np_dtype(kind), np.integer)
+
+    def varies(self, value: ir.Value) -> bool:
+        """Whether the sizes hang on the number of rows, or may."""
+        one = self.of(value)
+        return one is None or value.name is None or self._many.get(value.name) != one
 
     def rows(self, value: ir.Value | None) -> int | None:
         """The one axis that counts rows, if there is such."""
@@ -110,7 +120,8 @@ class Shapes:
         return differ[0] if len(differ) == 1 and (one[differ[0]], many[differ[0]]) == (1, MANY) else None
 
 
-def _shapes(proto: onnx.ModelProto, rows: int) -> dict[str, tuple[int, ...]]:
+def _shapes(proto: onnx.ModelProto, rows: int) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The sizes of values by name, and their kinds of number, at so many rows."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
     for value in fixed.graph.input:
@@ -122,19 +133,23 @@ def _shapes(proto: onnx.ModelProto, rows: int) -> dict[str, tuple[int, ...]]:
         value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
     found = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    kinds = {tensor.name: tensor.data_type for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
+        if kind.elem_type:
+            kinds[value.name] = kind.elem_type
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             found[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
-    return found
+    return found, kinds
 
 
 class Builder:
     """New nodes before the one that is being looked at, and the other forms of values, each made once."""
 
-    def __init__(self, graph: ir.Graph, shapes: Shapes):
+    def __init__(self, graph: ir.Graph, shapes: Shapes, rounded: Collection[ir.Value] = ()):
         self.graph = graph
         self.shapes = shapes
+        self.rounded = rounded  # values behind which something rounds
         self.found: dict[ir.Value, State] = {}
         self.read: dict[ir.Node, tuple[ir.Value | None, ...]] = {}
         self.count: ir.Value | None = None  # int64 [1], the number of candidates
@@ -178,6 +193,10 @@ class Builder:
         """What a value of the original graph is; one that was not met is a constant."""
         return self.found.get(value) or Whole(value, Rows.NONE)
 
+    def splits_sum(self, value: ir.Value) -> bool:
+        """Whether the sum `value` may be added in another order: floats not where something behind them rounds."""
+        return value not in self.rounded or not self.shapes.floats(value)
+
     def pick(self, value: ir.Value, axis: int, positions: Positions) -> ir.Value:
         """Some places of an axis of a constant or of a shared value.
 
@@ -186,7 +205,7 @@ class Builder:
         key = (value, axis, positions.tobytes())
         if key not in self._picked:
             before = value.producer()
-            if before is not None and before.op_type == "DequantizeLinear" and _along(before) != axis:
+            if before is not None and before.op_type == "DequantizeLinear" and self._same_steps(before, axis):
                 codes = before.inputs[0]
                 assert codes is not None
                 inputs = [self.pick(codes, axis, positions), *before.inputs[1:]]
@@ -194,6 +213,15 @@ class Builder:
             else:
                 self._picked[key] = self.node("Gather", [value, self.integers(positions)], axis=axis)[0]
         return self._picked[key]
+
+    def _same_steps(self, node: ir.Node, axis: int) -> bool:
+        """Whether a DequantizeLinear has the same steps whatever place of `axis` its codes come from."""
+        scale, rank = node.inputs[1], self.shapes.rank(node.outputs[0])
+        if node.attributes.get_int("block_size", 0):
+            return False
+        if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
+            return True
+        return rank is not None and node.attributes.get_int("axis", 1) % rank != axis
 
     def each(self, value: ir.Value) -> ir.Value:
         """A value of the original graph with a row for each candidate; a constant as it is."""
@@ -250,11 +278,3 @@ class Builder:
             return [(runs[0], value)]
         lengths = self.integers([len(run) for run in runs])
         return list(zip(runs, self.node("Split", [value, lengths], outputs=len(runs), axis=axis), strict=True))
-
-
-def _along(node: ir.Node) -> int | None:
-    """The axis along which a DequantizeLinear has a scale each; None where it has one for all."""
-    scale = node.inputs[1]
-    if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
-        return None
-    return int(node.attributes.get_int("axis", 1))

@@ -106,8 +106,11 @@ def answer_pieces(graph: Graph, frame: polars.DataFrame) -> dict[str, NDArray[An
 def predict_pieces(model: Model, frame: polars.DataFrame) -> Predictions:
     """`model.predict`, some rows at a time: the same scores, bounded memory."""
     pieces = [model.predict(frame.slice(start, PIECE)) for start in range(0, max(1, len(frame)), PIECE)]
-    unknown = {field: sum(piece.unknown[field] for piece in pieces) for field in pieces[0].unknown}
-    return Predictions(np.concatenate([piece.probability for piece in pieces]), unknown)
+    unknown, shortened = (
+        {field: sum(told[field] for told in counts) for field in counts[0]}
+        for counts in ([piece.unknown for piece in pieces], [piece.shortened for piece in pieces])
+    )
+    return Predictions(np.concatenate([piece.probability for piece in pieces]), unknown, shortened)
 
 
 def read_rows(path: Path, encodings: Sequence[Encoding] = ()) -> polars.DataFrame:

@@ -24,10 +24,12 @@ class Predictions:
     Attributes:
         probability: float32 [N], sigmoid of the model's logit.
         unknown: by field, how many ids were not in the vocabulary and were scored as out-of-vocabulary.
+        shortened: by sequence or text field, how many rows were longer than the model reads.
     """
 
     probability: NDArray[np.float32]
     unknown: dict[str, int]
+    shortened: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,8 @@ class Model(Opened):
         Raises:
             InputError: a column is missing or of the wrong type, a number is NaN or infinite, a raw id is out of range.
         """
-        inputs, unknown = self.encoding.encode_counting(as_table(rows, self.encoding.schema))
-        return Predictions(sigmoid(self.score(inputs)), unknown)
+        inputs, unknown, shortened = self.encoding.encode_telling(as_table(rows, self.encoding.schema))
+        return Predictions(sigmoid(self.score(inputs)), unknown, shortened)
 
 
 def load(path: str | Path, *, threads: int = 1) -> Model:

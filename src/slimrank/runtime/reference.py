@@ -9,39 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
-from slimrank.data.schema import Schema
 from slimrank.metrics.drift import histogram
 from slimrank.runtime.model import sigmoid
 
 
 def reference_of(
-    schema: Schema, inputs: Inputs, unknown: Mapping[str, int], logit: NDArray[np.float32] | None = None
+    inputs: Inputs,
+    unknown: Mapping[str, int],
+    shortened: Mapping[str, int],
+    logit: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
-    """The manifest's `reference`, of encoded rows and their logits [N] (None of an artifact that finds items).
+    """The manifest's `reference`, of what `Encoding.encode_telling` gave and logits [N] (None where items are found).
 
     Returns:
-        `rows` (how many), `unknown` (`unknown_shares`) and, of rows that are scored, `scores`: the `histogram` of
-        their probabilities.
+        `rows` (how many), `unknown` (by field, unknown values a row: of a sequence it may be above 1), `shortened` (by
+        field, the share of rows that were longer than the model reads) and, of rows that are scored, `scores`: the
+        `histogram` of their probabilities.
     """
+    rows = len(inputs)
     scores = {} if logit is None else {"scores": histogram(sigmoid(logit)).tolist()}
-    return {"rows": len(inputs), **scores, "unknown": unknown_shares(schema, inputs, unknown)}
+    return {"rows": rows, **scores, "unknown": _by_row(unknown, rows), "shortened": _by_row(shortened, rows)}
 
 
-def unknown_shares(schema: Schema, inputs: Inputs, unknown: Mapping[str, int]) -> dict[str, float]:
-    """By field, which share of its values the vocabulary did not hold; of a text, which share of texts was cut.
-
-    Values are rows of a categorical field (missing ones too, which are not unknown), and the ids that were read of a
-    sequence. 0 where there are none.
-
-    Args:
-        schema: the fields.
-        inputs: encoded rows.
-        unknown: what `Encoding.encode_counting` counted of them.
-    """
-    columns = np.asarray(schema.columns)
-    listed = {each.name for each in schema.sequences}
-    counts = {
-        name: int(np.count_nonzero(inputs.ids[:, columns == name])) if name in listed else len(inputs)
-        for name in unknown
-    }
-    return {name: round(count / counts[name], 6) if counts[name] else 0.0 for name, count in unknown.items()}
+def _by_row(counts: Mapping[str, int], rows: int) -> dict[str, float]:
+    return {name: round(count / rows, 6) if rows else 0.0 for name, count in counts.items()}

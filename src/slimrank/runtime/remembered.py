@@ -18,9 +18,11 @@ from slimrank.data.encoding import Encoding, Inputs
 from slimrank.runtime.rows import as_table
 
 MOST = 1 << 15  # values of all fields; the ones that were not met for longest go
+LONGEST = 64  # characters of a value that is remembered, so that all of them are a few megabytes
 ONE = {"categorical", "numeric"}  # kinds of fields that have one value a row
 
-Found = tuple[NDArray[np.int32], NDArray[np.float32], int | None]
+Counts = dict[str, int]
+Found = tuple[NDArray[np.int32], NDArray[np.float32], Counts, Counts]
 
 
 class Remembered:
@@ -34,11 +36,11 @@ class Remembered:
         self._order = [each.name for each in schema.looked_up], [each.name for each in schema.numeric]
         self._known = lru_cache(MOST)(self._typed)
 
-    def encoded(self, row: Mapping[str, Any], names: frozenset[str]) -> tuple[Inputs, dict[str, int]]:
-        """The inputs of those fields of one raw row, in the schema's order, and by field how many values are unknown.
+    def encoded(self, row: Mapping[str, Any], names: frozenset[str]) -> tuple[Inputs, Counts, Counts]:
+        """What `Encoding.encode_telling` gives of those fields of one raw row, in the schema's order.
 
         Raises:
-            InputError: as `Encoding.encode_counting`, with the faults of all fields.
+            InputError: as `Encoding.encode_telling`, with the faults of all fields.
         """
         found: dict[str, Found] = {}
         faults = []
@@ -52,12 +54,13 @@ class Remembered:
         of_ids, of_numbers = self._order
         ids = [found[name][0] for name in of_ids if name in found] or [np.empty(0, np.int32)]
         numbers = [found[name][1] for name in of_numbers if name in found] or [np.empty(0, np.float32)]
-        unknown = {name: count for name, (_, _, count) in found.items() if count is not None}
-        return Inputs(np.concatenate(ids)[None], np.concatenate(numbers)[None]), unknown
+        unknown = {name: count for each in found.values() for name, count in each[2].items()}
+        shortened = {name: count for each in found.values() for name, count in each[3].items()}
+        return Inputs(np.concatenate(ids)[None], np.concatenate(numbers)[None]), unknown, shortened
 
     def _value(self, name: str, kind: str, row: Mapping[str, Any]) -> Found:
         value = row[name]
-        if kind in ONE and isinstance(value, str | int | float | None):
+        if kind in ONE and isinstance(value, str | int | float | None) and len(str(value)) <= LONGEST:
             of: Any = type(value)
             return self._known(name, of, value)  # 1, 1.0 and True are equal, and no longer so as text
         return self._encoded(name, row)
@@ -67,5 +70,5 @@ class Remembered:
 
     def _encoded(self, name: str, row: Mapping[str, Any]) -> Found:
         alone = self._alone[name]
-        inputs, unknown = alone.encode_counting(as_table([row], alone.schema))
-        return inputs.ids[0], inputs.numbers[0], unknown.get(name)
+        inputs, unknown, shortened = alone.encode_telling(as_table([row], alone.schema))
+        return inputs.ids[0], inputs.numbers[0], unknown, shortened

@@ -107,6 +107,12 @@ class Retriever(Opened):
             return CodesIndex.of_codes(self._of_items("item_codes").astype(np.uint8), entries)
         return build_index(Exact(), self.item_vectors())
 
+    def prepare(self) -> None:
+        """Make now what the first query would wait for: the catalogue's values, and the index over its vectors."""
+        _ = self.items
+        if self.has_index or "item_vector" in self.outputs:
+            _ = self.index
+
     def item_vectors(self) -> NDArray[np.float32]:
         """Vectors [C, D] of all items, by place, as the graph gives them."""
         return self._of_items("item_vector")
@@ -126,6 +132,12 @@ class Retriever(Opened):
         if "scores" in self.outputs:
             return self._of_queries("scores", inputs)[:, self.first_item :]
         return self.vectors(inputs) @ self.item_vectors().T
+
+    def scores_of(self, inputs: Inputs, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores, float32 [N, P], of the items at `places` [P] for encoded queries, whatever the catalogue holds."""
+        if "scores" in self.outputs:
+            return self.scores(inputs)[:, places]
+        return self.vectors(inputs) @ self._of_items("item_vector", places).T
 
     def encode(self, rows: Rows) -> NDArray[np.float32]:
         """Vectors, float32 [N, D], of raw queries: a frame, a mapping of columns or a list of rows.
@@ -149,12 +161,12 @@ class Retriever(Opened):
         if type(k) is not int or k < 1:
             raise InputError(f"k: got {k!r}, allowed 1 or more")
         frame = as_table(rows, self.encoding.schema)
-        inputs, unknown = self.encoding.encode_counting(frame)
+        inputs, unknown, shortened = self.encoding.encode_telling(frame)
         left_out = self.met(frame) if leave_out_met else None
         places, scores = self.search(inputs, k, left_out)
         names = self.items
         items = [[names[place] for place in row if place >= 0] for row in places]
-        return TopK(items, places, scores, unknown, self.encoding.shortened(frame))
+        return TopK(items, places, scores, unknown, shortened)
 
     def places(self, items: Sequence[Any]) -> NDArray[np.int64]:
         """The places in the catalogue, int64 [M], of raw values; -1 of those that it does not hold.
@@ -209,9 +221,9 @@ class Retriever(Opened):
         ]
         return np.concatenate(parts)[np.argsort(order)]
 
-    def _of_items(self, output: str) -> NDArray[np.float32]:
-        first = self.first_item
-        ids = np.arange(first, first + self.count, dtype=np.int32)
+    def _of_items(self, output: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """What the graph gives of the items at `places`, or of all."""
+        ids = (self.first_item + (np.arange(self.count) if places is None else places)).astype(np.int32)
         starts = range(0, len(ids), ITEMS_AT_ONCE)
         parts = [self._run([output], self._no_query(), ids[s : s + ITEMS_AT_ONCE])[0] for s in starts]
         return np.concatenate(parts)

@@ -11,7 +11,8 @@ from several threads at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.data.encoding import Encoding, Inputs
-from slimrank.data.schema import Field
+from slimrank.data.schema import Field, Schema
 from slimrank.runtime.checks import Checks
 from slimrank.runtime.model import Model, Predictions, sigmoid
 from slimrank.runtime.remembered import Remembered
@@ -34,13 +35,16 @@ from slimrank.runtime.session import open_session
 if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
 
-MOST_SETS = 8  # each holds a session of its own, whose large weights are mapped; making one takes some 0.1 s
+MOST_SETS = 8  # each holds a session of its own: unpacked tables are its own, and making one takes some 0.1 s
 LARGEST_DIFFERENCE = 1e-5  # of a logit, relative to max(1, |logit|): floats are added in another order
 CHECKED_ROWS = 64
 TIMED_ROWS = 256
 TURNS = 9
+NO_FIELDS = Schema.model_construct(fields=())  # which no model has
 SEPARATE = "the set's columns are all on one side"
 SLOWER = "the unsplit graph takes less time"
+
+Background = Callable[[Callable[[], object]], object]
 
 _log = logging.getLogger(__name__)
 
@@ -70,17 +74,18 @@ class Side:
         sides = (np.array(each, np.int64) for each in (ids, numbers))
         return cls(encoding if fields else None, Checks.of(schema, encoding.sizes), *sides)
 
-    def encoded(self, rows: Rows, count: int) -> tuple[Inputs, dict[str, int]]:
-        """The inputs of `count` raw rows, and by field how many values are unknown.
+    def encoded(self, rows: Rows, count: int) -> tuple[Inputs, dict[str, int], dict[str, int]]:
+        """The inputs of `count` raw rows, and by field how many values are unknown and how many rows are too long.
 
         Raises:
             InputError: as `Model.predict`.
         """
         if self.encoding is None:
-            return Inputs(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32)), {}
-        inputs, unknown = self.encoding.encode_counting(as_table(rows, self.encoding.schema))
-        self.checks(inputs)
-        return inputs, unknown
+            as_table(rows, NO_FIELDS)  # refuses what is no rows
+            return Inputs(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32)), {}, {}
+        told = self.encoding.encode_telling(as_table(rows, self.encoding.schema))
+        self.checks(told[0])
+        return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,35 +123,39 @@ class SharedSet:
 class SharedScorer:
     """Scores the candidates of requests by a loaded model.
 
-    At most `most` sets of shared fields get a split graph, the first ones that are asked for; rows of others are
-    joined, and so are those that come while a graph is being split. With `fastest` both graphs are timed first, and
-    rows are joined where that takes less, as it does of a model that is hardly more than its lookups.
+    The `most` sets of shared fields that were asked for last have a split graph; while one is being split, rows are
+    joined. With `fastest` both graphs are timed first, and rows are joined where that takes less, as it does of a model
+    that is hardly more than its lookups. Graphs are split by the call that asks for them, or by `background` (such as
+    an executor's `submit`), so that no call waits for it.
     """
 
-    def __init__(self, model: Model, *, most: int = MOST_SETS, fastest: bool = False):
+    def __init__(
+        self, model: Model, *, most: int = MOST_SETS, fastest: bool = False, background: Background | None = None
+    ):
         self.model = model
         self.most = most
         self.fastest = fastest
+        self.background = background
         fields = model.encoding.schema.fields
         self._columns = {field.name: tuple(name for name in (field.name, field.pair) if name) for field in fields}
         self._inputs = tuple(dict.fromkeys(name for names in self._columns.values() for name in names))
-        self._sets: dict[frozenset[str], SharedSet] = {}
-        self._making = Lock()
+        self._sets: OrderedDict[frozenset[str], SharedSet] = OrderedDict()
+        self._looking, self._making = Lock(), Lock()
         self._remembered = Remembered(model.encoding)
 
     def predict(self, shared: Mapping[str, Any], candidates: Rows) -> Predictions:
         """Probabilities of the candidates [N], as `Model.predict` gives them of rows that hold the shared values too.
 
         `shared` has one value for each shared column, `candidates` the other columns: a list of rows, a mapping of
-        columns or a polars frame. Unknown ids of shared fields are counted once. Where the columns of one field are
-        on both sides (a text pair: the query shared, the document not), the shared one is repeated.
+        columns or a polars frame. What is unknown or too long of shared fields is counted once. Where the columns of
+        one field are on both sides (a text pair: the query shared, the document not), the shared one is repeated.
 
         Raises:
             InputError: a column is on both sides or on neither; else as `Model.predict`, with the faults of both sides.
         """
         count = _count(candidates)
         fields, repeated = self._sides(shared, _names(candidates))
-        kept = self.prepared(fields)
+        kept = self._asked(fields)
         rows = _with_columns(candidates, {name: shared[name] for name in repeated}, count)
         faults, found = [], []
         sides = (partial(self._once, kept.shared, shared, fields), partial(kept.own.encoded, rows, count))
@@ -157,13 +166,16 @@ class SharedScorer:
                 faults.append(str(error))
         if faults:
             raise InputError("\n".join(faults))
-        (once, of_shared), (each, of_own) = found
-        return Predictions(sigmoid(self._score(kept, once, each)), {**of_shared, **of_own})
+        (once, unknown, shortened), (each, own_unknown, own_shortened) = found
+        counts = {**unknown, **own_unknown}, {**shortened, **own_shortened}
+        return Predictions(sigmoid(self._score(kept, once, each)), *counts)
 
-    def _once(self, side: Side, row: Mapping[str, Any], fields: frozenset[str]) -> tuple[Inputs, dict[str, int]]:
-        inputs, unknown = self._remembered.encoded(row, fields)
-        side.checks(inputs)
-        return inputs, unknown
+    def _once(
+        self, side: Side, row: Mapping[str, Any], fields: frozenset[str]
+    ) -> tuple[Inputs, dict[str, int], dict[str, int]]:
+        told = self._remembered.encoded(row, fields)
+        side.checks(told[0])
+        return told
 
     def score(self, fields: Iterable[str], shared: Inputs, own: Inputs) -> NDArray[np.float32]:
         """Logits [N] of encoded rows: one of the shared `fields`, N of the others, columns in the schema's order.
@@ -185,12 +197,9 @@ class SharedScorer:
 
     @property
     def known(self) -> tuple[frozenset[str], ...]:
-        """The sets of shared fields that something is kept for."""
-        return tuple(self._sets)
-
-    def settled(self, fields: frozenset[str]) -> bool:
-        """Whether there is nothing left to be made for a set."""
-        return fields in self._sets or len(self._sets) >= self.most
+        """The sets of shared fields that something is kept for, the one asked for last at the end."""
+        with self._looking:
+            return tuple(self._sets)
 
     def prepared(self, fields: frozenset[str]) -> SharedSet:
         """What is kept for shared `fields`; it is made now where it is not there yet.
@@ -198,21 +207,43 @@ class SharedScorer:
         Raises:
             InputError: a field is unknown.
         """
-        kept = self._sets.get(fields)
+        kept = self._look(fields)
+        return self._made_now(fields) if kept is None else kept
+
+    def _asked(self, fields: frozenset[str]) -> SharedSet:
+        """What is kept for shared `fields`, made in the background where there is one: rows are joined meanwhile."""
+        kept = self._look(fields)
         if kept is not None:
             return kept
-        shared, own = self._of(fields)
+        if self.background is None:
+            return self._made_now(fields)
+        if not self._making.locked():
+            self.background(partial(self.prepared, fields))
+        return SharedSet(*self._of(fields), None, "a graph is being split")
+
+    def _look(self, fields: frozenset[str]) -> SharedSet | None:
+        with self._looking:
+            kept = self._sets.get(fields)
+            if kept is not None:
+                self._sets.move_to_end(fields)
+            return kept
+
+    def _made_now(self, fields: frozenset[str]) -> SharedSet:
+        sides = self._of(fields)
         if not self._making.acquire(blocking=False):
-            return SharedSet(shared, own, None, "a graph is being split")
+            return SharedSet(*sides, None, "a graph is being split")
         try:
-            if fields not in self._sets and len(self._sets) < self.most:
-                self._sets[fields] = kept = self._split(shared, own)
-                if kept.why_joined not in ("", SEPARATE, SLOWER):
-                    told = ", ".join(sorted(fields))
-                    _log.warning("%s: %s shared, rows are joined: %s", self.model.artifact.path, told, kept.why_joined)
+            kept = self._look(fields) or self._split(*sides)
+            if kept.why_joined not in ("", SEPARATE, SLOWER):
+                told = ", ".join(sorted(fields))
+                _log.warning("%s: %s shared, rows are joined: %s", self.model.artifact.path, told, kept.why_joined)
+            with self._looking:
+                self._sets[fields] = kept
+                while len(self._sets) > self.most:
+                    self._sets.popitem(last=False)
+            return kept
         finally:
             self._making.release()
-        return self._sets.get(fields) or SharedSet(shared, own, None, f"{self.most} sets have a graph already")
 
     def _of(self, fields: frozenset[str]) -> tuple[Side, Side]:
         encoding = self.model.encoding

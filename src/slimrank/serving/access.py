@@ -61,6 +61,27 @@ class Access:
         await send({"type": "http.response.body", "body": to_json({"error": "a bearer token is needed"})})
 
 
+class SameOrigin:
+    """An application that takes no requests that change something from the pages of others.
+
+    A browser sends a simple POST to any address, the loopback too, and says in `Origin` whose page asked for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI says."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            headers = dict(scope["headers"])
+            origin = headers.get(b"origin")
+            if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
+                told = {"error": f"asked by a page of {origin[:80].decode('latin-1')}, which is not this service's"}
+                await Response(to_json(told), 403, media_type="application/json")(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
 class Shedding:
     """An application before which requests that find no room are told so, with as little work as can be.
 

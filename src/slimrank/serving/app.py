@@ -20,10 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan
 
 from slimrank.config import InputError
-from slimrank.serving.access import Access, Shedding
+from slimrank.serving.access import Access, SameOrigin, Shedding
 from slimrank.serving.batching import TooLate
 from slimrank.serving.body import HEADER_LENGTH, as_json, parted, read_body
 from slimrank.serving.bounds import TooMany
@@ -50,6 +50,7 @@ STATUS = {
     **{Unknown: 404, TooMany: 413, InputError: 400, Unsayable: 422},
     **{TooLate: 504, Unavailable: 503, Overloaded: 503},
 }
+REPOSITORY_BYTES = 1 << 16  # of a request that is about models
 AGAIN = {"retry-after": "1"}  # seconds after which a request that found no room may be tried again
 
 
@@ -153,7 +154,7 @@ class Endpoints:
     async def config(self, request: Request) -> Response:
         """A model's configuration, as Triton's protocol has it."""
         name, version = self._version(request)
-        return Json(config_of(name, version.served, self.service.settings.batching))
+        return Json(config_of(name, version.served))
 
     async def statistics(self, request: Request) -> Response:
         """What a model, or every model, has answered."""
@@ -164,7 +165,7 @@ class Endpoints:
 
     async def index(self, request: Request) -> Response:
         """All models, loaded or not."""
-        body = as_json(await read_body(request, self.limits.max_body_bytes) or memoryview(b"{}"))
+        body = as_json(await read_body(request, REPOSITORY_BYTES) or memoryview(b"{}"))
         ready = body.get("ready", False) if isinstance(body, dict) else None
         if not isinstance(ready, bool):
             raise InputError('the request must be an object, where "ready" is true or false')
@@ -172,7 +173,7 @@ class Endpoints:
 
     async def load(self, request: Request) -> Response:
         """Load what stands at a model's paths now, in all workers."""
-        body = as_json(await read_body(request, self.limits.max_body_bytes) or memoryview(b"{}"))
+        body = as_json(await read_body(request, REPOSITORY_BYTES) or memoryview(b"{}"))
         if not isinstance(body, dict) or body.get("parameters", {}) != {}:
             raise InputError("a model is loaded from its own paths: no config and no files are taken")
         await self.service.control.ask(request.path_params["name"], load=True)
@@ -180,7 +181,7 @@ class Endpoints:
 
     async def unload(self, request: Request) -> Response:
         """Answer no more for a model, in all workers."""
-        await read_body(request, self.limits.max_body_bytes)
+        await read_body(request, REPOSITORY_BYTES)
         await self.service.control.ask(request.path_params["name"], load=False)
         return Json({})
 
@@ -188,57 +189,55 @@ class Endpoints:
         """Tensors to tensors."""
         watch, name = Stopwatch(), request.path_params["name"]
         async with self.service.request("infer", name, watch, request.headers) as told:
-            with self.service.gate.aside() as hold:
+            with self.service.gate.aside(name) as hold:
                 body = await read_body(request, self.limits.max_body_bytes, hold)
             watch.lap("read")
             asked, binary = parted(request, body)
 
             def decode(version: Version) -> tuple[Arrays, list[str]]:
-                told["version"] = version.name
                 outputs = asked_outputs(asked, version.served)
                 return read_request(asked, version.served, self.limits.max_rows, binary), outputs
 
-            question = self._asked(request, name, asked)
-            version, answers, outputs = await self.service.infer(question, decode, watch)
+            question = self._asked(request, name, asked, watch)
+            version, answers, outputs = await self.service.infer(question, decode, watch, told)
             content, behind = reply(asked, name, version.name, answers, outputs)
             answer = _with_tensors(to_json(content), behind)
             watch.lap("reply")
         return answer
 
-    def _asked(self, request: Request, name: str, body: Any) -> Asked:
+    def _asked(self, request: Request, name: str, body: Any, watch: Stopwatch) -> Asked:
         """A request's names, and when it is given up: in so many microseconds, where it has a `timeout`."""
         identity = body.get("id") if isinstance(body, dict) else None
         timeout = parameter(body, "timeout")
         limit = 1000 * self.limits.timeout_ms  # a larger one may be an integer that no float holds
         seconds = min(timeout, limit) / 1e6 if type(timeout) is int and timeout > 0 else None
         version = request.path_params.get("version", "")
-        return Asked(name, version, identity if isinstance(identity, str) else None, self.service.until(seconds))
+        return Asked(name, version, identity if isinstance(identity, str) else None, self.service.until(watch, seconds))
 
     async def rank(self, request: Request) -> Response:
         """Candidates to scores."""
         watch, name = Stopwatch(), request.path_params["name"]
         async with self.service.request("rank", name, watch, request.headers) as told:
-            with self.service.gate.aside() as hold:
+            with self.service.gate.aside(name) as hold:
                 body = await read_body(request, self.limits.max_body_bytes, hold)
             watch.lap("read")
-            ranking = read_ranking(as_json(body), self.limits)
+            ranking = read_ranking(as_json(body), self.limits, len(body))
             watch.lap("parse")
-            asked = Asked(name, ranking.version, ranking.id, self.service.until())
-            version, found = await self.service.rank(asked, ranking, watch)
-            told["version"] = version.name
+            asked = Asked(name, ranking.version, ranking.id, self.service.until(watch))
+            version, found = await self.service.rank(asked, ranking, watch, told)
             identity = {} if ranking.id is None else {"id": ranking.id}
             answer = Json({"model_name": name, "model_version": version.name, **identity, **found})
             watch.lap("reply")
         return answer
 
 
-def create_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> Access:
+def create_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:
     """What serves a service over HTTP. `lifespan` starts and stops what it needs beside."""
     kinds = (HTTPException, InputError, Unsayable, Unavailable, TooLate, Overloaded, Failed, Exception)
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(kinds, _error)
     app = Starlette(routes=Endpoints(service).routes(), exception_handlers=handlers, lifespan=lifespan)
     shedding = Shedding(app, service.gate, _answer_to(Overloaded()), service.metrics.shed.inc)
-    return Access(shedding, service.settings.token_file)
+    return SameOrigin(Access(shedding, service.settings.token_file))
 
 
 def _with_tensors(content: bytes, behind: list[bytes]) -> Response:

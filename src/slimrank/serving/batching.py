@@ -47,6 +47,27 @@ class _Waiting:
         return tuple((name, array.shape[1:]) for name, array in sorted(self.arrays.items()))
 
 
+class Pace:
+    """How long calls take, learned from those that were made.
+
+    Attributes:
+        seconds: of a call, on average.
+        rows: of a call, on average.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.rows = IN_PLACE_SECONDS, 0.0  # of which nothing is known may be slow
+
+    def learn(self, seconds: float, rows: int) -> None:
+        """A call of so many rows took so long."""
+        self.seconds += WEIGHT * (seconds - self.seconds)
+        self.rows += WEIGHT * (rows - self.rows)
+
+    def fast(self, rows: int) -> bool:
+        """Whether a call of so many rows is not worth a change of threads."""
+        return self.seconds * max(1.0, rows / max(1.0, self.rows)) < IN_PLACE_SECONDS
+
+
 class Batcher:
     """The calls of one loaded graph.
 
@@ -67,7 +88,7 @@ class Batcher:
         self.waiting: deque[_Waiting] = deque()
         self.working = False
         self.full = asyncio.Event()
-        self.call_seconds = self.alone_seconds = IN_PLACE_SECONDS  # of which nothing is known may be slow
+        self.joint, self.single = Pace(), Pace()
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, arrays: Arrays, rows: int, until: float, watch: Stopwatch) -> Arrays:
@@ -95,8 +116,8 @@ class Batcher:
         except TimeoutError:
             raise TooLate from None
 
-    async def alone(self, work: Callable[[], Found], until: float, watch: Stopwatch) -> Found:
-        """What `work` gives, which calls a graph and cannot be joined with others; `until` and `watch` as in a call.
+    async def alone(self, work: Callable[[], Found], rows: int, until: float, watch: Stopwatch) -> Found:
+        """What `work` gives, which calls a graph for `rows` rows and cannot be joined; the rest as in a call.
 
         Raises:
             TooLate: it was not answered before then; what has not begun is not done.
@@ -109,10 +130,11 @@ class Batcher:
             found = work()
             begun = watch.last
             watch.lap("run")
-            self.alone_seconds += WEIGHT * (watch.last - begun - self.alone_seconds)
+            self.single.learn(watch.last - begun, rows)
             return found
 
-        if self.alone_seconds < IN_PLACE_SECONDS:
+        self.observe(rows)
+        if self.single.fast(rows):
             return timed()
         try:
             async with asyncio.timeout(until - time.perf_counter()):
@@ -126,6 +148,7 @@ class Batcher:
                 if self.settings.delay_ms and self.joins:
                     await self._gather()
                 await self._call(self._take())
+                await asyncio.sleep(0)  # others are heard between two calls
         finally:
             self.working = False
 
@@ -156,12 +179,23 @@ class Batcher:
         return taken
 
     async def _call(self, requests: list[_Waiting]) -> None:
+        """Answer requests that were taken; whatever happens, none of them waits on."""
+        try:
+            await self._answer(requests)
+        except BaseException as error:
+            for each in requests:
+                if not each.answer.done():
+                    each.answer.set_exception(RuntimeError(f"a call was given up: {error!r}"))
+            raise
+
+    async def _answer(self, requests: list[_Waiting]) -> None:
         if not requests:
             return
-        self.observe(sum(each.rows for each in requests))
+        rows = sum(each.rows for each in requests)
+        self.observe(rows)
         for each in requests:
             each.watch.lap("queue")
-        if self.call_seconds < IN_PLACE_SECONDS:
+        if self.joint.fast(rows):
             answers = self._answers(requests)
         else:
             loop = asyncio.get_running_loop()
@@ -185,7 +219,7 @@ class Batcher:
             if len(requests) == 1:
                 return [error]
             return [self._answers([each])[0] for each in requests]
-        self.call_seconds += WEIGHT * (time.perf_counter() - begun - self.call_seconds)
+        self.joint.learn(time.perf_counter() - begun, sum(each.rows for each in requests))
         return list(found)
 
     def _together(self, requests: list[_Waiting]) -> list[Arrays]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from slimrank.config import InputError
@@ -18,9 +18,8 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise TooMany(f"{rows} rows in one request, at most {max_rows} are allowed")
 
 
-def check_text(columns: Mapping[str, Any], fields: Iterable[str], longest: int) -> None:
-    """Raise `TooMany` where a value of one of those fields is longer."""
-    for name in fields:
-        for value in columns.get(name, ()):
-            if isinstance(value, str) and len(value) > longest:
-                raise TooMany(f"field {name!r}: a text of {len(value)} characters, at most {longest} are allowed")
+def check_text(name: str, values: Iterable[Any], longest: int) -> None:
+    """Raise `TooMany` where one of the values of a field is a longer text."""
+    for value in values:
+        if isinstance(value, str) and len(value) > longest:
+            raise TooMany(f"field {name[:80]!r}: a text of {len(value)} characters, at most {longest} are allowed")

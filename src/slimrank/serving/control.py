@@ -31,6 +31,7 @@ class Control:
     def __init__(self, repository: Repository, folder: Path | None) -> None:
         self.repository, self.folder = repository, folder
         self.done: dict[str, dict[str, Any]] = {}
+        self.told: dict[str, dict[str, Any]] | None = None
         self.busy = asyncio.Lock()
 
     async def ask(self, name: str, *, load: bool) -> None:
@@ -41,13 +42,14 @@ class Control:
             InputError: requests may not, or a worker could not.
         """
         self.repository.model(name)
-        if not self.repository.settings.remote_load:
+        if not self.repository.settings.may_load:
             raise InputError("this service does not load or unload models by request")
         if self.folder is None:
             await self._do(name, load)
             return
-        turn = time.time_ns()
-        replace_file(self.folder / f"{name}{WANTED}", json.dumps({"load": load, "turn": turn}).encode())
+        place = self.folder / f"{name}{WANTED}"
+        turn = max(time.time_ns(), self._read(place).get("turn", 0) + 1)  # clocks step back
+        replace_file(place, json.dumps({"load": load, "turn": turn}).encode())
         await self.look()
         await self._others(name, turn)
 
@@ -56,7 +58,6 @@ class Control:
         if self.folder is None:
             return
         async with self.busy:
-            before = dict(self.done)
             for name in self.repository.models:
                 each = self._read(self.folder / f"{name}{WANTED}")
                 if self.done.get(name, {}).get("turn", 0) >= each.get("turn", 0):
@@ -67,8 +68,9 @@ class Control:
                 except InputError as error:
                     fault = str(error)
                 self.done[name] = {"turn": each["turn"], "fault": fault}
-            if self.done != before or not self._own.exists():
+            if self.done != self.told:
                 replace_file(self._own, json.dumps(self.done).encode())
+                self.told = dict(self.done)
 
     @property
     def _own(self) -> Path:

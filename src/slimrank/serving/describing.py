@@ -9,7 +9,6 @@ from slimrank.serving.protocol import DATATYPES, sizes_of
 from slimrank.serving.repository import Model, Repository
 from slimrank.serving.served import Served
 from slimrank.serving.service import Service
-from slimrank.serving.settings import Batching
 
 PARTS = {
     "queue": ("wait", "queue"),
@@ -19,8 +18,8 @@ PARTS = {
 }
 
 
-def config_of(name: str, served: Served, batching: Batching) -> dict[str, Any]:
-    """A model's configuration (ModelConfig of Triton's model_config.proto, as JSON)."""
+def config_of(name: str, served: Served) -> dict[str, Any]:
+    """A model's configuration (ModelConfig of Triton's model_config.proto, as JSON); all sizes are told, rows too."""
     ends = {
         side: [
             {"name": spec.name, "data_type": f"TYPE_{DATATYPES[spec.dtype.name]}", "dims": sizes_of(spec)}
@@ -28,16 +27,7 @@ def config_of(name: str, served: Served, batching: Batching) -> dict[str, Any]:
         ]
         for side, specs in (("input", served.inputs), ("output", served.outputs))
     }
-    delay = {"max_queue_delay_microseconds": round(batching.delay_ms * 1e3)}
-    joined = {"dynamic_batching": delay} if served.joins else {}
-    return {
-        "name": name,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
-        "max_batch_size": 0,
-        **ends,
-        **joined,
-    }
+    return {"name": name, "platform": "onnxruntime_onnx", "backend": "onnxruntime", "max_batch_size": 0, **ends}
 
 
 def index_of(repository: Repository, *, only_ready: bool = False) -> list[dict[str, str]]:
@@ -56,15 +46,18 @@ def _entries(model: Model) -> list[dict[str, str]]:
 def statistics_of(service: Service, name: str = "", version: str = "") -> list[dict[str, Any]]:
     """What each version has answered since the service started, in all workers, as Triton's statistics extension."""
     values: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
+    answering = {model.settings.name: [each.name for each in model.versions] for model in service.repository}
     for metric in service.metrics.together().collect():
         for sample in metric.samples:
             labels = sample.labels
-            key = (labels.get("model", ""), labels.get("version", ""))
-            if all(key) and (not name or key[0] == name) and (not version or key[1] == version):
-                values[key][sample.name, labels.get("stage", labels.get("code", ""))] += sample.value
-    loaded = {(m.settings.name, v.name) for m in service.repository for v in m.versions}
-    wanted = {key for key in loaded if (not name or key[0] == name) and (not version or key[1] == version)}
-    return [_statistics(*key, values[key]) for key in sorted(wanted | set(values))]
+            model, stage = labels.get("model", ""), labels.get("stage", labels.get("code", ""))
+            if model in answering and "version" in labels:
+                # Who asked for a version that there is none of, or for none that could be chosen, has failed as well.
+                own = labels["version"] or next(iter(answering[model]), "")
+                values[model, own][sample.name, stage] += sample.value
+    keys = {*values, *((model, each) for model, versions in answering.items() for each in versions)}
+    wanted = [key for key in keys if key[0] == (name or key[0]) and key[1] == (version or key[1]) and key[1]]
+    return [_statistics(*key, values[key]) for key in sorted(wanted)]
 
 
 def _statistics(name: str, version: str, values: dict[tuple[str, str], float]) -> dict[str, Any]:
@@ -81,8 +74,8 @@ def _statistics(name: str, version: str, values: dict[tuple[str, str], float]) -
     return {
         "name": name,
         "version": version,
-        "inference_count": int(values["slimrank_batch_rows_sum", ""]) or answered,
-        "execution_count": int(values["slimrank_batch_rows_count", ""]) or answered,
+        "inference_count": int(values["slimrank_batch_rows_sum", ""]),
+        "execution_count": int(values["slimrank_batch_rows_count", ""]),
         "inference_stats": {"success": {"count": answered, "ns": whole}, "fail": {"count": failed, "ns": 0}, **parts},
         "batch_stats": [],
     }

@@ -16,7 +16,7 @@ from slimrank.serving.settings import Limits
 WEIGHT = 0.05  # of a new request in the mean time that one takes
 WAITING = ("wait", "read", "queue")  # stages in which others are worked for
 LEAST = 2  # requests that may be in work whatever they take: of a slow model each is longer than any bound
-OUTLIER = 4  # times the mean, beyond which a request is no more than that
+OUTLIER = 30  # times the mean, beyond which a request is no more than that: one that stood still says little
 
 
 class Overloaded(Exception):
@@ -28,32 +28,34 @@ class Gate:
 
     Attributes:
         inside: how many there are.
+        work: seconds that they are expected to occupy the worker for, together.
         held: bytes of bodies that are not whole yet.
-        seconds: what a request occupied the worker for lately, on average.
+        means: by model, what a request occupied the worker for lately, on average.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.inside = self.held = 0
-        self.seconds = 0.0
+        self.work = 0.0
+        self.means: dict[str, float] = {}
         self.closed = False
 
     @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Hold a place while a request is answered.
+    async def room(self, model: str) -> AsyncIterator[None]:
+        """Hold a place while a request for a model is answered.
 
         Raises:
             Overloaded: there is none, or the service is being stopped.
         """
-        self.enter()
+        expected = self.enter(model)
         try:
             await asyncio.sleep(0)  # those that came in at the same time are counted before any is worked on
             yield
         finally:
-            self.inside -= 1
+            self._leave(expected)
 
     @contextmanager
-    def aside(self) -> Iterator[Callable[[int], None]]:
+    def aside(self, model: str) -> Iterator[Callable[[int], None]]:
         """Give the place back while a request waits for its own client, so that slow clients take none from others.
 
         What this yields is told of the bytes that came.
@@ -70,35 +72,47 @@ class Gate:
             if self.held > self.limits.max_held_bytes:
                 raise Overloaded
 
-        self.inside -= 1
+        expected = self.means.get(model, 0.0)
+        self._leave(expected)
         try:
             yield hold
         finally:
-            self.inside += 1
+            full = self.full
+            self._come(expected)
             self.held -= held
-        if self.inside > self.limits.max_requests:
+        if full:
             raise Overloaded
 
-    def enter(self) -> None:
-        """Take a place, which the caller gives back.
+    def enter(self, model: str = "") -> float:
+        """Take a place; what the request is expected to take, in seconds.
 
         Raises:
             Overloaded: as `room`.
         """
         if self.full:
             raise Overloaded
+        expected = self.means.get(model, 0.0)
+        self._come(expected)
+        return expected
+
+    def _come(self, expected: float) -> None:
         self.inside += 1
+        self.work += expected
+
+    def _leave(self, expected: float) -> None:
+        self.inside -= 1
+        self.work = self.work - expected if self.inside else 0.0  # no rest of roundings is left
 
     @property
     def full(self) -> bool:
         """Whether a request that comes now finds no room."""
-        waiting = 1e3 * self.inside * self.seconds > self.limits.max_wait_ms and self.inside >= LEAST
+        waiting = self.inside >= LEAST and 1e3 * self.work > self.limits.max_wait_ms
         return self.closed or self.inside >= self.limits.max_requests or waiting
 
-    def learn(self, seconds: float) -> None:
-        """A request has occupied the worker for that long."""
-        likely = min(seconds, OUTLIER * self.seconds + 1e-3)  # one that stood still says little of the next
-        self.seconds += WEIGHT * (likely - self.seconds)
+    def learn(self, model: str, seconds: float) -> None:
+        """A request for a model has occupied the worker for that long."""
+        mean = self.means.get(model, 0.0)
+        self.means[model] = mean + WEIGHT * (min(seconds, OUTLIER * mean + 0.01) - mean)
 
 
 class Stopwatch:

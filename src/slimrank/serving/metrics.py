@@ -39,16 +39,33 @@ class Metrics:
         self.rows = self._histogram("request_rows", "Rows or candidates of a request.", ROWS, "model")
         self.batch = self._histogram("batch_rows", "Rows of a call of the graph.", ROWS, "model", "version")
         self.shed = self._counter("shed", "Requests that found no room.")
-        self.unknown = self._counter("unknown_values", "Values that the vocabulary does not hold.", "model", "field")
-        self.shortened = self._counter("shortened_values", "Histories longer than is read.", "model", "field")
+        self.unknown = self._counter(
+            "unknown_values",
+            "Values that the vocabulary does not hold, by rows: of a field that is shared for each candidate.",
+            "model",
+            "field",
+        )
+        self.shortened = self._counter(
+            "shortened_values", "Histories and texts longer than is read, by rows.", "model", "field"
+        )
         self.values = self._counter("values", "Rows whose fields were encoded.", "model")
         self.scores = self._counter("scores", "Predicted probabilities, by the lower end of their bin.", "model", "bin")
-        self.drift = self._gauge("score_drift", "Population stability index of scores against the artifact's own.")
+        self.drift = self._gauge(
+            "score_drift", "Population stability index of scores against the artifact's own.", "model", "version"
+        )
+        field = "model", "version", "field"
+        self.unknown_then = self._gauge(
+            "unknown_values_reference", "unknown_values / values where the artifact was measured.", *field
+        )
+        self.shortened_then = self._gauge(
+            "shortened_values_reference", "shortened_values / values where the artifact was measured.", *field
+        )
         self.shadow = self._histogram(
             "shadow_difference", "Largest difference of a request's scores to the shadow's.", DIFFERENCES, "model"
         )
+        self.unshadowed = self._counter("unshadowed", "Requests that the shadow was not asked.", "model")
         self.reloads = self._counter("reloads", "Versions that were tried, by how it ended.", "model", "outcome")
-        self.seen: dict[str, NDArray[np.float64]] = {}
+        self.seen: dict[tuple[str, str], NDArray[np.float64]] = {}
         self._bound: dict[tuple[Any, ...], Any] = {}
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -57,8 +74,8 @@ class Metrics:
     def _histogram(self, name: str, what: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"slimrank_{name}", what, labels, buckets=buckets, registry=self.registry)
 
-    def _gauge(self, name: str, what: str) -> Gauge:
-        return Gauge(f"slimrank_{name}", what, ("model",), registry=self.registry, multiprocess_mode="mostrecent")
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(f"slimrank_{name}", what, labels, registry=self.registry, multiprocess_mode="mostrecent")
 
     def at(self, metric: Family, *labels: str) -> Family:
         """The metric of those labels; the library's own look-up takes ten times as long."""
@@ -75,15 +92,45 @@ class Metrics:
         for stage, taken in stages.items():
             self.at(self.stage, model, version, stage).observe(taken)
 
-    def scored(self, model: str, probability: NDArray[np.float32], reference: NDArray[np.float64] | None) -> None:
-        """Probabilities were given; `reference` is the histogram of the artifact's own, or None."""
+    def scored(
+        self, model: str, version: str, probability: NDArray[np.float32], reference: NDArray[np.float64] | None
+    ) -> None:
+        """Probabilities were given by a version; `reference` is the histogram of its own, or None."""
         counts = histogram(probability)
         for place in np.flatnonzero(counts):
-            self.at(self.scores, model, f"{BINS[place]:.2f}").inc(int(counts[place]))
-        seen = self.seen.get(model, np.zeros(len(counts)))
-        self.seen[model] = seen = seen * np.exp(-len(probability) / FADES) + counts
+            self.at(self.scores, model, f"{BINS[place]:.6f}").inc(int(counts[place]))
+        seen = self.seen.get((model, version), np.zeros(len(counts)))
+        self.seen[model, version] = seen = seen * np.exp(-len(probability) / FADES) + counts
         if reference is not None:
-            self.drift.labels(model).set(population_stability_index(reference, seen))
+            self.at(self.drift, model, version).set(population_stability_index(reference, seen))
+
+    def measured(self, model: str, version: str, reference: Mapping[str, Any]) -> None:
+        """A version answers from now on whose manifest has this `reference`; what is none of it is left out."""
+        for gauge, found in (
+            (self.unknown_then, reference.get("unknown")),
+            (self.shortened_then, reference.get("shortened")),
+        ):
+            for field, by_row in found.items() if isinstance(found, Mapping) else ():
+                if isinstance(by_row, int | float):
+                    self.at(gauge, model, version, field).set(by_row)
+
+    def encoded(self, model: str, rows: int, unknown: Mapping[str, int], shortened: Mapping[str, int]) -> None:
+        """Raw rows were encoded, and by field how many of their values were unknown and how many too long."""
+        self.at(self.values, model).inc(rows)
+        for counter, counts in ((self.unknown, unknown), (self.shortened, shortened)):
+            for field, count in counts.items():
+                if count:
+                    counter.labels(model, field).inc(count)
+
+    def forget(self, model: str, version: str) -> None:
+        """A version answers no more: its series go. Of several workers they stay, as the library cannot take them."""
+        self.seen.pop((model, version), None)
+        gone = [key for key in self._bound if key[1:3] == (model, version)]
+        for key in gone:
+            metric, *labels = key
+            del self._bound[key]
+            if FOLDER not in os.environ:
+                metric.remove(*labels)
 
     def together(self) -> CollectorRegistry:
         """What all workers have counted."""

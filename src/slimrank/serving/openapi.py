@@ -272,7 +272,7 @@ def _ranking(limits: Limits, named: Mapping[str, Schema]) -> dict[str, Schema]:
                 "score": _list({"type": ["number", "null"], "description": "null: the item is unknown."}),
                 "top": _list({**COUNT, "description": "The place of a candidate."}),
                 "items": _list({"type": ["string", "integer"]}),
-                "shortened": {**counts, "description": "By field, histories longer than is read."},
+                "shortened": {**counts, "description": "By field, histories and texts longer than is read."},
             },
         ),
     }

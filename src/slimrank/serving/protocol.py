@@ -24,6 +24,7 @@ from slimrank.serving.served import Arrays, Served
 DATATYPES = {name: name.upper().replace("FLOAT", "FP") for name in DTYPES}
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics", "ranking")
 KINDS = {"b": ("b", "truth values"), "i": ("iu", "integers"), "u": ("iu", "integers"), "f": ("iuf", "numbers")}
+NUMBERS = {bool, int, float}
 NOTHING = memoryview(b"")
 
 
@@ -140,11 +141,10 @@ def tensor_of(data: memoryview | bytes, spec: TensorSpec, shape: list[int], size
     needed = math.prod(shape) * spec.dtype.itemsize
     if size != needed or len(data) != size:
         raise InputError(f"input {spec.name!r}: {min(size, len(data))} bytes for the shape {shape}, must be {needed}")
-    flat = np.frombuffer(data, np.uint8)
-    if spec.dtype.kind == "b" and size and flat.max() > 1:
+    if spec.dtype.kind == "b" and size and np.frombuffer(data, np.uint8).max() > 1:
         raise InputError(f"input {spec.name!r}: a truth value is a byte 0 or 1")
-    array = np.frombuffer(data, spec.dtype.newbyteorder("<")).reshape(shape)
-    return array.astype(spec.dtype, copy=False)
+    flat = np.frombuffer(data, spec.dtype.newbyteorder("<")).astype(spec.dtype, copy=False)
+    return reshaped(flat, spec, shape)
 
 
 def _binary_size(tensor: Mapping[str, Any], name: str) -> int | None:
@@ -167,19 +167,26 @@ def _listed(tensor: Mapping[str, Any], spec: TensorSpec, shape: list[int]) -> ND
     values = _values(tensor["data"], where, spec.dtype)
     if values.shape not in ((math.prod(shape),), tuple(shape)):  # flat, or nested just like it
         raise InputError(f"{where}: the data do not have the shape {shape}")
+    return reshaped(values, spec, shape)
+
+
+def reshaped(flat: NDArray[Any], spec: TensorSpec, shape: list[int]) -> NDArray[Any]:
+    """Raises `InputError` for sizes whose product no array can have, though one of them is 0."""
     try:
-        return values.reshape(shape)
-    except ValueError:  # sizes whose product no array can have
-        raise InputError(f"{where}: shape {shape!r:.80} is too large") from None
+        return flat.reshape(shape)
+    except ValueError:
+        raise InputError(f"input {spec.name!r}: shape {shape!r:.80} is too large") from None
 
 
 def _values(data: list[Any], where: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The numbers in a list or list of lists, of a type that loses nothing but digits of a float."""
+    allowed, told = KINDS[dtype.kind]
+    if not _numbers_only(data):  # of text an array would be made whose every place is as long as the longest
+        raise InputError(f"{where}: the data must be {told}")
     try:
         values = np.array(data) if data else np.empty(0, dtype)
     except (ValueError, OverflowError):
         raise InputError(f"{where}: the data are ragged") from None
-    allowed, told = KINDS[dtype.kind]
     if values.size and values.dtype.kind not in allowed:
         raise InputError(f"{where}: the data must be {told}")
     if values.size and dtype.kind in "iu":
@@ -188,6 +195,13 @@ def _values(data: list[Any], where: str, dtype: np.dtype[Any]) -> NDArray[Any]:
             raise InputError(f"{where}: a value does not fit {DATATYPES[dtype.name]}")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused with its field's name
         return values.astype(dtype)
+
+
+def _numbers_only(data: list[Any]) -> bool:
+    """Whether lists of lists hold nothing but numbers and truth values."""
+    kinds = set(map(type, data))
+    nested = list in kinds
+    return kinds <= NUMBERS | {list} and (not nested or all(_numbers_only(each) for each in data if type(each) is list))
 
 
 def asked_outputs(request: Any, served: Served) -> list[str]:

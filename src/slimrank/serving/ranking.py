@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from slimrank.config import InputError, nearest
 from slimrank.runtime import Retriever
 from slimrank.runtime.rows import as_table
-from slimrank.serving.bounds import check_rows
+from slimrank.serving.bounds import check_rows, check_text
+from slimrank.serving.protocol import Unsayable
 from slimrank.serving.settings import Limits
 
 KEYS = ("shared", "candidates", "k", "id", "version")
@@ -45,8 +46,8 @@ class Ranking:
     version: str
 
 
-def read_ranking(body: Any, limits: Limits) -> Ranking:
-    """The request in a body of JSON.
+def read_ranking(body: Any, limits: Limits, size: int) -> Ranking:
+    """The request in a body of JSON, which had `size` bytes.
 
     Raises:
         TooMany: more candidates, or longer text, than the service takes.
@@ -67,7 +68,16 @@ def read_ranking(body: Any, limits: Limits) -> Ranking:
             raise InputError(f'"{key}" must be text, got {body[key]!r:.80}')
     count = _count(candidates)
     check_rows(count, limits.max_rows)
+    if size > limits.max_text:  # in a shorter body no value is longer
+        for values in (shared, *(candidates if isinstance(candidates, list) else [candidates or {}])):
+            _check_texts(values, limits.max_text)
     return Ranking(shared, candidates, count, k, body.get("id"), body.get("version", ""))
+
+
+def _check_texts(values: Any, longest: int) -> None:
+    """Raise `TooMany` where a value of a row, or of a column, is longer text."""
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        check_text(name, value if isinstance(value, list) else [value], longest)
 
 
 def _count(candidates: Any) -> int:
@@ -105,16 +115,26 @@ def find(finder: Retriever, asked: Ranking) -> dict[str, Any]:
     if asked.candidates is None:
         found = finder.top_k([asked.shared], asked.k or FIRST)
         kept = len(found.items[0])
+        _check_scores(found.scores[0, :kept])
         told = {"unknown": found.unknown, "shortened": found.shortened}
         return {"items": found.items[0], "score": found.scores[0, :kept].tolist(), **told}
-    inputs, unknown = finder.encoding.encode_counting(as_table([asked.shared], finder.encoding.schema))
+    inputs, unknown, shortened = finder.encoding.encode_telling(as_table([asked.shared], finder.encoding.schema))
     places = finder.places(_items(finder, asked.candidates))
-    scores = np.where(places >= 0, finder.scores(inputs)[0][places], -np.inf).astype(np.float32)
-    told = {"unknown": {**unknown, "candidates": int((places < 0).sum())}}
+    known, scores = places >= 0, np.full(len(places), -np.inf, np.float32)
+    if known.any():
+        scores[known] = finder.scores_of(inputs, places[known])[0]
+    _check_scores(scores[known])
+    told = {"unknown": {**unknown, "candidates": int((places < 0).sum())}, "shortened": shortened}
     if asked.k is None:
         return {"score": [float(each) if np.isfinite(each) else None for each in scores], **told}
     first = [place for place in first_places(scores, asked.k).tolist() if places[place] >= 0]
     return {"top": first, "score": scores[first].tolist(), **told}
+
+
+def _check_scores(scores: NDArray[np.float32]) -> None:
+    """Raises `Unsayable` where one is no number."""
+    if not np.isfinite(scores).all():
+        raise Unsayable("a score is NaN or infinite, which JSON cannot say")
 
 
 def _items(finder: Retriever, candidates: list[Any] | Mapping[str, list[Any]]) -> list[Any]:

@@ -25,6 +25,7 @@ from slimrank.artifact import open_artifact
 from slimrank.config import InputError, nearest
 from slimrank.metrics.drift import COUNT
 from slimrank.runtime import Model as Scorer
+from slimrank.runtime import Retriever
 from slimrank.serving.batching import Batcher
 from slimrank.serving.metrics import Metrics
 from slimrank.serving.served import Served, open_served
@@ -61,18 +62,24 @@ class Version:
     call: Batcher
     share: float
     proof: str
+    splitting: ThreadPoolExecutor | None = None
 
     @property
     def name(self) -> str:
         """What requests may call it."""
         return self.served.version
 
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """What the manifest says of the rows that the artifact was measured on (`reference_of`)."""
+        told = self.served.artifact.manifest.get("reference")
+        return told if isinstance(told, Mapping) else {}
+
     @cached_property
     def reference(self) -> NDArray[np.float64] | None:
         """How many of the artifact's own scores fell into each bin (`histogram`); None where it does not say."""
-        told = self.served.artifact.manifest.get("reference")
         try:
-            counts = np.asarray(told.get("scores") if isinstance(told, Mapping) else None, np.float64)
+            counts = np.asarray(self.measured.get("scores"), np.float64)
         except (TypeError, ValueError):
             return None
         return counts if counts.shape == (COUNT,) and (counts >= 0).all() else None
@@ -83,7 +90,8 @@ class Version:
         from slimrank.runtime.shared import SharedScorer
 
         assert isinstance(self.served.loaded, Scorer)
-        return SharedScorer(self.served.loaded, fastest=True)
+        background = None if self.splitting is None else self.splitting.submit
+        return SharedScorer(self.served.loaded, fastest=True, background=background)
 
     def prepare_like(self, other: Version) -> None:
         """Make the graphs that another version has for shared fields, so that no request waits for them."""
@@ -120,7 +128,7 @@ class Model:
         """The version for a request: the same for the same key, by shares."""
         if len(self.versions) == 1:
             return self.versions[0]
-        place = random.random() if key is None else _place(key)
+        place = random.random() if key is None else _place(f"{self.settings.name}/{key}")
         place *= sum(each.share for each in self.versions)
         for each in self.versions:
             place -= each.share
@@ -142,6 +150,7 @@ class Repository:
         self.models = {each.name: Model(each, wanted=each.load) for each in settings.models}
         self.computing = ThreadPoolExecutor(1, "computing")
         self.loading = ThreadPoolExecutor(1, "loading")
+        self.splitting = ThreadPoolExecutor(1, "splitting")
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models.values())
@@ -201,20 +210,30 @@ class Repository:
 
     async def _refresh(self, model: Model, *, always: bool = False) -> None:
         found, reasons = [], []
-        for place, each in enumerate(model.settings.versions):
-            now = model.versions[place] if place < len(model.versions) else None
-            version, reason = await self._current(model, each.path, each.share, now, always)
-            found.append(version)
+        there = {each.path: each for each in model.versions}
+        for each in model.settings.versions:
+            current, reason = await self._current(model, each.path, each.share, there.get(each.path), always)
+            found.append(current)
             reasons.append(reason)
         shadow, reason = None, ""
         if model.settings.shadow is not None:
-            shadow, reason = await self._current(model, model.settings.shadow, 1.0, model.shadow, always)
+            shadow, reason = await self._current(model, model.settings.shadow, 0.0, model.shadow, always)
         if not model.wanted:  # unloaded meanwhile
             return
-        whole = [each for each in found if each is not None]
-        model.versions = tuple(whole) if len(whole) == len(found) else model.versions
+        self._exchange(model, tuple(each for each in found if each is not None))
         model.shadow = shadow
         model.reason = "; ".join(filter(None, [*reasons, reason]))
+
+    def _exchange(self, model: Model, versions: tuple[Version, ...]) -> None:
+        """These answer from now on."""
+        if model.versions == versions:
+            return
+        gone = {each.name for each in model.versions} - {each.name for each in versions}
+        model.versions = versions
+        for each in versions:
+            self.metrics.measured(model.settings.name, each.name, each.measured)
+        for name in gone:
+            self.metrics.forget(model.settings.name, name)
 
     async def _current(
         self, model: Model, path: Path, share: float, now: Version | None, always: bool
@@ -251,13 +270,15 @@ class Repository:
         def observe(rows: int) -> None:
             metrics.at(metrics.batch, name, served.version).observe(rows)
 
-        call = Batcher(served.run, self.settings.batching, self.computing, observe, joins=served.joins)
-        return Version(served, path, call, share, proof)
+        seen = observe if share else lambda rows: None  # a shadow's calls are nobody's requests
+        call = Batcher(served.run, self.settings.batching, self.computing, seen, joins=served.joins)
+        return Version(served, path, call, share, proof, self.splitting)
 
     def close(self) -> None:
         """Stop the threads; what they do is ended first."""
         self.computing.shutdown()
         self.loading.shutdown()
+        self.splitting.shutdown(cancel_futures=True)
 
 
 def opened(path: Path, settings: Settings) -> tuple[Served, str]:
@@ -275,6 +296,8 @@ def opened(path: Path, settings: Settings) -> tuple[Served, str]:
         signed = open_artifact(path)
         verify(signed, settings.public_key)
     served = open_served(path, settings.threads)
+    if isinstance(served.loaded, Retriever) and served.loaded.encoding.schema.catalogue is not None:
+        served.loaded.prepare()
     if signed is not None and served.artifact.digest != signed.digest:
         raise InputError(f"{path}: was replaced between the look at its signature and its loading")
     return served, check_golden(served.loaded)
@@ -288,14 +311,11 @@ def _at(path: Path) -> Path | None:
 
 
 def _stands(path: Path) -> Any:
-    """What changes when something else stands at a path, or its signature comes."""
-    where = _at(path) or path
-    found: list[Any] = []
-    for each in (where, where / "manifest.json", where.with_name(where.name + SUFFIX)):
-        try:
-            facts = each.stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((facts.st_ino, facts.st_mtime_ns, facts.st_size))
-    return tuple(found)
+    """What changes when something else stands at a path, or more of it, or its signature comes."""
+    try:
+        whole = path.resolve()
+        files = [*whole.iterdir(), *filter(Path.exists, [whole.with_name(whole.name + SUFFIX)])]
+        facts = [(each.name, each.stat()) for each in files]
+    except OSError:
+        return None
+    return sorted((name, fact.st_ino, fact.st_mtime_ns, fact.st_size) for name, fact in facts)

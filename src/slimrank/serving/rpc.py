@@ -33,6 +33,7 @@ from slimrank.serving.protocol import (
     input_named,
     model_metadata,
     named_outputs,
+    reshaped,
     server_metadata,
     tensor_of,
 )
@@ -107,7 +108,7 @@ class Calls(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def _config(self, request: Any) -> Any:
         version = self.repository.version(request.name, request.version)
-        told = config_of(request.name, version.served, self.service.settings.batching)
+        told = config_of(request.name, version.served)
         return ParseDict({"config": told}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
@@ -161,16 +162,15 @@ class Calls(GRPCInferenceServiceServicer):  # type: ignore[misc]
         async with self.service.request("infer", request.model_name, watch, headers) as told:
             timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
             left = [context.time_remaining(), timeout / 1e6 if timeout > 0 else None]
-            seconds = min(filter(None, left), default=None)
+            seconds = min((each for each in left if each is not None), default=None)
 
             def decode(version: Version) -> tuple[Arrays, list[str]]:
-                told["version"] = version.name
                 outputs = named_outputs([each.name for each in request.outputs], version.served)
                 return _arrays(request, version, self.service.settings.limits.max_rows), outputs
 
-            until = self.service.until(seconds)
+            until = self.service.until(watch, seconds)
             asked = Asked(request.model_name, request.model_version, request.id or None, until)
-            version, answers, outputs = await self.service.infer(asked, decode, watch)
+            version, answers, outputs = await self.service.infer(asked, decode, watch, told)
             answer = _reply(request, version, answers, outputs)
             watch.lap("reply")
         return answer
@@ -209,7 +209,7 @@ def _typed(tensor: Any, spec: TensorSpec, shape: list[int]) -> NDArray[Any]:
         limits = np.iinfo(spec.dtype)
         if int(values.min()) < limits.min or int(values.max()) > limits.max:
             raise InputError(f"input {spec.name!r}: a value does not fit {kind}")
-    return values.astype(spec.dtype).reshape(shape)
+    return reshaped(values.astype(spec.dtype), spec, shape)
 
 
 def _reply(request: Any, version: Version, answers: Arrays, outputs: list[str]) -> Any:
@@ -274,7 +274,8 @@ async def start_rpc(service: Service, host: str, port: int) -> tuple[grpc.aio.Se
         ("grpc.max_connection_idle_ms", 60 * settings.limits.idle_ms),
     ]
     interceptors = [] if settings.token_file is None else [Bearer(read_token(settings.token_file))]
-    server = grpc.aio.server(interceptors=interceptors, options=options)
+    most = settings.limits.max_connections
+    server = grpc.aio.server(interceptors=interceptors, options=options, maximum_concurrent_rpcs=most)
     add_GRPCInferenceServiceServicer_to_server(Calls(service), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

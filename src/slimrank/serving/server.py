@@ -65,6 +65,14 @@ def _supervise(supervisor: Multiprocess) -> None:
     """
     from uvicorn.config import STARTUP_FAILURE
 
+    ending = supervisor.terminate_all
+
+    def close_and_end() -> None:
+        for door in supervisor.sockets:  # who comes now is refused, and does not wait at a door that nobody opens
+            door.close()
+        ending()
+
+    supervisor.terminate_all = close_and_end  # type: ignore[method-assign]
     supervisor.run()
     if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes):
         raise InputError("a worker could not start; the lines above say why")
@@ -131,7 +139,7 @@ def logging_of(form: str) -> dict[str, Any]:
         "handlers": {"lines": handler},
         "loggers": {
             name: {"handlers": ["lines"], "level": "INFO", "propagate": False}
-            for name in ("slimrank.serving", "uvicorn")
+            for name in ("slimrank", "asyncio", "uvicorn")
         },
     }
 
@@ -141,6 +149,9 @@ def _tell(settings: Settings, port: int, grpc_port: int | None) -> None:
     scheme = "http" if settings.tls_certificate is None else "https"
     names = ", ".join(each.name for each in settings.models)
     LOG.info("serving %s on %s://%s:%d", names, scheme, host, port)
+    if settings.open_to_all:
+        loads = ", and load and unload models" if settings.may_load else ""
+        LOG.warning("there is no token: everyone who reaches the port may ask%s", loads)
     if grpc_port is not None:
         LOG.info("serving %s by gRPC on %s:%d", names, host, grpc_port)
 

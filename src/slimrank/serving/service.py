@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from slimrank.runtime import Graph, Predictions, Retriever, sigmoid
 from slimrank.runtime import Model as Scorer
 from slimrank.runtime.rows import as_table
 from slimrank.serving.batching import TooLate
-from slimrank.serving.bounds import check_text
+from slimrank.serving.bounds import check_rows
 from slimrank.serving.control import Control
 from slimrank.serving.gate import Gate, Overloaded, Stopwatch
 from slimrank.serving.metrics import Metrics
@@ -70,10 +71,10 @@ class Service:
         self.control = Control(self.repository, folder)
         self.comparing: set[asyncio.Task[None]] = set()
 
-    def until(self, seconds: float | None = None) -> float:
-        """When a request that comes now is given up: by the service's limit, or sooner where it says so."""
-        limit = self.settings.limits.timeout_ms / 1e3
-        return time.perf_counter() + (limit if seconds is None else min(limit, max(0.0, seconds)))
+    def until(self, watch: Stopwatch, seconds: float | None = None) -> float:
+        """When a request is given up: by the service's limit from its first byte on, or so many seconds from now."""
+        limit = watch.begun + self.settings.limits.timeout_ms / 1e3
+        return limit if seconds is None else min(limit, time.perf_counter() + max(0.0, seconds))
 
     @asynccontextmanager
     async def request(
@@ -81,43 +82,44 @@ class Service:
     ) -> AsyncIterator[dict[str, str]]:
         """Around the work of one request: its place at the gate, and what is counted of it.
 
-        `headers` may name the trace that it belongs to.
-
-        The version that answered is to be put into what this yields, as `version`.
+        `headers` may name the trace that it belongs to. The version that answers is to be put into what this yields, as
+        `version`.
         """
         told = {"version": ""}
+        known = model if model in self.repository.models else ""  # what a client makes up is no label
         try:
-            async with self.gate.room():
+            async with self.gate.room(known):
                 watch.lap("wait")
                 with span(kind, model, headers):
                     yield told
+        except Overloaded:
+            self.metrics.shed.inc()
+            raise
         except BaseException as error:
-            self._failed(kind, model, told["version"], error)
+            self.gate.learn(known, watch.worked)
+            self.metrics.requests.labels(known, told["version"], kind, _code(error)).inc()
             if isinstance(error, (*FORESEEN, asyncio.CancelledError)):
                 raise
             LOG.exception("%s of %s failed", kind, model[:80])
             raise Failed from error
-        taken = watch.last - watch.begun
-        self.gate.learn(watch.worked)
-        self.metrics.answered(model, told["version"], kind, taken, watch.stages)
+        self.gate.learn(known, watch.worked)
+        self.metrics.answered(model, told["version"], kind, watch.last - watch.begun, watch.stages)
 
-    def _failed(self, kind: str, model: str, version: str, error: BaseException) -> None:
-        if isinstance(error, Overloaded):
-            self.metrics.shed.inc()
-            return
-        known = model if model in self.repository.models else ""  # what a client makes up is no label
-        self.metrics.requests.labels(known, version, kind, _code(error)).inc()
-
-    async def infer(self, asked: Asked, decode: Decode, watch: Stopwatch) -> tuple[Version, Arrays, list[str]]:
+    async def infer(
+        self, asked: Asked, decode: Decode, watch: Stopwatch, told: dict[str, str]
+    ) -> tuple[Version, Arrays, list[str]]:
         """The arrays that a model answers with, and which of them are asked for.
 
         Args:
+            asked: what every request says.
+            watch: learns of the stages.
+            told: learns of the version, as what `request` yields.
             decode: reads the arrays of the request, and the outputs it asks for, by what the version takes.
 
         Raises:
             Unknown, Unavailable, TooLate, InputError: as they say.
         """
-        version = self.repository.version(asked.model, asked.version, asked.id)
+        version = self._chosen(asked, told)
         arrays, outputs = decode(version)
         version.served.check(arrays)
         rows = version.served.count(arrays)
@@ -129,29 +131,39 @@ class Service:
         self._shadow(asked, answers, lambda shadow: _by_tensors(shadow, arrays, asked.until))
         return version, answers, outputs
 
-    async def rank(self, asked: Asked, ranking: Ranking, watch: Stopwatch) -> tuple[Version, dict[str, Any]]:
-        """The answer to a ranking request, but for its names.
+    def _chosen(self, asked: Asked, told: dict[str, str]) -> Version:
+        version = self.repository.version(asked.model, asked.version, asked.id)
+        told["version"] = version.name
+        return version
+
+    async def rank(
+        self, asked: Asked, ranking: Ranking, watch: Stopwatch, told: dict[str, str]
+    ) -> tuple[Version, dict[str, Any]]:
+        """The answer to a ranking request, but for its names; `told` learns of the version.
 
         Raises:
             Unknown, Unavailable, TooLate, InputError: as they say.
         """
-        version = self.repository.version(asked.model, asked.version, asked.id)
+        version = self._chosen(asked, told)
         loaded = version.served.loaded
         if isinstance(loaded, Graph):
             raise InputError(f"{asked.model!r} is asked by tensors, not by rows: POST /v2/models/{asked.model}/infer")
         if isinstance(loaded, Retriever):
-            self._check_texts(loaded, ranking)
-            found = await version.call.alone(lambda: find(loaded, ranking), asked.until, watch)
+            if ranking.candidates is None and loaded.encoding.schema.catalogue is not None:
+                check_rows(min(ranking.k or 0, loaded.count), self.settings.limits.max_rows)
+            found = await version.call.alone(lambda: find(loaded, ranking), max(1, ranking.count), asked.until, watch)
             watch.lap("queue")
             self.metrics.at(self.metrics.rows, asked.model).observe(max(1, ranking.count))
-            self._told(asked.model, found.get("unknown", {}), found.get("shortened", {}))
+            self.metrics.encoded(asked.model, 1, found["unknown"], found["shortened"])
+            again = partial(_find_again, ranking=ranking, until=asked.until)
+            self._shadow(asked, {"": _scores_of(found)}, again)
             return version, found
         predictions = await self._predict(version, ranking, asked.until, watch)
         if not np.isfinite(predictions.probability).all():
             raise Unsayable("a probability is NaN, which JSON cannot say")
         self.metrics.at(self.metrics.rows, asked.model).observe(ranking.count)
-        self._told(asked.model, predictions.unknown, {})
-        self.metrics.at(self.metrics.values, asked.model).inc(ranking.count)
+        counts = (_by_candidate(each, version, ranking) for each in (predictions.unknown, predictions.shortened))
+        self.metrics.encoded(asked.model, ranking.count, *counts)
         self._scored(asked.model, version, predictions.probability)
         self._shadow(asked, {"": predictions.probability}, lambda shadow: self._again(shadow, ranking, asked.until))
         return version, _answer(predictions, ranking.k)
@@ -162,43 +174,22 @@ class Service:
         assert isinstance(loaded, Scorer)
         if ranking.candidates is None:
             raise InputError('"candidates" is missing: a list of rows, or an object of columns')
-        self._check_texts(loaded, ranking)
         if ranking.shared and ranking.count:
             shared, candidates = ranking.shared, ranking.candidates
             scorer = version.shared
-            fields = scorer.fields_of(shared)
-            if not scorer.settled(fields):  # which takes a tenth of a second, in which others are answered
-                await asyncio.get_running_loop().run_in_executor(self.repository.loading, scorer.prepared, fields)
-            found = await version.call.alone(lambda: scorer.predict(shared, candidates), until, watch)
+            predicted = partial(scorer.predict, shared, candidates)
+            found = await version.call.alone(predicted, ranking.count, until, watch)
             watch.lap("queue")
             return found
         rows = [] if ranking.shared else ranking.candidates  # nothing that is shared by nobody is looked at
         table = as_table(rows, loaded.encoding.schema)
-        inputs, unknown = loaded.encoding.encode_counting(table)
+        inputs, unknown, shortened = loaded.encoding.encode_telling(table)
         arrays = {name: getattr(inputs, name) for name in version.served.inputs}
         version.served.check(arrays)
         watch.lap("encode")
         answers = await version.call(arrays, len(inputs), until, watch)
         watch.lap("queue")
-        return Predictions(sigmoid(answers["logit"]), unknown)
-
-    def _check_texts(self, loaded: Scorer | Retriever, ranking: Ranking) -> None:
-        names = [name for each in loaded.encoding.schema.texts for name in (each.name, each.pair) if name]
-        if not names:
-            return
-        longest, candidates = self.settings.limits.max_text, ranking.candidates
-        rows = candidates if isinstance(candidates, list) else []
-        columns = {name: [row.get(name) for row in rows if isinstance(row, Mapping)] for name in names}
-        given = candidates if isinstance(candidates, Mapping) else columns
-        check_text({name: [*given.get(name, []), ranking.shared.get(name)] for name in names}, names, longest)
-
-    def _told(self, model: str, unknown: Mapping[str, int], shortened: Mapping[str, int]) -> None:
-        for field, count in unknown.items():
-            if count:
-                self.metrics.unknown.labels(model, field).inc(count)
-        for field, count in shortened.items():
-            if count:
-                self.metrics.shortened.labels(model, field).inc(count)
+        return Predictions(sigmoid(answers["logit"]), unknown, shortened)
 
     def _score(self, model: str, version: Version, answers: Arrays) -> None:
         if isinstance(version.served.loaded, Scorer):
@@ -207,12 +198,15 @@ class Service:
     def _scored(self, model: str, version: Version, probability: NDArray[np.float32]) -> None:
         """Count probabilities; one that is none is a fault of the model and told by who answers."""
         probability = probability[np.isfinite(probability)]
-        self.metrics.scored(model, probability, version.reference)
+        self.metrics.scored(model, version.name, probability, version.reference)
 
     def _shadow(self, asked: Asked, answers: Arrays, again: Callable[[Version], Any]) -> None:
-        """Ask the shadow the same, when nobody waits for it."""
+        """Ask the shadow the same: one request at a time, and none while others would wait for it."""
         shadow = self.repository.models[asked.model].shadow
-        if shadow is None or self.comparing or self.gate.inside > 1:
+        if shadow is None:
+            return
+        if self.comparing or 2e3 * self.gate.work > self.settings.limits.max_wait_ms:
+            self.metrics.at(self.metrics.unshadowed, asked.model).inc()
             return
         task = asyncio.get_running_loop().create_task(self._compare(asked.model, shadow, answers, again))
         self.comparing.add(task)
@@ -235,20 +229,38 @@ class Service:
         return {"": (await self._predict(shadow, ranking, until, Stopwatch())).probability}
 
 
+async def _find_again(shadow: Version, ranking: Ranking, until: float) -> Arrays:
+    loaded = shadow.served.loaded
+    if not isinstance(loaded, Retriever):
+        raise InputError("it does not find items")
+    found = await shadow.call.alone(lambda: find(loaded, ranking), max(1, ranking.count), until, Stopwatch())
+    return {"": _scores_of(found)}
+
+
+def _scores_of(found: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The scores that a finder answered with; of an item that it does not know 0."""
+    return np.array([score or 0.0 for score in found["score"]], np.float64)
+
+
 async def _by_tensors(shadow: Version, arrays: Arrays, until: float) -> Arrays:
     shadow.served.check(arrays)
     return await shadow.call(arrays, shadow.served.count(arrays), until, Stopwatch())
 
 
+def _by_candidate(counts: Mapping[str, int], version: Version, ranking: Ranking) -> Mapping[str, int]:
+    """Counts as they were if candidates shared nothing, as where the artifact was measured."""
+    if not ranking.shared or not any(counts.values()):
+        return counts
+    once = version.shared.fields_of(ranking.shared)
+    return {name: count * ranking.count if name in once else count for name, count in counts.items()}
+
+
 def _answer(predictions: Predictions, k: int | None) -> dict[str, Any]:
+    told = {"unknown": predictions.unknown, "shortened": predictions.shortened}
     if k is None:
-        return {"probability": predictions.probability.tolist(), "unknown": predictions.unknown}
+        return {"probability": predictions.probability.tolist(), **told}
     first = first_places(predictions.probability, k)
-    return {
-        "top": first.tolist(),
-        "probability": predictions.probability[first].tolist(),
-        "unknown": predictions.unknown,
-    }
+    return {"top": first.tolist(), "probability": predictions.probability[first].tolist(), **told}
 
 
 def _code(error: BaseException) -> str:

@@ -5,6 +5,7 @@ The same in Python, on the command line and in a TOML file (`settings_of`).
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic import field_validator as validates
 
+from slimrank.artifact import named
 from slimrank.config import Config, InputError, nearest
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -94,7 +96,7 @@ class Settings(Config):
         tls_certificate, tls_key: PEM files; both or none.
         public_key: a PEM file; artifacts are loaded only where this key has signed them.
         log: lines as "text" or "json".
-        remote_load: whether requests may load and unload models.
+        remote_load: whether requests may load and unload models; None: where the service is on loopback or has a token.
     """
 
     models: Annotated[tuple[ModelSettings, ...], Field(min_length=1)]
@@ -112,7 +114,17 @@ class Settings(Config):
     tls_key: Path | None = None
     public_key: Path | None = None
     log: str = "text"
-    remote_load: bool = True
+    remote_load: bool | None = None
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether whoever reaches the port may ask: it is not on loopback, and wants no token."""
+        return self.token_file is None and not _is_loopback(self.host)
+
+    @property
+    def may_load(self) -> bool:
+        """Whether requests may load and unload models."""
+        return not self.open_to_all if self.remote_load is None else self.remote_load
 
     @validates("models")
     @classmethod
@@ -138,22 +150,23 @@ class Settings(Config):
 
 
 def models_of(artifacts: Sequence[str | Path]) -> tuple[ModelSettings, ...]:
-    """A model for each artifact, PATH or NAME=PATH; named after its directory, or after what holds a run's `artifact`.
+    """A model for each artifact, PATH or NAME=PATH, named as `named` says.
 
     Raises:
         InputError: a name is not allowed.
     """
     models = []
     for each in artifacts:
-        name, _, path = str(each).rpartition("=") if isinstance(each, str) else ("", "", each)
-        keys = {"name": name or _name_of(Path(path)), "versions": [{"path": path}]}
-        models.append(ModelSettings.parse(keys, str(each)))
+        name, path = named(each)
+        models.append(ModelSettings.parse({"name": name, "versions": [{"path": path}]}, str(each)))
     return tuple(models)
 
 
-def _name_of(path: Path) -> str:
-    absolute = path.absolute()
-    return absolute.parent.name if absolute.name == "artifact" and absolute.parent.name else absolute.name
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def settings_of(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from slimrank.serving.access import Access
+from slimrank.config import InputError
 from slimrank.serving.app import create_app
 from slimrank.serving.service import Service
 from slimrank.serving.settings import Settings
@@ -33,7 +34,7 @@ class Worker:
     folder: Path | None = None
     grpc_port: int | None = None
 
-    def __call__(self) -> Access:
+    def __call__(self) -> ASGIApp:
         """The application."""
         service = Service(self.settings, self.folder)
 
@@ -50,7 +51,8 @@ async def running(service: Service, grpc_port: int | None) -> AsyncIterator[None
     """Around the life of a worker: models are loaded before, and gone after."""
     settings = service.settings
     await service.repository.look()
-    await service.control.look()
+    with contextlib.suppress(InputError):  # of a full disk; the next look may go well, and requests can be answered
+        await service.control.look()
     server = None
     if grpc_port is not None:
         from slimrank.serving.rpc import start_rpc
