@@ -67,10 +67,9 @@ def test_without_a_drift_its_mean_is_that_of_chance() -> None:
     assert np.mean(found) == pytest.approx((COUNT - 1) * (1 / n + 1 / m), rel=0.06)
 
 
-# Twenty bins of equal width on [0, 1] gave 0.06 to the first, and 40 to the second that is sure of itself.
 SHIFTS = {
     "of a third": ((2, 8), (3, 7)),
-    "of rare clicks, three times as many": ((1.3, 196), (1.3, 64.7)),  # their means: 0.66% and 1.97%
+    "of rare clicks, three times as many": ((4, 602), (4, 199)),  # their means: 0.66% and 1.97%
     "of one in ten thousand, three times as many": ((2, 20_000), (2, 6_700)),
     "around one half": ((10, 12), (12, 10)),
     "of near certainty": ((196, 1.3), (64.7, 1.3)),
