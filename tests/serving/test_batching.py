@@ -254,3 +254,20 @@ def test_of_hundreds_at_once_everyone_gets_the_answer_to_its_own_rows(serving: A
         else:
             np.testing.assert_allclose(answer.json()["probability"], expected[place], rtol=0, atol=1e-6)
     assert served.metric("batch_rows_count") < 300
+
+
+def test_what_fails_beside_the_graph_is_told_and_the_next_are_answered() -> None:
+    def observe(rows: int) -> None:
+        if rows == 3:
+            raise OSError("no space left")
+
+    async def ask() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            call = Batcher(lambda arrays: {"y": arrays["x"]}, Batching(max_rows=3), thread, observe)
+            first, second = (call({"x": np.arange(rows)}, rows, later(), Stopwatch()) for rows in (3, 2))
+            answers = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(answers[0], OSError)
+        assert isinstance(answers[1], dict)
+        assert len(answers[1]["y"]) == 2
+
+    asyncio.run(ask())

@@ -179,14 +179,13 @@ class Batcher:
         return taken
 
     async def _call(self, requests: list[_Waiting]) -> None:
-        """Answer requests that were taken; whatever happens, none of them waits on."""
+        """Answer requests that were taken; whatever happens, none of them waits on, and the next are called."""
         try:
             await self._answer(requests)
-        except BaseException as error:
+        except Exception as error:
             for each in requests:
                 if not each.answer.done():
-                    each.answer.set_exception(RuntimeError(f"a call was given up: {error!r}"))
-            raise
+                    each.answer.set_exception(error)
 
     async def _answer(self, requests: list[_Waiting]) -> None:
         if not requests:
