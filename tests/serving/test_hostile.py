@@ -1,4 +1,4 @@
-"""What clients could do to others, or to the service: fill its memory, its places, its graphs, or ask through a page."""
+"""What clients could do to others or to a service: fill its memory, its places, its graphs, or ask through a page."""
 
 from __future__ import annotations
 
