@@ -66,9 +66,14 @@ def _cells(what: str, figures: Mapping[str, Any], goals: Mapping[str, float]) ->
         "<br>".join(f"{each['before']:.4f}" for each in quality.values()),
         "<br>".join(changes),
         ", ".join(f"{value:.0e}" for value in figures["parity"].values()),
-        f"{latency['before']['p50']:.2g} to {latency['after']['p50']:.2g} ms",
+        f"{_ms(latency['before']['p50'])} to {_ms(latency['after']['p50'])} ms",
     ]
 
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _ms(value: float) -> str:
+    """Two digits, or all of a whole number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
