@@ -32,7 +32,17 @@ PACKAGES = {
         "torch",
         "vl-convert-python",
     ),
-    "serve": ("starlette", "uvicorn"),
+    "serve": (
+        "grpcio",
+        "httptools",
+        "onnx",
+        "onnx-ir",
+        "prometheus-client",
+        "starlette",
+        "tritonclient",
+        "uvicorn",
+        "uvloop",
+    ),
 }
 """The distributions that each extra installs; "" is the base install."""
 
