@@ -66,7 +66,8 @@ class Served:
         return self.http.post(f"/v2/models/{name}/infer", json=request)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels, among others."""
+        """The sum of a metric's samples that have these labels, among others; all that was answered is counted."""
+        self.http.get("/v2/health/live")  # what is counted after an answer is counted before the next request
         samples = (s for metric in self.service.metrics.together().collect() for s in metric.samples)
         return sum(s.value for s in samples if s.name == f"slimrank_{name}" and labels.items() <= s.labels.items())
 

@@ -105,8 +105,8 @@ def test_a_version_that_is_gone_takes_its_series_along(
 ) -> None:
     path = tmp_path / "linear"
     write_linear_at(path)
-    served = serving(path, poll_ms=5)
+    served = serving(path, poll_ms=5, limits=Limits(timeout_ms=500))
     first = served.rank(candidates=[row]).json()["model_version"]
     write_linear_at(path, seed=1)
     eventually(lambda: served.rank(candidates=[row]).json()["model_version"] != first)
-    assert f'version="{first}"' not in served.http.get("/metrics").text
+    eventually(lambda: f'version="{first}"' not in served.http.get("/metrics").text)

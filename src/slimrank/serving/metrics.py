@@ -66,6 +66,7 @@ class Metrics:
         self.unshadowed = self._counter("unshadowed", "Requests that the shadow was not asked.", "model")
         self.reloads = self._counter("reloads", "Versions that were tried, by how it ended.", "model", "outcome")
         self.seen: dict[tuple[str, str], NDArray[np.float64]] = {}
+        self.fresh: dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.float64] | None]] = {}
         self._bound: dict[tuple[Any, ...], Any] = {}
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -96,13 +97,20 @@ class Metrics:
         self, model: str, version: str, probability: NDArray[np.float32], reference: NDArray[np.float64] | None
     ) -> None:
         """Probabilities were given by a version; `reference` is the histogram of its own, or None."""
+        before = self.fresh.get((model, version))
         counts = histogram(probability)
-        for place in np.flatnonzero(counts):
-            self.at(self.scores, model, f"{BINS[place]:.6f}").inc(int(counts[place]))
-        seen = self.seen.get((model, version), np.zeros(len(counts)))
-        self.seen[model, version] = seen = seen * np.exp(-len(probability) / FADES) + counts
-        if reference is not None:
-            self.at(self.drift, model, version).set(population_stability_index(reference, seen))
+        self.fresh[model, version] = (counts if before is None else before[0] + counts), reference
+
+    def settle(self) -> None:
+        """Tell the library of the scores since the last time: some forty numbers, which no request need wait for."""
+        fresh, self.fresh = self.fresh, {}
+        for (model, version), (counts, reference) in fresh.items():
+            for place in np.flatnonzero(counts):
+                self.at(self.scores, model, f"{BINS[place]:.6f}").inc(int(counts[place]))
+            seen = self.seen.get((model, version), np.zeros(len(counts)))
+            self.seen[model, version] = seen = seen * np.exp(-counts.sum() / FADES) + counts
+            if reference is not None:
+                self.at(self.drift, model, version).set(population_stability_index(reference, seen))
 
     def measured(self, model: str, version: str, reference: Mapping[str, Any]) -> None:
         """A version answers from now on whose manifest has this `reference`; what is none of it is left out."""
@@ -124,6 +132,7 @@ class Metrics:
 
     def forget(self, model: str, version: str) -> None:
         """A version answers no more: its series go. Of several workers they stay, as the library cannot take them."""
+        self.settle()
         self.seen.pop((model, version), None)
         gone = [key for key in self._bound if key[1:3] == (model, version)]
         for key in gone:
@@ -133,7 +142,8 @@ class Metrics:
                 metric.remove(*labels)
 
     def together(self) -> CollectorRegistry:
-        """What all workers have counted."""
+        """What all workers have counted; of the scores of others, what they have settled."""
+        self.settle()
         if FOLDER not in os.environ:
             return self.registry
         registry = CollectorRegistry()

@@ -232,8 +232,14 @@ class Repository:
         model.versions = versions
         for each in versions:
             self.metrics.measured(model.settings.name, each.name, each.measured)
+        last = self.settings.limits.timeout_ms / 1e3 + 1  # seconds that a request which has the old one may still take
         for name in gone:
-            self.metrics.forget(model.settings.name, name)
+            asyncio.get_running_loop().call_later(last, self._forget, model, name)
+
+    def _forget(self, model: Model, version: str) -> None:
+        """Take the series of a version that answers no more."""
+        if all(each.name != version for each in model.versions):
+            self.metrics.forget(model.settings.name, version)
 
     async def _current(
         self, model: Model, path: Path, share: float, now: Version | None, always: bool

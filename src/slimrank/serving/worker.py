@@ -78,6 +78,7 @@ async def _watch(service: Service, seconds: float) -> None:
         try:
             await service.repository.look()
             await service.control.look()
+            service.metrics.settle()
         except Exception:  # whatever it is, requests are answered and the next look may go well
             LOG.exception("looking for new versions failed")
 
