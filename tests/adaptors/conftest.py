@@ -165,14 +165,17 @@ class Library:
 @contextmanager
 def server(path: Path) -> Iterator[str]:
     """The address of a service of an artifact, in a process of its own."""
-    program = "import sys; from slimrank.serving import serve; serve(sys.argv[1], port=0)"
+    program = (
+        "import sys; from slimrank.serving import Settings, models_of, serve; "
+        "serve(Settings(models=models_of([sys.argv[1]]), port=0))"
+    )
     process = subprocess.Popen([sys.executable, "-c", program, str(path)], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "serving" in line:
+            if "INFO: serving" in line:
                 yield line.split()[-1]
                 return
         raise AssertionError("".join(lines))
