@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from slimrank.data.encoding import Encoding
+    from slimrank.runtime import Graph, Retriever
 
 
 def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
@@ -17,19 +18,16 @@ def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
     Raises:
         InputError: the artifact is damaged, or the rows do not fit it.
     """
-    from slimrank.artifact import open_artifact
-    from slimrank.runtime import load
+    from slimrank.runtime import Graph, Retriever, load_any
     from slimrank.runtime.files import predict_file
-    from slimrank.runtime.opened import answers_with_items, asked_by_tensors
 
-    found = open_artifact(artifact)
-    if answers_with_items(found):
-        _find(artifact, rows, out, k)
+    model = load_any(artifact)
+    if isinstance(model, Retriever):
+        _find(model, rows, out, k)
         return
-    if asked_by_tensors(found):
-        _answer(artifact, rows, out)
+    if isinstance(model, Graph):
+        _answer(model, rows, out)
         return
-    model = load(artifact)
     predictions = predict_file(model, rows, out)
     if out is None:
         typer.echo("probability")
@@ -37,14 +35,12 @@ def predict(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
     _tell(model.encoding, predictions.unknown, predictions.shortened)
 
 
-def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
+def _answer(graph: Graph, rows: Path, out: Path | None) -> None:
     """What a graph answers to the rows of a file, a line of JSON each on stdout where there is no file for it."""
     import polars
 
-    from slimrank.runtime import load_graph
     from slimrank.runtime.files import answer_file
 
-    graph = load_graph(artifact)
     found = answer_file(graph, rows, out)
     if out is None:
         typer.echo(polars.DataFrame(found).write_ndjson(), nl=False)
@@ -53,14 +49,12 @@ def _answer(artifact: Path, rows: Path, out: Path | None) -> None:
             typer.echo(f"{name}: has no row for each row, and is left out", err=True)
 
 
-def _find(artifact: Path, rows: Path, out: Path | None, k: int) -> None:
+def _find(finder: Retriever, rows: Path, out: Path | None, k: int) -> None:
     """The first k items of every query, a line of JSON each on stdout where there is no file for them."""
     import json
 
-    from slimrank.runtime import load_retriever
     from slimrank.runtime.files import find_file
 
-    finder = load_retriever(artifact)
     found = find_file(finder, rows, k, out)
     if out is None:
         typer.echo("\n".join(json.dumps(items, ensure_ascii=False) for items in found.items))

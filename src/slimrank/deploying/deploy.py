@@ -13,7 +13,8 @@ from slimrank.artifact import PLAIN_NAME, Artifact, named
 from slimrank.config import Config, InputError, as_config, runner
 from slimrank.files import clear_stale, locked_folder, publish, read_json, sync, write_json
 from slimrank.runtime.golden import check_golden
-from slimrank.runtime.opened import Opened, answers_with_items, asked_by_tensors, when_still
+from slimrank.runtime.loading import open_any
+from slimrank.runtime.opened import Opened, when_still
 
 RECORD = "slimrank.json"  # beside what a target writes: where it comes from, and which files are ours to replace
 
@@ -41,18 +42,12 @@ def deploy(artifact: str | Path, out: Path, target: str | Config) -> Path:
     origin, is_named = os.path.abspath(source), isinstance(artifact, str) and "=" in artifact
 
     def write(found: Artifact, threads: int) -> Path:
-        opened = _load(found, threads)
+        opened = open_any(found, threads)
         check_golden(opened)
         facts = {"source": origin, "artifact": found.digest, "target": config.model_dump(mode="json")}
         return _deploy(opened, path, config, facts, is_named=is_named)
 
     return when_still(source, 1, write)
-
-
-def _load(artifact: Artifact, threads: int) -> Opened | runtime.Graph:
-    if asked_by_tensors(artifact):
-        return runtime.load_graph(artifact.path, threads=threads)
-    return (runtime.load_retriever if answers_with_items(artifact) else runtime.load)(artifact.path, threads=threads)
 
 
 def _deploy(

@@ -11,6 +11,7 @@ graph.run({"user": users, "item": items})["output"]
 """
 
 from slimrank.runtime.graph import Graph, load_graph
+from slimrank.runtime.loading import load_any
 from slimrank.runtime.model import Model, Predictions, load, predict, sigmoid
 from slimrank.runtime.retriever import Retriever, TopK, load_retriever
 
@@ -21,6 +22,7 @@ __all__ = [
     "Retriever",
     "TopK",
     "load",
+    "load_any",
     "load_graph",
     "load_retriever",
     "predict",

@@ -91,10 +91,15 @@ def load_graph(path: str | Path, *, threads: int = 1) -> Graph:
     Raises:
         InputError: it is damaged, uses an operator that is not allowed, does not load, or is asked by rows.
     """
-    return when_still(path, threads, _open)
+    return when_still(path, threads, open_graph)
 
 
-def _open(artifact: Artifact, threads: int) -> Graph:
+def open_graph(artifact: Artifact, threads: int) -> Graph:
+    """A verified artifact; whoever opens it looks whether it is still in its place (`when_still`).
+
+    Raises:
+        InputError: as `load_graph`, but for damage.
+    """
     check_operators(artifact)
     if not asked_by_tensors(artifact):
         raise InputError(f"{artifact.path}: is asked by rows, not by tensors: `load` opens it")

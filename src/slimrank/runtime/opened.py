@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +61,7 @@ def opened(kind: type[Loaded], path: str | Path, threads: int, *, with_items: bo
         InputError: it is damaged (`open_artifact`), uses an operator that is not allowed, does not load, does not take
             what its schema says, or answers with something else: items where not `with_items`, or the contrary.
     """
-    return when_still(path, threads, lambda artifact, threads: _open(kind, artifact, threads, with_items))
+    return when_still(path, threads, partial(open_as, kind, with_items=with_items))
 
 
 def when_still(path: str | Path, threads: int, opener: Callable[[Artifact, int], Found]) -> Found:
@@ -84,7 +85,12 @@ def when_still(path: str | Path, threads: int, opener: Callable[[Artifact, int],
     raise InputError(f"{path}: the artifact is being replaced over and over; try again")
 
 
-def _open(kind: type[Loaded], artifact: Artifact, threads: int, with_items: bool) -> Loaded:
+def open_as(kind: type[Loaded], artifact: Artifact, threads: int, *, with_items: bool) -> Loaded:
+    """A verified artifact as a `kind`; whoever opens it looks whether it is still in its place (`when_still`).
+
+    Raises:
+        InputError: as `opened`, but for damage.
+    """
     check_operators(artifact)
     if asked_by_tensors(artifact):
         raise InputError(f"{artifact.path}: is asked by the tensors of its graph, not by rows: `load_graph` opens it")

@@ -14,14 +14,14 @@ import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimrank.artifact import open_artifact
+from slimrank.artifact import Artifact
 from slimrank.config import InputError, nearest
 from slimrank.metrics.drift import COUNT
 from slimrank.runtime import Model as Scorer
@@ -30,13 +30,14 @@ from slimrank.serving.batching import Batcher
 from slimrank.serving.metrics import Metrics
 from slimrank.serving.served import Served, open_served
 from slimrank.serving.settings import ModelSettings, Settings
-from slimrank.signing import SUFFIX
+from slimrank.signing import SUFFIX, verify
 
 if TYPE_CHECKING:
     from slimrank.runtime.shared import SharedScorer
 
 LOG = logging.getLogger("slimrank.serving")
 SHARES = 1 << 32
+Opened = Mapping[Path, tuple[Served, str]]
 
 
 class Unavailable(Exception):
@@ -143,10 +144,10 @@ def _place(key: str) -> float:
 
 
 class Repository:
-    """All models of one worker."""
+    """All models of one worker; what stands in `opened`, by path, was opened before, and is taken as it is."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, opened: Opened | None = None) -> None:
+        self.settings, self.metrics, self.opened = settings, metrics, dict(opened or {})
         self.models = {each.name: Model(each, wanted=each.load) for each in settings.models}
         self.computing = ThreadPoolExecutor(1, "computing")
         self.loading = ThreadPoolExecutor(1, "loading")
@@ -253,7 +254,7 @@ class Repository:
             return now, reason
         name, loop = model.settings.name, asyncio.get_running_loop()
         try:
-            served, proof = await loop.run_in_executor(self.loading, partial(opened, path, self.settings))
+            served, proof = await loop.run_in_executor(self.loading, self._open, path)
         except Exception as error:  # whatever stands there, the old one answers on and other models are looked at
             foreseen = isinstance(error, InputError)
             reason = str(error) if foreseen else f"{path}: cannot be loaded ({type(error).__name__})"
@@ -269,6 +270,10 @@ class Repository:
         self.metrics.reloads.labels(name, "loaded").inc()
         LOG.info("loaded %s, version %s, from %s (%s)", name, served.version, path, proof)
         return version, ""
+
+    def _open(self, path: Path) -> tuple[Served, str]:
+        before = self.opened.pop(path, None)
+        return before if before and before[0].artifact.unchanged() else opened(path, self.settings)
 
     def _version(self, name: str, served: Served, path: Path, share: float, proof: str) -> Version:
         metrics = self.metrics
@@ -291,21 +296,17 @@ def opened(path: Path, settings: Settings) -> tuple[Served, str]:
     """The artifact in `path`, verified and proven, and what its golden rows said.
 
     Raises:
-        InputError: as `open_served`; the signature is not the settings' key's; a golden row is answered otherwise.
+        InputError: as `load_any`; the signature is not the settings' key's; a golden row is answered otherwise.
     """
     from slimrank.runtime.golden import check_golden
 
-    signed = None
-    if settings.public_key is not None:
-        from slimrank.signing import verify
+    def check(artifact: Artifact) -> None:
+        if settings.public_key is not None:
+            verify(artifact, settings.public_key)
 
-        signed = open_artifact(path)
-        verify(signed, settings.public_key)
-    served = open_served(path, settings.threads)
+    served = open_served(path, settings.threads, check)
     if isinstance(served.loaded, Retriever) and served.loaded.encoding.schema.catalogue is not None:
         served.loaded.prepare()
-    if signed is not None and served.artifact.digest != signed.digest:
-        raise InputError(f"{path}: was replaced between the look at its signature and its loading")
     return served, check_golden(served.loaded)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimrank.artifact import Artifact, open_artifact
+from slimrank.artifact import Artifact
 from slimrank.data.encoding import Inputs
 from slimrank.data.tensors import TensorSpec
-from slimrank.runtime import Graph, Model, Retriever, load, load_graph, load_retriever
-from slimrank.runtime.opened import Opened, answers_with_items, asked_by_tensors
+from slimrank.runtime import Graph, Model, Retriever
+from slimrank.runtime.loading import open_any
+from slimrank.runtime.opened import Opened, when_still
 
 DIGEST_LETTERS = 12  # of an artifact's digest, as its version
 IDS, NUMBERS = np.dtype(np.int32), np.dtype(np.float32)
@@ -59,18 +60,21 @@ class Served:
         return next((len(array) for array in by_rows), 1)
 
 
-def open_served(path: str | Path, threads: int) -> Served:
-    """The verified artifact in `path`, whatever it is asked by.
+def open_served(path: str | Path, threads: int, check: Callable[[Artifact], None] = lambda artifact: None) -> Served:
+    """The verified artifact in `path`, whatever it is asked by; `check` may refuse it before its graph is opened.
 
     Raises:
-        InputError: as `load`, `load_retriever` and `load_graph`.
+        InputError: as `load_any`, and as `check`.
     """
-    artifact = open_artifact(path)
-    if asked_by_tensors(artifact):
-        return of_graph(load_graph(path, threads=threads))
-    if answers_with_items(artifact):
-        return of_retriever(load_retriever(path, threads=threads))
-    return of_model(load(path, threads=threads))
+
+    def opener(artifact: Artifact, threads: int) -> Model | Retriever | Graph:
+        check(artifact)
+        return open_any(artifact, threads)
+
+    found = when_still(path, threads, opener)
+    if isinstance(found, Graph):
+        return of_graph(found)
+    return of_retriever(found) if isinstance(found, Retriever) else of_model(found)
 
 
 def of_graph(graph: Graph) -> Served:

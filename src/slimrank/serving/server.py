@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import uvicorn
     from uvicorn.supervisors.multiprocess import Multiprocess
 
+    from slimrank.serving.repository import Opened
+    from slimrank.serving.worker import Worker
+
 LOG = logging.getLogger("slimrank.serving")
 
 
@@ -37,16 +40,19 @@ def serve(settings: Settings) -> None:
         import uvicorn.supervisors
 
         from slimrank.serving import access
+        from slimrank.serving.worker import Worker
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'slimrank[serve]'") from None
     if settings.token_file is not None:
         access.read_token(settings.token_file)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_shared_folder()) if settings.workers > 1 else None
-        _check_models(settings)
+        opened = _opened(settings)
+        if folder is not None:
+            opened = {}  # sessions cannot be sent to new processes, which open artifacts themselves
         door = stack.enter_context(listening(settings.host, settings.port))
         grpc_port = stack.enter_context(_grpc_port(settings))
-        config = _configured(settings, folder, grpc_port)
+        config = _configured(Worker(settings, folder, grpc_port, opened))
         _tell(settings, door.getsockname()[1], grpc_port)
         with contextlib.suppress(KeyboardInterrupt):  # after the requests are done
             if settings.workers > 1:
@@ -78,29 +84,32 @@ def _supervise(supervisor: Multiprocess) -> None:
         raise InputError("a worker could not start; the lines above say why")
 
 
-def _check_models(settings: Settings) -> None:
-    """Open every artifact once, so that what is wrong is told here and not by a worker."""
+def _opened(settings: Settings) -> Opened:
+    """Every artifact that is to be loaded, open, so that what is wrong is told here and not by a worker."""
     from slimrank.serving.repository import opened
 
+    found = {}
     for model in settings.models:
         if model.load:
             for path in [each.path for each in model.versions] + ([model.shadow] if model.shadow else []):
                 try:
-                    opened(path, settings)
+                    found[path] = opened(path, settings)
                 except InputError:
                     raise
                 except Exception as error:  # a manifest may be consistent and say what no release of ours writes
                     raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from error
+    return found
 
 
-def _configured(settings: Settings, folder: Path | None, grpc_port: int | None) -> uvicorn.Config:
+def _configured(worker: Worker) -> uvicorn.Config:
     import uvicorn
 
-    from slimrank.serving.worker import PatientProtocol, Worker
+    from slimrank.serving.worker import PatientProtocol
 
+    settings = worker.settings
     _check_certificate(settings)
     return uvicorn.Config(
-        Worker(settings, folder, grpc_port),
+        worker,
         factory=True,
         http=PatientProtocol,
         ws="none",

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from slimrank.config import InputError
 from slimrank.serving.app import create_app
+from slimrank.serving.repository import Opened
 from slimrank.serving.service import Service
 from slimrank.serving.settings import Settings
 
@@ -28,15 +29,17 @@ class Worker:
     Attributes:
         folder: what workers share, None where there is one.
         grpc_port: the port that was taken for all of them.
+        opened: artifacts that this process has opened; of a new process none.
     """
 
     settings: Settings
     folder: Path | None = None
     grpc_port: int | None = None
+    opened: Opened | None = None
 
     def __call__(self) -> ASGIApp:
         """The application."""
-        service = Service(self.settings, self.folder)
+        service = Service(self.settings, self.folder, self.opened)
 
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
