@@ -1,41 +1,14 @@
-"""The page in a real browser: charts are drawn, the console is clean, nothing is asked of any network.
-
-Chromium and its driver are the system's (Debian: chromium, chromium-driver); without them these tests do not run.
-"""
+"""The page in a real browser: charts are drawn, the console is clean, nothing is asked of any network."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 
 import pytest
 
 from slimrank.report import write_report
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
-    pytest.mark.long,
-]
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    """Headless Chromium that keeps a log of its console and of every request."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -43,21 +16,6 @@ def address(content, search, write, tmp_path) -> str:
     page = tmp_path / "report.html"
     write_report(write({**content, "search": search}), page)
     return page.as_uri()
-
-
-@pytest.fixture(params=["light", "dark"])
-def scheme(request, browser) -> str:
-    media = [{"name": "prefers-color-scheme", "value": request.param}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    return request.param
-
-
-@pytest.fixture(params=list(SIZES))
-def size(request, browser) -> str:
-    width, height = SIZES[request.param]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": request.param == "phone"}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    return request.param
 
 
 def test_it_renders_with_a_clean_console_and_no_request(browser, address, scheme, size) -> None:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import uvicorn
 
+from slimrank.runtime import Model, load
 from slimrank.serving import Limits, Settings, models_of
 from slimrank.serving.app import create_app
 from slimrank.serving.server import listening
@@ -221,3 +222,28 @@ def start_once() -> Iterator[Callable[..., Started]]:
     """The same, for all tests of a file."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments, script="": stack.enter_context(started_by(arguments, script))
+
+
+@pytest.fixture(scope="module")
+def artifacts(
+    write_linear_at: Callable[..., Any],
+    finder: Callable[[str], Any],
+    asked_by_tensors: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """By name: a model of rows, a finder, a module."""
+    linear = write_linear_at(tmp_path_factory.mktemp("artifacts") / "linear").path
+    return {"linear": linear, "vectors": finder("vectors").path, "mine": asked_by_tensors}
+
+
+@pytest.fixture(scope="module")
+def model(linear_served: Any) -> Model:
+    """The linear model, by the runtime."""
+    return load(linear_served[1].path)
+
+
+@pytest.fixture(scope="module")
+def client(linear_served: Any) -> httpx.Client:
+    """A client of the service of the linear model that only asks."""
+    found: httpx.Client = linear_served[0].http
+    return found

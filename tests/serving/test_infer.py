@@ -10,24 +10,13 @@ import numpy as np
 import polars
 import pytest
 
-from slimrank.runtime import Model, load, load_graph
+from slimrank.runtime import Model, load_graph
 
 
 def tensors(rows: int = 2, **changes: Any) -> dict[str, Any]:
     ids = {"name": "ids", "shape": [rows, 5], "datatype": "INT32", "data": [1, 2, 1, 0, 0] * rows}
     numbers = {"name": "numbers", "shape": [rows, 1], "datatype": "FP32", "data": [0.5] * rows}
     return {"inputs": [{**ids, **changes}, numbers]}
-
-
-@pytest.fixture(scope="module")
-def model(linear_served: Any) -> Model:
-    return load(linear_served[1].path)
-
-
-@pytest.fixture(scope="module")
-def client(linear_served: Any) -> httpx.Client:
-    found: httpx.Client = linear_served[0].http
-    return found
 
 
 def test_health_and_metadata(client: httpx.Client, model: Model) -> None:

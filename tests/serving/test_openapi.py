@@ -29,15 +29,13 @@ UNLOADED = "spare"  # the only one that is, so that the others answer whatever c
 def address(
     start_once: Callable[..., Any],
     write_linear_at: Callable[..., Any],
-    finder: Callable[[str], Any],
-    asked_by_tensors: Path,
+    artifacts: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """Where a model of rows, a finder and a module are served to who has the token."""
     folder = tmp_path_factory.mktemp("openapi")
     (folder / "token").write_text(TOKEN)
-    linear = [write_linear_at(folder / name).path for name in ("linear", UNLOADED)]
-    models = (*linear, finder("vectors").path, asked_by_tensors)
+    models = (*artifacts.values(), write_linear_at(folder / UNLOADED).path)
     return str(start_once(*models, "--port", 0, "--token-file", folder / "token").url)
 
 

@@ -1,13 +1,9 @@
-"""The page in a real browser over a real service: what it shows, what it asks, and that nothing of it becomes markup.
-
-Chromium and its driver are the system's (Debian: chromium, chromium-driver); without them these tests do not run.
-"""
+"""The page in a real browser over a real service: what it shows and asks, and that nothing of it becomes markup."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,47 +14,22 @@ import pytest
 from slimrank.artifact import open_artifact, write_artifact
 from slimrank.data.encoding import Encoding
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
-    pytest.mark.long,
-]
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+pytestmark = pytest.mark.long
 HOSTILE = """<img src=x onerror="document.title='taken'">&'`${title}"""
 TOKEN = "a-token-of-many-letters"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless Chromium that keeps a log of its console and of every request."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
 def address(
     start_once: Callable[..., Any],
     write_linear_at: Callable[..., Any],
-    finder: Callable[[str], Any],
-    asked_by_tensors: Path,
+    artifacts: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """Where a model of rows, one with names that try to leave their place, a finder and a module are served."""
     folder = tmp_path_factory.mktemp("page")
-    linear = write_linear_at(folder / "linear")
-    write_hostile(folder / "hostile", linear)
-    models = (linear.path, folder / "hostile", finder("vectors").path, asked_by_tensors)
-    url = start_once(*models, "--port", 0).url
+    write_hostile(folder / "hostile", write_linear_at(folder / "linear"))
+    url = start_once(*artifacts.values(), folder / "hostile", "--port", 0).url
     for name, shared in (("linear", "user"), ("hostile", f"user {HOSTILE}")):  # the first of a set takes its time
         fields = httpx.get(f"{url}/v2/models/{name}/schema").json()["fields"]
         row = {each["name"]: each["examples"][0] for each in fields}
@@ -78,21 +49,6 @@ def write_hostile(path: Path, linear: Any) -> None:
     artifact = open_artifact(linear.path)
     files = {**Encoding(schema, renamed(old.codecs), renamed(old.scales)).files(), "README.md": b"# Linear\n"}
     write_artifact(path, {**files, "model.onnx": artifact.files["model.onnx"]}, {"graph": artifact.manifest["graph"]})
-
-
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: Any, browser: Any) -> str:
-    media = [{"name": "prefers-color-scheme", "value": request.param}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    return str(request.param)
-
-
-@pytest.fixture(params=list(SIZES))
-def size(request: Any, browser: Any) -> str:
-    width, height = SIZES[request.param]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": request.param == "phone"}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    return str(request.param)
 
 
 def shown(browser: Any, what: str) -> Any:

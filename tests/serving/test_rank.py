@@ -13,22 +13,11 @@ import numpy as np
 import polars
 import pytest
 
-from slimrank.runtime import Model, load
+from slimrank.runtime import Model
 
 ROW = {"user": 7, "item": "tea", "price": 1.5, "history": ["tea"]}
 SHARED = {"user": 7, "history": ["tea"]}
 NEAR = 1e-6  # of a probability: what is shared is added in another order
-
-
-@pytest.fixture(scope="module")
-def model(linear_served: Any) -> Model:
-    return load(linear_served[1].path)
-
-
-@pytest.fixture(scope="module")
-def client(linear_served: Any) -> httpx.Client:
-    found: httpx.Client = linear_served[0].http
-    return found
 
 
 def rank(client: httpx.Client, request: Any, name: str = "linear") -> httpx.Response:

@@ -34,18 +34,6 @@ CONTENTS = {"INT32": "int_contents", "INT64": "int64_contents", "FP32": "fp32_co
 
 
 @pytest.fixture(scope="module")
-def artifacts(
-    write_linear_at: Callable[..., Any],
-    finder: Callable[[str], Any],
-    asked_by_tensors: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Path]:
-    """By name: a model of rows, a finder, a module."""
-    linear = write_linear_at(tmp_path_factory.mktemp("fuzz") / "linear").path
-    return {"linear": linear, "vectors": finder("vectors").path, "mine": asked_by_tensors}
-
-
-@pytest.fixture(scope="module")
 def started(start_once: Callable[..., Any], artifacts: dict[str, Path]) -> Any:
     return start_once(*artifacts.values(), "--port", 0, "--grpc-port", 0)
 

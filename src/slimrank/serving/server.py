@@ -53,7 +53,7 @@ def serve(settings: Settings) -> None:
         door = stack.enter_context(listening(settings.host, settings.port))
         grpc_port = stack.enter_context(_grpc_port(settings))
         config = _configured(Worker(settings, folder, grpc_port, opened))
-        _tell(settings, door.getsockname()[1], grpc_port)
+        _tell(settings, door.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):  # after the requests are done
             if settings.workers > 1:
                 _supervise(uvicorn.supervisors.Multiprocess(config, [door]))
@@ -153,7 +153,7 @@ def logging_of(form: str) -> dict[str, Any]:
     }
 
 
-def _tell(settings: Settings, port: int, grpc_port: int | None) -> None:
+def _tell(settings: Settings, port: int) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.tls_certificate is None else "https"
     names = ", ".join(each.name for each in settings.models)
@@ -161,8 +161,6 @@ def _tell(settings: Settings, port: int, grpc_port: int | None) -> None:
     if settings.open_to_all:
         loads = ", and load and unload models" if settings.may_load else ""
         LOG.warning("there is no token: everyone who reaches the port may ask%s", loads)
-    if grpc_port is not None:
-        LOG.info("serving %s by gRPC on %s:%d", names, host, grpc_port)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,9 @@ async def running(service: Service, grpc_port: int | None) -> AsyncIterator[None
     if grpc_port is not None:
         from slimrank.serving.rpc import start_rpc
 
-        server, _ = await start_rpc(service, settings.host, grpc_port)
+        server, taken = await start_rpc(service, settings.host, grpc_port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        LOG.info("serving %s by gRPC on %s:%d", ", ".join(each.name for each in settings.models), host, taken)
     watching = asyncio.get_running_loop().create_task(_watch(service, settings.poll_ms / 1e3))
     try:
         yield
