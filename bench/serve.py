@@ -2,7 +2,8 @@
 
 One worker on one processor, the generator on another. Saturation is the best closed loop of 1 to 32 clients; below it,
 requests come at the times of a Poisson process over at most 32 connections, and a latency begins when its request is
-due. The runtime alone is timed on the server's processor before each turn, while the server is idle.
+due. The runtime alone is timed on the server's processor before each turn, while the server is idle: call after call,
+which is what the goal is about, and at the rate of the judged load, when it is as cold as the service finds it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,11 @@ def _turn(server: Server, artifact: Path, requests: Mapping[str, Sequence[Reques
             before = stages(server)
             below[f"{share:.0%}"] = stretch(server, asked, seconds=seconds, rate=share * closed["per_second"])
             below[f"{share:.0%}"]["stages_us"] = spent(before, stages(server))
-        found[kind] = {"bare_ms": alone, "against": alone[BARE[kind]], "closed": closed, "open": below}
+        paced = bare(artifact, min(cores()[0]), SAMPLES, JUDGED * closed["per_second"])
+        found[kind] = {
+            **{"bare_ms": alone, "against": alone[BARE[kind]]},
+            **{"bare_at_rate_ms": paced, "closed": closed, "open": below},
+        }
     return found
 
 
@@ -117,6 +122,9 @@ def summary(turns: Sequence[Figures]) -> Figures:
     return {
         "saturation_per_second": median(turn["closed"]["per_second"] for turn in turns),
         "bare_p50_ms": {name: median(turn["bare_ms"][name]["p50"] for turn in turns) for name in turns[0]["bare_ms"]},
+        "bare_at_rate_p50_ms": {
+            name: median(turn["bare_at_rate_ms"][name]["p50"] for turn in turns) for name in turns[0]["bare_at_rate_ms"]
+        },
         "p50_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"]),
         "p99_ms": _by_share(turns, lambda each: each["latency_ms"]["p99"]),
         "p50_over_bare": {share: over(share, "p50") for share in turns[0]["open"]},

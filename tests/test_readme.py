@@ -239,6 +239,8 @@ def shown_like(value: float, goal: str, path: str) -> str:
         return size(value)
     if path.startswith("p50_ms"):
         return f"{1000 * value:.0f} us"
+    if goal.endswith(" ms"):
+        return f"{value:.0f} ms"
     if goal.endswith(("copy", "copies")):
         return f"{value:.2f} copies"
     return f"{value:.2f} s" if goal.endswith(" s") else f"{value:.1f}x"

@@ -69,14 +69,24 @@ async def together(*asked: Awaitable[Arrays]) -> list[Any]:
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_requests_that_come_together_share_a_call(thread: ThreadPoolExecutor, fast: bool) -> None:
+@pytest.mark.parametrize(("seconds", "delay"), [(0.0, 5), (2 * IN_PLACE_SECONDS, 0), (2 * IN_PLACE_SECONDS, 5)])
+def test_requests_that_come_together_share_a_call(thread: ThreadPoolExecutor, seconds: float, delay: float) -> None:
     graph, observed = Doubling(), list[int]()
-    call = Batcher(graph, Batching(), thread, observed.append)
-    call.joint.seconds = 0.0 if fast else 2 * IN_PLACE_SECONDS
+    call = Batcher(graph, Batching(delay_ms=delay), thread, observed.append)
+    call.joint.seconds = seconds
     found = asyncio.run(together(ask(call, 1, 2), ask(call), ask(call, 3), ask(call, 4, 5, 6)))
     assert answers(found) == [[2, 4], [], [6], [8, 10, 12]]
     assert graph.rows == observed == [6]
+
+
+def test_a_graph_that_is_faster_than_joining_is_called_for_each(thread: ThreadPoolExecutor) -> None:
+    graph, observed = Doubling(), list[int]()
+    call = Batcher(graph, Batching(), thread, observed.append)
+    call.joint.seconds = 0.0
+    found = asyncio.run(together(ask(call, 1, 2), ask(call), ask(call, 3), ask(call, 4, until=later(-1))))
+    assert answers(found) == [[2, 4], [], [6], TooLate]
+    assert graph.rows == [2, 0, 1]
+    assert observed == [2, 0, 1, 1]
 
 
 def test_a_call_has_no_more_rows_than_allowed_but_for_one_request(thread: ThreadPoolExecutor) -> None:

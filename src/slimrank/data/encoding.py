@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
+from slimrank.data.columns import encode_ids, encode_sequence, encode_text, flat, lists
 from slimrank.data.scaling import Scale, fit_scale, scaled
 from slimrank.data.schema import Field, Schema
 from slimrank.data.stored import (
@@ -51,6 +53,12 @@ class Inputs:
     def take(self, index: NDArray[Any] | slice) -> Inputs:
         """The rows at `index` (integers, a mask or a slice), in that order."""
         return Inputs(self.ids[index], self.numbers[index])
+
+
+def without_padding(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`ids` [N, K] without the columns behind the last one that is not 0 in all rows; two columns at least."""
+    used = np.flatnonzero(ids.any(axis=0))
+    return ids[:, : max(2, int(used[-1]) + 1 if len(used) else 0)]
 
 
 T = TypeVar("T")
@@ -183,30 +191,8 @@ class Encoding:
         Of a text field it is how many texts were longer than `max_length`, and were cut.
         """
         frame = _as_frame(frame)
-        unknown: dict[str, int] = {}
-
-        def encode_field(each: Field, column: polars.Series) -> NDArray[Any]:
-            if each.kind == "numeric":
-                return scaled(column, each, self.scales[each.name])
-            codec = self.codecs[each.name]
-            if isinstance(codec, TextCodec):
-                ids, unknown[each.name] = _encode_text(frame, each, codec)
-                return ids
-            coded = _encode_sequence if each.kind == "sequence" else _encode_ids
-            ids, unknown[each.name] = coded(column, each, codec)
-            return ids
-
-        arrays = _each(frame, self.schema.fields, encode_field)
-        ids = np.zeros((len(frame), len(self.schema.columns)), np.int32)
-        start = 0
-        for each in self.schema.looked_up:
-            width = 1 if each.kind == "categorical" else each.max_length
-            ids[:, start : start + width] = arrays[each.name].reshape(len(frame), width)
-            start += width
-        numbers = np.zeros((len(frame), len(self.schema.numeric)), np.float32)
-        for place, each in enumerate(self.schema.numeric):
-            numbers[:, place] = arrays[each.name]
-        return Inputs(ids, numbers), unknown
+        arrays, unknown = self._arrays(frame)
+        return self.joined(arrays, len(frame)), unknown
 
     def encode_telling(
         self, frame: polars.DataFrame | Mapping[str, Any]
@@ -216,9 +202,49 @@ class Encoding:
         The first is of categorical and sequence fields, the second of sequences and texts.
         """
         frame = _as_frame(frame)
-        inputs, counts = self.encode_counting(frame)
-        cut = {each.name: counts.pop(each.name) for each in self.schema.texts}
-        return inputs, counts, {**self.shortened(frame), **cut}
+        arrays, unknown, shortened = self.arrays(frame)
+        return self.joined(arrays, len(frame)), unknown, shortened
+
+    def arrays(self, frame: polars.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, int], dict[str, int]]:
+        """By field its local ids [N] or [N, max_length] or its scaled numbers [N]; the rest as `encode_telling`."""
+        arrays, unknown = self._arrays(frame)
+        cut = {each.name: unknown.pop(each.name) for each in self.schema.texts}
+        return arrays, unknown, {**self.shortened(frame), **cut}
+
+    def _arrays(self, frame: polars.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+        unknown: dict[str, int] = {}
+
+        def encode_field(each: Field, column: polars.Series) -> NDArray[Any]:
+            if each.kind == "numeric":
+                return scaled(column, each, self.scales[each.name])
+            codec = self.codecs[each.name]
+            if isinstance(codec, TextCodec):
+                ids, unknown[each.name] = encode_text(frame, each, codec)
+                return ids
+            coded = encode_sequence if each.kind == "sequence" else encode_ids
+            ids, unknown[each.name] = coded(column, each, codec)
+            return ids
+
+        return _each(frame, self.schema.fields, encode_field), unknown
+
+    def joined(self, arrays: Mapping[str, NDArray[Any]], rows: int) -> Inputs:
+        """The inputs that the arrays of all fields are (`arrays`), of so many rows."""
+        widths, numeric = self._layout
+        ids = np.zeros((rows, sum(widths.values())), np.int32)
+        start = 0
+        for name, width in widths.items():
+            ids[:, start : start + width] = arrays[name].reshape(rows, width)
+            start += width
+        numbers = np.zeros((rows, len(numeric)), np.float32)
+        for place, name in enumerate(numeric):
+            numbers[:, place] = arrays[name]
+        return Inputs(ids, numbers)
+
+    @cached_property
+    def _layout(self) -> tuple[dict[str, int], list[str]]:
+        """By field how many columns of `ids` it has, and the fields that are columns of `numbers`."""
+        widths = {each.name: 1 if each.kind == "categorical" else each.max_length for each in self.schema.looked_up}
+        return widths, [each.name for each in self.schema.numeric]
 
     def whole_lists(self, name: str, column: polars.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of a sequence field all values, those beyond what a model reads too.
@@ -229,13 +255,13 @@ class Encoding:
         each = next(field for field in self.schema.sequences if field.name == name)
         codec = self.codecs[name]
         assert not isinstance(codec, TextCodec)  # the schema holds to it
-        flat, lengths = _flat(column, each, whole=True)
-        return codec.codes(flat)[0].astype(np.int64) + 1, lengths
+        values, lengths = flat(column, each, whole=True)
+        return codec.codes(values)[0].astype(np.int64) + 1, lengths
 
     def shortened(self, frame: polars.DataFrame) -> dict[str, int]:
         """By sequence field, how many rows hold more ids than are kept."""
-        lists = {each: _lists(frame[each.name], each) for each in self.schema.sequences}
-        return {each.name: int((own.list.len() > each.max_length).sum()) for each, own in lists.items()}
+        given = {each: lists(frame[each.name], each) for each in self.schema.sequences}
+        return {each.name: int((own.list.len() > each.max_length).sum()) for each, own in given.items()}
 
     def files(self) -> dict[str, bytes]:
         """The encoding as `schema.json`, `vocabulary.parquet` and, of a text, `tokenizer.json`.
@@ -300,59 +326,8 @@ def _fit_field(each: Field, column: polars.Series) -> Codec | TextCodec | Scale:
         return fit_scale(column, each)
     if each.encoding != "vocabulary":
         return without_table(each)
-    flat = _flat(column, each)[0] if each.kind == "sequence" else column
-    return Vocabulary.fit(flat, each.min_count)
-
-
-def _encode_text(frame: polars.DataFrame, each: Field, codec: TextCodec) -> tuple[NDArray[np.int32], int]:
-    """Ids [N, max_length] of a column of texts, or of two, padded behind, and how many were cut."""
-    if each.pair is not None and each.pair not in frame.columns:
-        raise InputError(f"missing column {each.pair!r}. {nearest(each.pair, frame.columns)}")
-    pairs = None if each.pair is None else frame[each.pair].to_list()
-    found, cut = codec.encode(frame[each.name].to_list(), pairs, names=(each.name, each.pair or ""))
-    ids = np.zeros((len(frame), each.max_length), np.int32)
-    ids[:, : found.shape[1]] = found
-    return ids, cut
-
-
-def _encode_ids(column: polars.Series, each: Field, codec: Codec) -> tuple[NDArray[np.int32], int]:
-    """Local ids [N] of a column with one value a row, and how many are unknown."""
-    return codec.codes(column)
-
-
-def _encode_sequence(column: polars.Series, each: Field, codec: Codec) -> tuple[NDArray[np.int32], int]:
-    """Local ids [N, max_length] of a column of lists, padded behind, and how many are unknown."""
-    flat, lengths = _flat(column, each)
-    codes, unknown = codec.codes(flat)
-    ids = np.zeros((len(column), each.max_length), np.int32)
-    ids[np.arange(each.max_length) < lengths[:, None]] = codes + 1
-    return ids, unknown
-
-
-def _flat(column: polars.Series, each: Field, *, whole: bool = False) -> tuple[polars.Series, NDArray[np.int64]]:
-    """The last `max_length` values of every row (or all of them) behind one another, and how many each row has [N]."""
-    import polars
-
-    lists = _lists(column, each)
-    last = lists if whole else lists.list.tail(each.max_length)
-    lengths = last.list.len().fill_null(0)
-    return last.filter(lengths > 0).explode(), lengths.cast(polars.Int64).to_numpy()
-
-
-def _lists(column: polars.Series, each: Field) -> polars.Series:
-    """A sequence column as lists, however it is stored."""
-    import polars
-
-    if each.separator is not None and column.dtype == polars.String:
-        column = column.str.split(each.separator).list.eval(polars.element().filter(polars.element() != ""))
-    if isinstance(column.dtype, polars.Array):
-        column = column.arr.to_list()
-    if column.dtype == polars.Null:
-        column = column.cast(polars.List(polars.Null))
-    if not isinstance(column.dtype, polars.List):
-        hint = ", or text with a separator" if each.separator is None else ""
-        raise InputError(f"column {each.name!r} is of type {column.dtype}, a sequence is a list{hint}")
-    return column
+    values = flat(column, each)[0] if each.kind == "sequence" else column
+    return Vocabulary.fit(values, each.min_count)
 
 
 def _as_frame(frame: polars.DataFrame | Mapping[str, Any]) -> polars.DataFrame:

@@ -33,6 +33,21 @@ def scaled(column: polars.Series, each: Field, scale: Scale) -> NDArray[np.float
         InputError: NaN, infinity or text in the column, or a value beyond float32 after scaling.
     """
     numbers, present = _numbers(column, each)
+    return _scaled(numbers, present, each, scale)
+
+
+def scaled_numbers(numbers: NDArray[np.float64], each: Field, scale: Scale) -> NDArray[np.float32]:
+    """The same of numbers [N] none of which is missing.
+
+    Raises:
+        InputError: as `scaled`.
+    """
+    return _scaled(_finite(numbers, each), np.True_, each, scale)
+
+
+def _scaled(
+    numbers: NDArray[np.float64], present: NDArray[np.bool_] | np.bool_, each: Field, scale: Scale
+) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         result = np.where(present, (numbers - scale.mean) / scale.std, 0.0).astype(np.float32)
     if not np.isfinite(result).all():
@@ -53,14 +68,21 @@ def _numbers(column: polars.Series, each: Field) -> tuple[NDArray[np.float64], N
             f"column {each.name!r}: {len(wrong)} of {len(column)} values are no numbers, such as {wrong[0]!r}"
         )
     missing = wide.is_null() if wide.null_count() else None  # the two calls below cost more than all the rest
-    numbers = (wide if missing is None else wide.fill_null(0.0)).to_numpy()
-    counts = {"NaN": int(np.isnan(numbers).sum()), "infinite": int(np.isinf(numbers).sum())}
-    if any(counts.values()):
+    numbers = _finite((wide if missing is None else wide.fill_null(0.0)).to_numpy(), each)
+    return numbers, np.ones(len(wide), np.bool_) if missing is None else ~missing.to_numpy()
+
+
+def _finite(numbers: NDArray[np.float64], each: Field) -> NDArray[np.float64]:
+    """Numbers after the log, where the field says so.
+
+    Raises:
+        InputError: one is NaN or infinite.
+    """
+    if not np.isfinite(numbers).all():
+        counts = {"NaN": int(np.isnan(numbers).sum()), "infinite": int(np.isinf(numbers).sum())}
         parts = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
-        raise InputError(f"column {each.name!r}: {parts} of {len(column)} values. Allowed: finite or missing.")
-    return np.sign(numbers) * np.log1p(np.abs(numbers)) if each.log else numbers, (
-        np.ones(len(wide), np.bool_) if missing is None else ~missing.to_numpy()
-    )
+        raise InputError(f"column {each.name!r}: {parts} of {len(numbers)} values. Allowed: finite or missing.")
+    return np.sign(numbers) * np.log1p(np.abs(numbers)) if each.log else numbers
 
 
 def fit_scale(column: polars.Series, each: Field) -> Scale:

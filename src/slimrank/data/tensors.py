@@ -17,6 +17,8 @@ DTYPES = (
     *(f"float{bits}" for bits in (16, 32, 64)),
 )
 
+RUNTIME_NAMES = {"float": "float32", "double": "float64"}  # of ONNX Runtime, where numpy calls them otherwise
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -31,6 +33,17 @@ class TensorSpec:
         """With a name of its own for every size that has none."""
         shape = (f"{name}_{axis}" if size is None else size for axis, size in enumerate(sizes))
         return cls(name, dtype, tuple(shape))
+
+    @classmethod
+    def of_end(cls, node: Any) -> TensorSpec:
+        """What a session of ONNX Runtime says of one of its inputs or outputs."""
+        kind = node.type.removeprefix("tensor(").removesuffix(")")
+        return cls.of(node.name, np.dtype(RUNTIME_NAMES.get(kind, kind)), node.shape)
+
+    def sizes(self, known: dict[str, int], varying: int) -> tuple[int, ...]:
+        """A shape that it may have: `known` are the sizes of names, one that is new is `varying`."""
+        parts = [(each, 0) if isinstance(each, int) else _parted(each) for each in self.shape]
+        return tuple(name if isinstance(name, int) else known.setdefault(name, varying) + more for name, more in parts)
 
     def array(self, value: ArrayLike) -> NDArray[Any]:
         """`value` as an array of this type, where nothing is lost.

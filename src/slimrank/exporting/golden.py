@@ -11,12 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from slimrank.config import InputError
-from slimrank.data.encoding import Encoding
+from slimrank.data.encoding import Encoding, without_padding
 from slimrank.data.golden import ROWS, Golden, made_rows
+from slimrank.data.tensors import TensorSpec
 from slimrank.exporting.bounds import IdBound
 
 VARYING = 4  # the size of a dimension that may vary
-TYPES = {"float": "float32", "double": "float64"}  # of the runtime, where numpy calls them otherwise
 Bounds = Mapping[str, Sequence[IdBound]]
 
 
@@ -27,8 +27,7 @@ def golden_of_rows(graph: Path, encoding: Encoding) -> dict[str, Any]:
     made = made_rows(encoding.schema, encoding.sizes)
     ids = made.ids
     if "ids" in shapes and not isinstance(shapes["ids"][1], int):
-        used = np.flatnonzero(ids.any(axis=0))
-        ids = ids[:, : max(2, int(used[-1]) + 1 if len(used) else 0)]
+        ids = without_padding(ids)
     feeds: dict[str, NDArray[Any]] = {"ids": ids, "numbers": made.numbers}
     if "items" in shapes:
         feeds["items"] = _items(encoding)
@@ -43,8 +42,9 @@ def golden_of_tensors(graph: Path, bounds: Bounds) -> dict[str, Any]:
     """
     session = _session(graph)
     draw = np.random.default_rng(0)
-    sizes: dict[str, int] = {}
-    feeds = {each.name: _made(each, bounds.get(each.name, ()), sizes, draw) for each in session.get_inputs()}
+    known: dict[str, int] = {}
+    specs = map(TensorSpec.of_end, session.get_inputs())
+    feeds = {spec.name: _made(spec, bounds.get(spec.name, ()), known, draw) for spec in specs}
     return _asked(session, feeds)
 
 
@@ -56,25 +56,18 @@ def _items(encoding: Encoding) -> NDArray[np.int32]:
     return np.unique(np.linspace(first, last, ROWS).astype(np.int32))
 
 
-def _made(node: Any, bounds: Sequence[IdBound], sizes: dict[str, int], draw: np.random.Generator) -> NDArray[Any]:
-    """An array for one input of a session; `sizes` holds those of names, which inputs share."""
-    kind = node.type.removeprefix("tensor(").removesuffix(")")
-    dtype = np.dtype(TYPES.get(kind, kind))
-    shape = tuple(each if isinstance(each, int) else _size(str(each), sizes) for each in node.shape)
-    if dtype.kind == "f":
-        return draw.normal(size=shape).round(3).astype(dtype)
-    array = np.ones(shape, dtype)
+def _made(
+    spec: TensorSpec, bounds: Sequence[IdBound], known: dict[str, int], draw: np.random.Generator
+) -> NDArray[Any]:
+    """An array for one input of a graph; `known` are the sizes of names, which inputs share."""
+    shape = spec.sizes(known, VARYING)
+    if spec.dtype.kind == "f":
+        return draw.normal(size=shape).round(3).astype(spec.dtype)
+    array = np.ones(shape, spec.dtype)
     for first, last, rows in bounds:
         part = array[...] if last is None else array[:, first:last]
         part[...] = draw.integers(0, rows, part.shape)
     return array
-
-
-def _size(name: str, sizes: dict[str, int]) -> int:
-    """The size of a dimension of that name; "rows + 1" is one more than "rows"."""
-    stem, _, more = (part.strip() for part in name.partition("+"))
-    known = sizes.setdefault(stem if more.isdecimal() else name, VARYING)
-    return known + int(more) if more.isdecimal() else known
 
 
 def _asked(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -20,8 +20,6 @@ from slimrank.data.tensors import TensorSpec
 from slimrank.runtime.opened import asked_by_tensors, when_still
 from slimrank.runtime.session import check_operators, open_session
 
-TYPES = {"float": "float32", "double": "float64"}  # of the runtime, where numpy calls them otherwise
-
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -105,16 +103,11 @@ def open_graph(artifact: Artifact, threads: int) -> Graph:
         raise InputError(f"{artifact.path}: is asked by rows, not by tensors: `load` opens it")
     session = open_session(artifact, threads)
     inputs, outputs = (
-        {spec.name: spec for spec in map(_spec_of, ends)} for ends in (session.get_inputs(), session.get_outputs())
+        {spec.name: spec for spec in map(TensorSpec.of_end, ends)}
+        for ends in (session.get_inputs(), session.get_outputs())
     )
     bounds = {
         name: [(int(first), None if last is None else int(last), int(rows)) for first, last, rows in found]
         for name, found in artifact.manifest.get("bounds", {}).items()
     }
     return Graph(artifact, session, inputs, outputs, bounds)
-
-
-def _spec_of(node: Any) -> TensorSpec:
-    """What a session says of one of its ends."""
-    kind = node.type.removeprefix("tensor(").removesuffix(")")
-    return TensorSpec.of(node.name, np.dtype(TYPES.get(kind, kind)), node.shape)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from slimrank.data.encoding import Inputs
 from slimrank.runtime.opened import Opened, opened
-from slimrank.runtime.rows import as_table
 
 if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
@@ -43,6 +42,10 @@ class Model(Opened):
             InputError: a type, shape, id or number is not allowed (`Checks`); nothing was scored then.
         """
         self.checks(inputs)
+        return self.logits(inputs)
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        """The same of inputs that were checked."""
         if len(inputs.ids) == 0:
             return np.empty(0, np.float32)
         given = {"ids": self.padded(inputs.ids), "numbers": inputs.numbers}
@@ -58,7 +61,7 @@ class Model(Opened):
         Raises:
             InputError: a column is missing or of the wrong type, a number is NaN or infinite, a raw id is out of range.
         """
-        inputs, unknown, shortened = self.encoding.encode_telling(as_table(rows, self.encoding.schema))
+        inputs, unknown, shortened = self.encoder(rows)
         return Predictions(sigmoid(self.score(inputs)), unknown, shortened)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from slimrank.artifact import BY_TENSORS, Artifact, open_artifact
 from slimrank.config import InputError
-from slimrank.data.encoding import Encoding
+from slimrank.data.encoding import Encoding, without_padding
 from slimrank.runtime.checks import Checks
+from slimrank.runtime.encoder import RowEncoder
 from slimrank.runtime.session import ANSWERS, LOGIT, any_length, check_operators, check_signature, open_session
 
 
@@ -39,6 +40,11 @@ class Opened:
     outputs: tuple[str, ...]
     any_length: bool
 
+    @cached_property
+    def encoder(self) -> RowEncoder:
+        """What makes inputs of raw rows."""
+        return RowEncoder(self.encoding)
+
     def padded(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
         """`ids` [N, K] with no more padding than the graph needs."""
         return without_padding(ids) if self.any_length else ids
@@ -46,12 +52,6 @@ class Opened:
 
 Loaded = TypeVar("Loaded", bound=Opened)
 Found = TypeVar("Found")
-
-
-def without_padding(ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`ids` [N, K] without the columns behind the last one that is not 0 in all rows; two columns at least."""
-    used = np.flatnonzero(ids.any(axis=0))
-    return ids[:, : max(2, int(used[-1]) + 1 if len(used) else 0)]
 
 
 def opened(kind: type[Loaded], path: str | Path, threads: int, *, with_items: bool) -> Loaded:

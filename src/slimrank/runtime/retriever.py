@@ -145,7 +145,7 @@ class Retriever(Opened):
         Raises:
             InputError: as `Model.predict`.
         """
-        return self.vectors(self.encoding.encode(as_table(rows, self.encoding.schema)))
+        return self.vectors(self.encoder(rows)[0])
 
     def top_k(self, rows: Rows, k: int = 10, *, leave_out_met: bool = True) -> TopK:
         """The `k` best items of every raw query, or all where the catalogue has fewer.

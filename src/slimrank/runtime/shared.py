@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
-from slimrank.data.encoding import Encoding, Inputs
+from slimrank.data.encoding import Inputs
 from slimrank.data.schema import Field, Schema
 from slimrank.runtime.checks import Checks
+from slimrank.runtime.encoder import RowEncoder
 from slimrank.runtime.model import Model, Predictions, sigmoid
-from slimrank.runtime.remembered import Remembered
 from slimrank.runtime.rows import as_table
 from slimrank.runtime.session import open_session
 
@@ -54,25 +54,25 @@ class Side:
     """The fields of one side, of the request or of its candidates.
 
     Attributes:
-        encoding: their rules, or None where there are no fields.
+        encoder: of their raw values, or None where there are no fields.
         ids: their columns of the unsplit graph's `ids`; `numbers`: those of `numbers`.
     """
 
-    encoding: Encoding | None
+    encoder: RowEncoder | None
     checks: Checks
     ids: NDArray[np.int64]
     numbers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, whole: Encoding, fields: Sequence[Field]) -> Side:
-        """The side of a model's encoding that holds `fields`."""
-        names = {field.name for field in fields}
-        schema = whole.schema.model_copy(update={"fields": tuple(fields)})
-        encoding = Encoding(schema, whole.codecs, whole.scales)
-        ids = [place for place, name in enumerate(whole.schema.columns) if name in names]
-        numbers = [place for place, field in enumerate(whole.schema.numeric) if field.name in names]
+    def of(cls, whole: RowEncoder, fields: Sequence[Field]) -> Side:
+        """The side of a model that holds `fields`."""
+        names, schema = {field.name for field in fields}, whole.encoding.schema
+        encoder = whole.part(fields)
+        ids = [place for place, name in enumerate(schema.columns) if name in names]
+        numbers = [place for place, field in enumerate(schema.numeric) if field.name in names]
         sides = (np.array(each, np.int64) for each in (ids, numbers))
-        return cls(encoding if fields else None, Checks.of(schema, encoding.sizes), *sides)
+        checks = Checks.of(encoder.encoding.schema, encoder.encoding.sizes)
+        return cls(encoder if fields else None, checks, *sides)
 
     def encoded(self, rows: Rows, count: int) -> tuple[Inputs, dict[str, int], dict[str, int]]:
         """The inputs of `count` raw rows, and by field how many values are unknown and how many rows are too long.
@@ -80,10 +80,10 @@ class Side:
         Raises:
             InputError: as `Model.predict`.
         """
-        if self.encoding is None:
+        if self.encoder is None:
             as_table(rows, NO_FIELDS)  # refuses what is no rows
             return Inputs(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32)), {}, {}
-        told = self.encoding.encode_telling(as_table(rows, self.encoding.schema))
+        told = self.encoder(rows)
         self.checks(told[0])
         return told
 
@@ -141,7 +141,6 @@ class SharedScorer:
         self._inputs = tuple(dict.fromkeys(name for names in self._columns.values() for name in names))
         self._sets: OrderedDict[frozenset[str], SharedSet] = OrderedDict()
         self._looking, self._making = Lock(), Lock()
-        self._remembered = Remembered(model.encoding)
 
     def predict(self, shared: Mapping[str, Any], candidates: Rows) -> Predictions:
         """Probabilities of the candidates [N], as `Model.predict` gives them of rows that hold the shared values too.
@@ -158,7 +157,8 @@ class SharedScorer:
         kept = self._asked(fields)
         rows = _with_columns(candidates, {name: shared[name] for name in repeated}, count)
         faults, found = [], []
-        sides = (partial(self._once, kept.shared, shared, fields), partial(kept.own.encoded, rows, count))
+        row = {name: [shared[name]] for field in fields for name in self._columns[field]}
+        sides = (partial(kept.shared.encoded, row, 1), partial(kept.own.encoded, rows, count))
         for encoded in sides:
             try:
                 found.append(encoded())
@@ -169,13 +169,6 @@ class SharedScorer:
         (once, unknown, shortened), (each, own_unknown, own_shortened) = found
         counts = {**unknown, **own_unknown}, {**shortened, **own_shortened}
         return Predictions(sigmoid(self._score(kept, once, each)), *counts)
-
-    def _once(
-        self, side: Side, row: Mapping[str, Any], fields: frozenset[str]
-    ) -> tuple[Inputs, dict[str, int], dict[str, int]]:
-        told = self._remembered.encoded(row, fields)
-        side.checks(told[0])
-        return told
 
     def score(self, fields: Iterable[str], shared: Inputs, own: Inputs) -> NDArray[np.float32]:
         """Logits [N] of encoded rows: one of the shared `fields`, N of the others, columns in the schema's order.
@@ -246,14 +239,14 @@ class SharedScorer:
             self._making.release()
 
     def _of(self, fields: frozenset[str]) -> tuple[Side, Side]:
-        encoding = self.model.encoding
-        known = {field.name: field for field in encoding.schema.fields}
+        encoder = self.model.encoder
+        known = {field.name: field for field in encoder.encoding.schema.fields}
         unknown = sorted(fields - set(known))
         if unknown:
             raise InputError("\n".join(f"unknown field {name!r}. {nearest(name, known)}" for name in unknown))
         shared = [field for name, field in known.items() if name in fields]
         own = [field for name, field in known.items() if name not in fields]
-        return Side.of(encoding, shared), Side.of(encoding, own)
+        return Side.of(encoder, shared), Side.of(encoder, own)
 
     def _sides(self, shared: Mapping[str, Any], names: set[str]) -> tuple[frozenset[str], list[str]]:
         """The shared fields, and the shared columns of fields that have others at the candidates."""
@@ -272,7 +265,7 @@ class SharedScorer:
 
     def _score(self, kept: SharedSet, shared: Inputs, own: Inputs) -> NDArray[np.float32]:
         if kept.session is None or len(own) == 0:
-            return self.model.score(kept.joined(shared, own))
+            return self.model.logits(kept.joined(shared, own))  # both sides were checked
         return kept.answers(shared, own)
 
     def _split(self, shared: Side, own: Side) -> SharedSet:
@@ -281,7 +274,7 @@ class SharedScorer:
         def without(why: str) -> SharedSet:
             return SharedSet(shared, own, None, why)
 
-        if shared.encoding is None or own.encoding is None:
+        if shared.encoder is None or own.encoder is None:
             return without(SEPARATE)
         try:
             from slimrank.graphs.shared import split_shared
@@ -318,7 +311,7 @@ class SharedScorer:
         ratios = []
         for _ in range(TURNS):
             begun = perf_counter()
-            self.model.score(kept.joined(once, each))
+            self.model.logits(kept.joined(once, each))
             between = perf_counter()
             kept.answers(once, each)
             ratios.append((perf_counter() - between) / (between - begun))

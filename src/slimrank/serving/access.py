@@ -40,6 +40,11 @@ def allowed(header: bytes, token: bytes) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
 
 
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    """The first header of that name."""
+    return next((bytes(value) for name, value in scope["headers"] if name == wanted), None)
+
+
 class Access:
     """An application before which everyone shows the token, where there is one."""
 
@@ -52,8 +57,7 @@ class Access:
         if self.token is None or scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if allowed(given, self.token):
+        if allowed(_header(scope, b"authorization") or b"", self.token):
             await self.app(scope, receive, send)
             return
         headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
@@ -73,9 +77,8 @@ class SameOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            headers = dict(scope["headers"])
-            origin = headers.get(b"origin")
-            if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
+            origin = _header(scope, b"origin")
+            if origin is not None and origin.partition(b"://")[2] != _header(scope, b"host"):
                 told = {"error": f"asked by a page of {origin[:80].decode('latin-1')}, which is not this service's"}
                 await Response(to_json(told), 403, media_type="application/json")(scope, receive, send)
                 return

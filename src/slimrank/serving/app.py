@@ -10,7 +10,8 @@ POST /v2/repository/index    /v2/repository/models/{name}/load    .../unload
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -185,13 +186,23 @@ class Endpoints:
         await self.service.control.ask(request.path_params["name"], load=False)
         return Json({})
 
-    async def infer(self, request: Request) -> Response:
-        """Tensors to tensors."""
+    @asynccontextmanager
+    async def _request(
+        self, kind: str, request: Request
+    ) -> AsyncIterator[tuple[Stopwatch, dict[str, str], memoryview]]:
+        """Around one request for a model's answer: its stopwatch, what is told of it, and its body, which is read."""
         watch, name = Stopwatch(), request.path_params["name"]
-        async with self.service.request("infer", name, watch, request.headers) as told:
+        async with self.service.request(kind, name, watch, request.headers) as told:
             with self.service.gate.aside(name) as hold:
                 body = await read_body(request, self.limits.max_body_bytes, hold)
             watch.lap("read")
+            yield watch, told, body
+            watch.lap("reply")
+
+    async def infer(self, request: Request) -> Response:
+        """Tensors to tensors."""
+        name = request.path_params["name"]
+        async with self._request("infer", request) as (watch, told, body):
             asked, binary = parted(request, body)
 
             def decode(version: Version) -> tuple[Arrays, list[str]]:
@@ -201,9 +212,7 @@ class Endpoints:
             question = self._asked(request, name, asked, watch)
             version, answers, outputs = await self.service.infer(question, decode, watch, told)
             content, behind = reply(asked, name, version.name, answers, outputs)
-            answer = _with_tensors(to_json(content), behind)
-            watch.lap("reply")
-        return answer
+            return _with_tensors(to_json(content), behind)
 
     def _asked(self, request: Request, name: str, body: Any, watch: Stopwatch) -> Asked:
         """A request's names, and when it is given up: in so many microseconds, where it has a `timeout`."""
@@ -216,19 +225,14 @@ class Endpoints:
 
     async def rank(self, request: Request) -> Response:
         """Candidates to scores."""
-        watch, name = Stopwatch(), request.path_params["name"]
-        async with self.service.request("rank", name, watch, request.headers) as told:
-            with self.service.gate.aside(name) as hold:
-                body = await read_body(request, self.limits.max_body_bytes, hold)
-            watch.lap("read")
+        name = request.path_params["name"]
+        async with self._request("rank", request) as (watch, told, body):
             ranking = read_ranking(as_json(body), self.limits, len(body))
             watch.lap("parse")
             asked = Asked(name, ranking.version, ranking.id, self.service.until(watch))
             version, found = await self.service.rank(asked, ranking, watch, told)
             identity = {} if ranking.id is None else {"id": ranking.id}
-            answer = Json({"model_name": name, "model_version": version.name, **identity, **found})
-            watch.lap("reply")
-        return answer
+            return Json({"model_name": name, "model_version": version.name, **identity, **found})
 
 
 def create_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:

@@ -1,7 +1,8 @@
 """Requests that came in together share one call of a graph; none of them sees the rows, or the error, of another.
 
 What is joined has passed its own checks, has the same sizes but for rows, and is cut apart by rows. A graph that is
-fast is called where the requests are read, since a change of threads would take longer; one that is slow in a thread.
+fast is called where the requests are read, and for each of them, since a change of threads or of tasks would take
+longer than what joining saves; one that is slow is called in a thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -100,6 +102,9 @@ class Batcher:
             TooLate: it was not called before then.
             Exception: what the graph raises for these rows alone.
         """
+        if not (self.waiting or self.working or self.settings.delay_ms) and self.joint.fast(rows):
+            self.observe(rows)
+            return self._timed(lambda: self.run(arrays), self.joint, rows, until, watch)
         loop = asyncio.get_running_loop()
         request = _Waiting(arrays, rows, until, loop.create_future(), watch)
         self.waiting.append(request)
@@ -122,18 +127,8 @@ class Batcher:
         Raises:
             TooLate: it was not answered before then; what has not begun is not done.
         """
-
-        def timed() -> Found:
-            watch.lap("queue")
-            if until < watch.last:
-                raise TooLate
-            found = work()
-            begun = watch.last
-            watch.lap("run")
-            self.single.learn(watch.last - begun, rows)
-            return found
-
         self.observe(rows)
+        timed = partial(self._timed, work, self.single, rows, until, watch)
         if self.single.fast(rows):
             return timed()
         try:
@@ -141,6 +136,17 @@ class Batcher:
                 return await asyncio.get_running_loop().run_in_executor(self.thread, timed)
         except TimeoutError:
             raise TooLate from None
+
+    def _timed(self, work: Callable[[], Found], pace: Pace, rows: int, until: float, watch: Stopwatch) -> Found:
+        """What `work` gives, if it is not too late for it; how long it took is learned."""
+        watch.lap("queue")
+        if until < watch.last:
+            raise TooLate
+        begun = watch.last
+        found = work()
+        watch.lap("run")
+        pace.learn(watch.last - begun, rows)
+        return found
 
     async def _work(self) -> None:
         try:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
 from slimrank.runtime import Retriever
-from slimrank.runtime.rows import as_table
 from slimrank.serving.bounds import check_rows, check_text
 from slimrank.serving.protocol import Unsayable
 from slimrank.serving.settings import Limits
@@ -118,7 +117,7 @@ def find(finder: Retriever, asked: Ranking) -> dict[str, Any]:
         _check_scores(found.scores[0, :kept])
         told = {"unknown": found.unknown, "shortened": found.shortened}
         return {"items": found.items[0], "score": found.scores[0, :kept].tolist(), **told}
-    inputs, unknown, shortened = finder.encoding.encode_telling(as_table([asked.shared], finder.encoding.schema))
+    inputs, unknown, shortened = finder.encoder([asked.shared])
     places = finder.places(_items(finder, asked.candidates))
     known, scores = places >= 0, np.full(len(places), -np.inf, np.float32)
     if known.any():

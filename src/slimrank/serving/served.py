@@ -30,7 +30,7 @@ class Served:
         inputs: by name, in the order of the graph.
         outputs: the same.
         check: raises `InputError` for arrays of all inputs that are not allowed.
-        run: arrays of all inputs to those of all outputs.
+        run: arrays of all inputs, which were checked, to those of all outputs.
         loaded: what it was opened as: by rows, by queries, or by tensors.
         joins: whether rows are known not to see each other, so that requests may share a call.
     """
@@ -87,7 +87,7 @@ def of_model(model: Model) -> Served:
     inputs = _inputs_of(model)
 
     def run(arrays: Arrays) -> Arrays:
-        return {"logit": model.score(_joined(model, arrays))}
+        return {"logit": model.logits(_joined(model, arrays))}
 
     outputs = {"logit": TensorSpec("logit", NUMBERS, ("rows",))}
     return Served(model.artifact, inputs, outputs, _checks(model), run, model, joins=True)

@@ -209,6 +209,10 @@ def listening(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on port {port}; allowed: 0..65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        door = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise InputError(f"cannot listen on {host} port {port}: {error}") from None
+    # Connections have it from here. asyncio does not set it on those of a socket that was made without a protocol's
+    # number, and then every answer that is written in two parts waits 40 ms for the client's delayed acknowledgement.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return door

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from slimrank.config import InputError
 from slimrank.runtime import Graph, Predictions, Retriever, sigmoid
 from slimrank.runtime import Model as Scorer
-from slimrank.runtime.rows import as_table
 from slimrank.serving.batching import TooLate
 from slimrank.serving.bounds import check_rows
 from slimrank.serving.control import Control
@@ -192,8 +191,7 @@ class Service:
             watch.lap("queue")
             return found
         rows = [] if ranking.shared else ranking.candidates  # nothing that is shared by nobody is looked at
-        table = as_table(rows, loaded.encoding.schema)
-        inputs, unknown, shortened = loaded.encoding.encode_telling(table)
+        inputs, unknown, shortened = loaded.encoder(rows)
         arrays = {name: getattr(inputs, name) for name in version.served.inputs}
         version.served.check(arrays)
         watch.lap("encode")
