@@ -2,17 +2,20 @@
 
 One worker on one processor, the generator on another. Saturation is the best closed loop of 1 to 32 clients; below it,
 requests come at the times of a Poisson process over at most 32 connections, and a latency begins when its request is
-due. The runtime alone is timed on the server's processor before each turn, while the server is idle: call after call,
-which is what the goal is about, and at the rate of the judged load, when it is as cold as the service finds it.
+due. The runtime alone is timed on the server's processor before each stretch, while the server is idle: call after
+call, which is what the goal is about, and at the rate of the load, when it is as cold as the service finds it. So is
+uvicorn with an application of no more than an answer. What is left of the service's time is ours.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +34,7 @@ CLIENTS = 32
 CLOSED = (1, 4, 8, 16, 32)  # clients of closed loops: of more than may wait some are shed, and come back at once
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of saturation
 JUDGED = 0.4
-TURNS, SECONDS, WARM_UP, SAMPLES = 3, 8.0, 1.0, 600
+TURNS, SECONDS, WARM_UP, SAMPLES = 3, 8.0, 1.0, 300
 BARE = {"ranking": "columns", "infer-binary": "tensors"}  # what each kind of request is held against
 GOAL = {"p50_over_bare": 2.0, "p99_over_bare": 5.0, "at": JUDGED}
 NAME = "frappe"
@@ -41,9 +44,9 @@ Figures = dict[str, Any]
 def serve(folder: Path, turns: int = TURNS, seconds: float = SECONDS) -> Figures:
     """The figures of the first seed's artifact in the run in `folder`, which is made where it is missing."""
     (artifact,) = artifacts_of(folder)
-    with our_service(artifact) as server:
+    with our_service(artifact) as server, nothing() as floor:
         requests = requests_of(artifact)
-        found = [_turn(server, artifact, requests, seconds) for _ in range(turns)]
+        found = [_turn(server, floor, artifact, requests, seconds) for _ in range(turns)]
     return {
         "what": f"slimrank serve of Frappe's artifact, {CANDIDATES} candidates a request, one worker on one processor: "
         f"{CLIENTS} clients at shares of saturation, beside the runtime alone",
@@ -72,6 +75,15 @@ def our_service(artifact: Path) -> Iterator[Server]:
             yield server
 
 
+@contextmanager
+def nothing() -> Iterator[Server]:
+    """uvicorn with an application that answers at once, on the servers' processor."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "uvicorn", "bench.serve_floor:answer", "--port", str(port), "--no-access-log"]
+    with served(command, port, cores=cores()[0]) as server:
+        yield server
+
+
 def stretch(server: Server, requests: Sequence[Request], **given: Any) -> Figures:
     """A stretch of load on a server, and its figures.
 
@@ -93,46 +105,49 @@ def saturation(server: Server, requests: Sequence[Request], seconds: float) -> F
     return max(every, key=lambda each: float(each["per_second"]))
 
 
-def _turn(server: Server, artifact: Path, requests: Mapping[str, Sequence[Request]], seconds: float) -> Figures:
-    """The runtime alone, then each kind of request at saturation and below it."""
-    alone = bare(artifact, min(cores()[0]), SAMPLES)
-    found: Figures = {}
+def _turn(
+    server: Server, floor: Server, artifact: Path, requests: Mapping[str, Sequence[Request]], seconds: float
+) -> Figures:
+    """Each kind of request at saturation and below it, every stretch beside the runtime alone and the floor."""
+    core, found = min(cores()[0]), {}
     for kind, asked in requests.items():
         closed = saturation(server, asked, seconds / 2)
+        unchecked = [replace(each, expected={}) for each in asked]
         below = {}
         for share in SHARES:
+            rate = share * closed["per_second"]
+            beside = {
+                "bare_ms": bare(artifact, core, SAMPLES)[BARE[kind]],
+                "bare_at_rate_ms": bare(artifact, core, SAMPLES, rate)[BARE[kind]],
+                "floor_ms": stretch(floor, unchecked, seconds=seconds / 4, rate=rate)["latency_ms"],
+            }
             before = stages(server)
-            below[f"{share:.0%}"] = stretch(server, asked, seconds=seconds, rate=share * closed["per_second"])
-            below[f"{share:.0%}"]["stages_us"] = spent(before, stages(server))
-        paced = bare(artifact, min(cores()[0]), SAMPLES, JUDGED * closed["per_second"])
-        found[kind] = {
-            **{"bare_ms": alone, "against": alone[BARE[kind]]},
-            **{"bare_at_rate_ms": paced, "closed": closed, "open": below},
-        }
+            at_share = stretch(server, asked, seconds=seconds, rate=rate)
+            below[f"{share:.0%}"] = {**at_share, **beside, "stages_us": spent(before, stages(server))}
+        found[kind] = {"closed": closed, "open": below}
     return found
 
 
 def summary(turns: Sequence[Figures]) -> Figures:
-    """Medians over turns of one kind of request; ratios are of the turn's own runtime."""
+    """Medians over turns of one kind of request; ratios are to the runtime beside each stretch."""
 
-    def over(share: str, name: str) -> float:
-        return float(median(turn["open"][share]["latency_ms"][name] / turn["against"]["p50"] for turn in turns))
+    def over(share: str, name: str, bare: str = "bare_ms") -> float:
+        every = (turn["open"][share] for turn in turns)
+        return float(median(each["latency_ms"][name] / each[bare]["p50"] for each in every))
 
     every = [each for turn in turns for each in (turn["closed"], *turn["open"].values())]
     return {
         "saturation_per_second": median(turn["closed"]["per_second"] for turn in turns),
-        "bare_p50_ms": {name: median(turn["bare_ms"][name]["p50"] for turn in turns) for name in turns[0]["bare_ms"]},
-        "bare_at_rate_p50_ms": {
-            name: median(turn["bare_at_rate_ms"][name]["p50"] for turn in turns) for name in turns[0]["bare_at_rate_ms"]
-        },
+        "bare_p50_ms": _by_share(turns, lambda each: each["bare_ms"]["p50"]),
+        "bare_at_rate_p50_ms": _by_share(turns, lambda each: each["bare_at_rate_ms"]["p50"]),
+        "floor_p50_ms": _by_share(turns, lambda each: each["floor_ms"]["p50"]),
         "p50_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"]),
         "p99_ms": _by_share(turns, lambda each: each["latency_ms"]["p99"]),
         "p50_over_bare": {share: over(share, "p50") for share in turns[0]["open"]},
         "p99_over_bare": {share: over(share, "p99") for share in turns[0]["open"]},
-        "overhead_ms": {
-            share: median(turn["open"][share]["latency_ms"]["p50"] - turn["against"]["p50"] for turn in turns)
-            for share in turns[0]["open"]
-        },
+        "p50_over_bare_at_rate": {share: over(share, "p50", "bare_at_rate_ms") for share in turns[0]["open"]},
+        "p99_over_bare_at_rate": {share: over(share, "p99", "bare_at_rate_ms") for share in turns[0]["open"]},
+        "overhead_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"] - each["bare_at_rate_ms"]["p50"]),
         "stages_us": _stages(turns),
         **sound(every),
     }
@@ -190,6 +205,4 @@ def spent(before: Counted, after: Counted) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    import sys
-
     print(json.dumps(serve(Path(sys.argv[1]), turns=1, seconds=float(sys.argv[2])), indent=1))

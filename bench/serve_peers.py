@@ -23,7 +23,7 @@ from slimrank import runtime
 from slimrank.config import InputError
 
 P99_MS = 25.0  # the bound: some ten of the slowest peer's requests, one after the other
-TURNS, SECONDS, STEPS = 3, 4.0, 6
+TURNS, SECONDS, STEPS = 3, 3.0, 5
 GOAL = {"ratio_to_each_peer": 2.0}
 NOT_THERE = {
     "triton with its ONNX Runtime backend": "not on PyPI (tritonserver, tritonfrontend, triton-python-backend: no "

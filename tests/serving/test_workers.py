@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -265,6 +266,57 @@ def test_a_server_that_cannot_start_says_why(linear: Any) -> None:
     os.remove(linear.path / "schema.json")
     with pytest.raises(InputError, match=r"schema\.json: missing"):
         serve(Settings(models=models, port=0))
+
+
+def test_workers_share_the_weights_that_they_have_mapped(
+    start: Any, eventually: Any, write_linear_at: Callable[..., Any], tmp_path: Path, row: dict[str, Any]
+) -> None:
+    linear = write_linear_at(tmp_path / "linear", external=True)
+    crew = start(linear.path, "--port", 0, "--workers", 2)
+    eventually(lambda: len(crew.workers()) == 2)
+    assert rank(crew.url, row).status_code == 200
+    found = {pid: eventually(lambda: mapped(pid, "model.onnx.data"), "the mapping") for pid in crew.workers()}  # noqa: B023
+    assert len({each["inode"] for each in found.values()}) == 1
+    assert all(each["Private_Dirty"] == "0 kB" for each in found.values())
+
+
+def mapped(pid: int, name: str) -> dict[str, str]:
+    """What the kernel says of a process's mapping of the file of that name; nothing where it has none."""
+    found: dict[str, str] = {}
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            found = {"inode": line.split()[4]} if line.endswith(f"/{name}") else {}
+        elif found and ":" in line:
+            key, _, value = line.partition(":")
+            found[key] = value.strip()
+            if key == "Private_Dirty":
+                return found
+    return {}
+
+
+def test_a_full_disk_stops_nothing(
+    start: Any, eventually: Any, paths: list[Path], row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        with contextlib.suppress(OSError), (full / "all").open("wb") as file:
+            file.write(bytes(1 << 20))
+        with pytest.raises(OSError, match="No space left"):
+            (full / "more").write_bytes(bytes(1 << 16))
+        monkeypatch.setenv("TMPDIR", str(full))
+        crew = start(*paths, "--port", 0, "--workers", 2)
+        eventually(lambda: len(crew.workers()) == 2)
+        assert HTTP.post(f"{crew.url}/v2/repository/models/other/unload").status_code == 200
+        assert {rank(crew.url, row, "other").status_code for _ in range(8)} == {503}
+        assert HTTP.post(f"{crew.url}/v2/repository/models/other/load").status_code == 200
+        assert {rank(crew.url, row, "other").status_code for _ in range(8)} == {200}
+        assert count_of(crew.url, "requests_total", model="other") >= 8
+        assert crew.stop() == 0
+    finally:
+        subprocess.run(["umount", "--lazy", full], check=True)
 
 
 def test_all_processes_end_when_they_are_told_to(crew: Any, row: dict[str, Any], eventually: Any) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slimrank.serving.worker import Worker
 
 LOG = logging.getLogger("slimrank.serving")
+MEMORY = "/dev/shm"  # a file system in memory, on Linux
 
 
 def serve(settings: Settings) -> None:
@@ -165,8 +166,13 @@ def _tell(settings: Settings, port: int) -> None:
 
 @contextlib.contextmanager
 def _shared_folder() -> Iterator[Path]:
-    """A folder for what workers count and are told, gone with the service."""
-    with tempfile.TemporaryDirectory(prefix="slimrank-serving-") as folder:
+    """A folder for what workers count and are told, gone with the service.
+
+    It is in memory where there is such a place: counts are written to mapped files, and a process that writes to a
+    mapped file on a full disk is killed.
+    """
+    memory = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="slimrank-serving-", dir=memory) as folder:
         counted = Path(folder) / "metrics"
         counted.mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counted)  # read when the library is imported, by workers too
