@@ -3,8 +3,8 @@
 One worker on one processor, the generator on another. Saturation is the best closed loop of 1 to 32 clients; below it,
 requests come at the times of a Poisson process over at most 32 connections, and a latency begins when its request is
 due. The runtime alone is timed on the server's processor before each stretch, while the server is idle: call after
-call, which is what the goal is about, and at the rate of the load, when it is as cold as the service finds it. So is
-uvicorn with an application of no more than an answer. What is left of the service's time is ours.
+call, which is what the goal is about, and at the rate of the load, when the processor sleeps between calls. So is
+uvicorn with an application of no more than an answer.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _turn(
             beside = {
                 "bare_ms": bare(artifact, core, SAMPLES)[BARE[kind]],
                 "bare_at_rate_ms": bare(artifact, core, SAMPLES, rate)[BARE[kind]],
-                "floor_ms": stretch(floor, unchecked, seconds=seconds / 4, rate=rate)["latency_ms"],
+                "floor": stretch(floor, unchecked, seconds=seconds / 4, rate=rate),
             }
             before = stages(server)
             at_share = stretch(server, asked, seconds=seconds, rate=rate)
@@ -135,19 +135,23 @@ def summary(turns: Sequence[Figures]) -> Figures:
         every = (turn["open"][share] for turn in turns)
         return float(median(each["latency_ms"][name] / each[bare]["p50"] for each in every))
 
-    every = [each for turn in turns for each in (turn["closed"], *turn["open"].values())]
+    shares = [each for turn in turns for each in turn["open"].values()]
+    every = [*(turn["closed"] for turn in turns), *shares, *(each["floor"] for each in shares)]
     return {
         "saturation_per_second": median(turn["closed"]["per_second"] for turn in turns),
         "bare_p50_ms": _by_share(turns, lambda each: each["bare_ms"]["p50"]),
         "bare_at_rate_p50_ms": _by_share(turns, lambda each: each["bare_at_rate_ms"]["p50"]),
-        "floor_p50_ms": _by_share(turns, lambda each: each["floor_ms"]["p50"]),
+        "floor_p50_ms": _by_share(turns, lambda each: each["floor"]["latency_ms"]["p50"]),
         "p50_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"]),
         "p99_ms": _by_share(turns, lambda each: each["latency_ms"]["p99"]),
         "p50_over_bare": {share: over(share, "p50") for share in turns[0]["open"]},
         "p99_over_bare": {share: over(share, "p99") for share in turns[0]["open"]},
         "p50_over_bare_at_rate": {share: over(share, "p50", "bare_at_rate_ms") for share in turns[0]["open"]},
         "p99_over_bare_at_rate": {share: over(share, "p99", "bare_at_rate_ms") for share in turns[0]["open"]},
-        "overhead_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"] - each["bare_at_rate_ms"]["p50"]),
+        "overhead_ms": _by_share(turns, lambda each: each["latency_ms"]["p50"] - each["bare_ms"]["p50"]),
+        "overhead_at_rate_ms": _by_share(
+            turns, lambda each: each["latency_ms"]["p50"] - each["bare_at_rate_ms"]["p50"]
+        ),
         "stages_us": _stages(turns),
         **sound(every),
     }

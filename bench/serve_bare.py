@@ -48,11 +48,13 @@ def _measure(artifact: str, samples: int, rate: float) -> dict[str, Any]:
         asked["rows"].append(partial(model.predict, rows))
         asked["tensors"].append(partial(model.score, inputs))
 
-    draw = np.random.default_rng(0)
+    draw, due = np.random.default_rng(0), time.perf_counter()
 
     def prepared(calls: list[Callable[[], object]], sample: int) -> Callable[[], object]:
+        nonlocal due
         if rate:
-            time.sleep(draw.exponential(1 / rate))
+            due = max(due + draw.exponential(1 / rate), time.perf_counter())
+            time.sleep(due - time.perf_counter() if due > time.perf_counter() else 0.0)
         return calls[sample % len(calls)]
 
     taken = take_turns({name: partial(prepared, calls) for name, calls in asked.items()}, samples)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-BODY = b'{"probability":[' + b",".join([b"0.12345678"] * 256) + b"]}"
+BODY = b'{"probability":[' + b",".join([b"0.12345678359270096"] * 256) + b"]}"
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(BODY)).encode())]
 
 

@@ -149,7 +149,7 @@ def _raw_calls(
     kept = scorer.prepared(fields)
     once, whole = [], []
     for shared, own in requests:
-        (row,), columns = _raw(kept.shared.encoding, shared), _raw(kept.own.encoding, own)
+        (row,), columns = _raw(kept.shared.encoder.encoding, shared), _raw(kept.own.encoder.encoding, own)
         named = {name: [each[name] for each in columns] for name in columns[0]}
         once.append((row, named))
         whole.append({**{name: [value] * CANDIDATES for name, value in row.items()}, **named})

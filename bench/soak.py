@@ -102,7 +102,8 @@ def _soak(server: Server, versions: Sequence[Path], live: Path, minutes: float, 
             for child in beside.values():
                 child.kill()
     return {
-        "what": f"{minutes:g} minutes of mixed load at {SHARE:.0%} of saturation on slimrank serve, {WORKERS} workers",
+        "what": f"{minutes:g} minutes of mixed load on slimrank serve, {WORKERS} workers, at {SHARE:.0%} of what a "
+        "closed loop reaches alone: slow clients, gRPC, killed workers and reloads come on top",
         **verdict(http, said["grpc"], said["slow"], memory_of(events)),
         "reloads": events.reloads,
         "killed": len(events.killed),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
 from slimrank.data.schema import Field, Schema
+from slimrank.data.vocabulary import Identity
 from slimrank.runtime import encoder as module
 from slimrank.runtime.encoder import RowEncoder
 from slimrank.runtime.rows import as_table
@@ -129,15 +130,26 @@ def test_the_parts_of_an_encoder_remember_together(encoding: Encoding) -> None:
 
 
 def test_what_is_remembered_is_bounded(encoding: Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST", 10)
-    monkeypatch.setattr(module, "MOST", 1)
-    encode = RowEncoder(encoding).part(FIELDS[:1])
-    for start in range(0, 100, 6):
-        encode({"user": list(range(start, start + 6))})
-        assert len(encode._known["user"]) <= 10
+    monkeypatch.setattr(module, "MOST", 40)
+    whole = RowEncoder(encoding)
+    parts = {each.name: whole.part([each]) for each in FIELDS[:3]}
+    for start in range(0, 200, 6):
+        for name, part in parts.items():
+            part({name: list(range(start, start + 6))})
+            assert sum(map(len, whole._known.values())) <= 40
     for value in ("x" * 65, 2**63, 0.5):
-        encode({"user": [value]})
-        assert value not in encode._known["user"]
+        parts["user"]({"user": [value, 7]})
+        assert value not in whole._known["user"]
+        assert 7 in whole._known["user"]
+
+
+def test_of_a_field_with_too_many_values_single_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 30)
+    field = Field(name="user", kind="categorical", encoding="identity", num_ids=100)
+    encode = RowEncoder(Encoding(Schema(fields=(field,)), {"user": Identity(100)}, {}))
+    for column in ([5, 6, 7], [8]):
+        assert encode({"user": column})[0].ids.ravel().tolist() == [value + 1 for value in column]
+    assert encode._known["user"] == {8: 9}
 
 
 def test_many_rows_are_a_table(encoding: Encoding) -> None:

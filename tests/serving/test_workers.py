@@ -19,7 +19,7 @@ import pytest
 from slimrank.cli import main
 from slimrank.config import InputError
 from slimrank.runtime import load
-from slimrank.serving import Settings, models_of, serve
+from slimrank.serving import Settings, models_of, serve, server
 from slimrank.serving.server import listening
 
 HTTP = httpx.Client(timeout=60, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
@@ -134,7 +134,7 @@ def test_grpc_is_answered_by_workers_too(crew: Any) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from slimrank.serving import Settings, models_of, serve
+from slimrank.serving import Settings, models_of, serve, server
 from slimrank.serving import batching
 
 begun = Path(sys.argv[2])
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_it_too(start: Any, paths: list[Path], row: dict[str, Any]) 
 IMPORTED = """
 import atexit, sys
 from pathlib import Path
-from slimrank.serving import Settings, models_of, serve
+from slimrank.serving import Settings, models_of, serve, server
 
 atexit.register(lambda: print([m for m in ("torch", "onnx", "sklearn") if m in sys.modules], file=sys.stderr))
 serve(Settings(models=models_of([Path(sys.argv[1])]), port=0, grpc_port=0))
@@ -292,6 +292,24 @@ def mapped(pid: int, name: str) -> dict[str, str]:
             if key == "Private_Dirty":
                 return found
     return {}
+
+
+def test_workers_count_in_memory_where_there_is_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(server, "MEMORY", str(tmp_path / "memory"))
+    with server._shared_folder() as folder:
+        assert folder.parent == tmp_path
+    (tmp_path / "memory").mkdir()
+    with server._shared_folder() as folder:
+        assert folder.parent == tmp_path / "memory"
+    monkeypatch.setattr(server, "ROOM", 1 << 62)
+    with server._shared_folder() as folder:
+        assert folder.parent == tmp_path
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with listening("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()), door.accept()[0] as taken:
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_full_disk_stops_nothing(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from slimrank.runtime.rows import Rows
 
 MANY_ROWS = 4096  # from here on a table is cheaper than its values one by one
-LEAST, MOST = 1 << 12, 1 << 16  # values remembered of a field at least, and of all fields if that leaves each so many
-LONGEST = 64  # characters of a value that is remembered, so that all of them are a few megabytes
+MOST = 1 << 15  # values of all fields that are remembered: some ten megabytes
+LONGEST = 64  # characters of one that is
 UNKNOWN = -1  # in the place of the id of a value that the vocabulary does not hold
 ID_TYPES = {int, str, bool, type(None)}  # of equal values of these, such as 1 and True, the ids are equal
 NUMBER_TYPES = {int, float}
@@ -38,12 +38,13 @@ Ids = dict[Any, int]
 class RowEncoder:
     """The encoding of raw rows in whichever form they come. Safe to use from several threads at once."""
 
-    def __init__(self, encoding: Encoding, known: Mapping[str, Ids] | None = None) -> None:
-        """`known` are ids by field and value, where another encoder of the same rules has some."""
+    def __init__(self, encoding: Encoding, known: dict[str, Ids] | None = None) -> None:
+        """`known` are ids by field and value, of another encoder of the same rules; both remember in it."""
         self.encoding = encoding
         fields = encoding.schema.categorical
-        self._known = {each.name: {} if known is None else known[each.name] for each in fields}
-        self._most = max(LEAST, MOST // max(1, len(fields)))
+        self._known: dict[str, Ids] = {each.name: {} for each in fields} if known is None else known
+        # A column of many values is not met again whole where a field has more values than are remembered.
+        self._narrow = {each.name for each in fields if encoding.sizes[each.name] <= MOST // 2}
         self._inputs = encoding.schema.inputs
         self._counted = tuple(each.name for each in encoding.schema.fields if each.kind in ("categorical", "sequence"))
         self._rest = lru_cache(64)(partial(_of_fields, encoding))
@@ -56,7 +57,7 @@ class RowEncoder:
         """What `Encoding.encode_telling` gives of these rows.
 
         Raises:
-            InputError: as `as_table` and `Encoding.encode_telling`, with the faults of all fields.
+            InputError: as `as_table` and `Encoding.encode_telling`.
         """
         columns = self._columns(rows)
         found = None if columns is None else self._quickly(columns)
@@ -97,7 +98,7 @@ class RowEncoder:
         for each in schema.categorical:
             ids = arrays[each.name]
             if each.name in unknown:
-                self._remember(each.name, columns[each.name], ids, unknown[each.name])
+                self._remember(each.name, columns[each.name], ids.tolist(), unknown[each.name])
             elif ids.size and ids.min() < 0:
                 unknown[each.name] = int(np.count_nonzero(ids < 0))
                 arrays[each.name] = np.maximum(ids, 0)
@@ -106,30 +107,32 @@ class RowEncoder:
 
     def _looked_up(self, each: Field, column: Sequence[Any]) -> NDArray[Any] | None:
         """A column of values that are all remembered, or of plain numbers; None of any other."""
-        kinds = set(map(type, column))
         try:
-            if each.kind == "numeric" and kinds <= NUMBER_TYPES:
+            if each.kind == "numeric" and set(map(type, column)) <= NUMBER_TYPES:
                 return scaled_numbers(np.array(column, np.float64), each, self.encoding.scales[each.name])
-            if each.kind == "categorical" and kinds <= ID_TYPES:
+            if each.name in self._known and self._returns(each.name, column) and set(map(type, column)) <= ID_TYPES:
                 return np.fromiter(map(self._known[each.name].__getitem__, column), np.int32, len(column))
         except (KeyError, OverflowError):
             return None
         return None
 
-    def _remember(self, name: str, column: Sequence[Any], ids: NDArray[Any], unknown: int) -> None:
-        if not set(map(type, column)) <= ID_TYPES or not all(map(_short, column)):
+    def _returns(self, name: str, column: Sequence[Any]) -> bool:
+        return len(column) == 1 or name in self._narrow
+
+    def _remember(self, name: str, column: Sequence[Any], ids: list[int], unknown: int) -> None:
+        if not self._returns(name, column):
             return
-        known = self._known[name]
-        if len(known) + len(column) > self._most:
-            known.clear()
-        places = ids.tolist()
         if unknown:  # then all that are not missing and have no id
-            places = [UNKNOWN if not id and value is not None else id for value, id in zip(column, places, strict=True)]
-        known.update(zip(column, places, strict=True))
+            ids = [UNKNOWN if not id and value is not None else id for value, id in zip(column, ids, strict=True)]
+        if sum(map(len, self._known.values())) + len(column) > MOST:
+            max(self._known.values(), key=len).clear()
+        self._known[name].update((value, id) for value, id in zip(column, ids, strict=True) if _plain(value))
 
 
-def _short(value: Any) -> bool:
-    return len(value) <= LONGEST if isinstance(value, str) else value is None or value in INT64
+def _plain(value: Any) -> bool:
+    """Whether a value is of a type, and of a size, that is remembered."""
+    kind = type(value)
+    return len(value) <= LONGEST if kind is str else kind in ID_TYPES and (value is None or value in INT64)
 
 
 def _of_fields(encoding: Encoding, names: tuple[str, ...]) -> Encoding:

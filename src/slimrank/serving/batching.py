@@ -1,8 +1,8 @@
 """Requests that came in together share one call of a graph; none of them sees the rows, or the error, of another.
 
 What is joined has passed its own checks, has the same sizes but for rows, and is cut apart by rows. A graph that is
-fast is called where the requests are read, and for each of them, since a change of threads or of tasks would take
-longer than what joining saves; one that is slow is called in a thread.
+very fast is called at once for each of them, since joining takes longer than it saves; one that is fast where the
+requests are read, since a change of threads would; one that is slow in a thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from slimrank.serving.gate import Stopwatch
 from slimrank.serving.served import Arrays
 from slimrank.serving.settings import Batching
 
-IN_PLACE_SECONDS = 0.002  # a call that takes less, as those before it did, is not worth a change of threads
+AT_ONCE_SECONDS = 0.0005  # a call that takes less, as those before it did, is not worth the wait for others
+IN_PLACE_SECONDS = 0.002  # one that takes less is not worth a change of threads
 WEIGHT = 0.1  # of a new call in the mean time of one
 
 
@@ -65,9 +66,9 @@ class Pace:
         self.seconds += WEIGHT * (seconds - self.seconds)
         self.rows += WEIGHT * (rows - self.rows)
 
-    def fast(self, rows: int) -> bool:
-        """Whether a call of so many rows is not worth a change of threads."""
-        return self.seconds * max(1.0, rows / max(1.0, self.rows)) < IN_PLACE_SECONDS
+    def within(self, seconds: float, rows: int) -> bool:
+        """Whether a call of so many rows takes less than that."""
+        return self.seconds * max(1.0, rows / max(1.0, self.rows)) < seconds
 
 
 class Batcher:
@@ -102,8 +103,7 @@ class Batcher:
             TooLate: it was not called before then.
             Exception: what the graph raises for these rows alone.
         """
-        if not (self.waiting or self.working or self.settings.delay_ms) and self.joint.fast(rows):
-            self.observe(rows)
+        if not (self.waiting or self.working or self.settings.delay_ms) and self.joint.within(AT_ONCE_SECONDS, rows):
             return self._timed(lambda: self.run(arrays), self.joint, rows, until, watch)
         loop = asyncio.get_running_loop()
         request = _Waiting(arrays, rows, until, loop.create_future(), watch)
@@ -127,9 +127,8 @@ class Batcher:
         Raises:
             TooLate: it was not answered before then; what has not begun is not done.
         """
-        self.observe(rows)
         timed = partial(self._timed, work, self.single, rows, until, watch)
-        if self.single.fast(rows):
+        if self.single.within(IN_PLACE_SECONDS, rows):
             return timed()
         try:
             async with asyncio.timeout(until - time.perf_counter()):
@@ -142,6 +141,7 @@ class Batcher:
         watch.lap("queue")
         if until < watch.last:
             raise TooLate
+        self.observe(rows)
         begun = watch.last
         found = work()
         watch.lap("run")
@@ -200,7 +200,7 @@ class Batcher:
         self.observe(rows)
         for each in requests:
             each.watch.lap("queue")
-        if self.joint.fast(rows):
+        if self.joint.within(IN_PLACE_SECONDS, rows):
             answers = self._answers(requests)
         else:
             loop = asyncio.get_running_loop()

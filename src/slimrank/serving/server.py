@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("slimrank.serving")
 MEMORY = "/dev/shm"  # a file system in memory, on Linux
+ROOM = 16 << 20  # bytes that are to be free there
 
 
 def serve(settings: Settings) -> None:
@@ -168,11 +170,12 @@ def _tell(settings: Settings, port: int) -> None:
 def _shared_folder() -> Iterator[Path]:
     """A folder for what workers count and are told, gone with the service.
 
-    It is in memory where there is such a place: counts are written to mapped files, and a process that writes to a
-    mapped file on a full disk is killed.
+    It is in memory where there is room for it: counts are written to mapped files, and a process that writes to a
+    mapped file on a full disk is killed. A worker takes some hundred kilobytes, one that died too.
     """
-    memory = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix="slimrank-serving-", dir=memory) as folder:
+    memory = Path(MEMORY)
+    fits = os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free >= ROOM
+    with tempfile.TemporaryDirectory(prefix="slimrank-serving-", dir=memory if fits else None) as folder:
         counted = Path(folder) / "metrics"
         counted.mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counted)  # read when the library is imported, by workers too

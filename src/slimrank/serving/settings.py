@@ -54,7 +54,8 @@ class Batching(Config):
 
     Attributes:
         max_rows: rows of one call.
-        delay_ms: how long the first of a call waits for others; 0 takes those that came in together.
+        delay_ms: how long the first of a call waits for others; 0 takes those that came in together, and has a graph
+            that answers faster than they can be joined called for each.
     """
 
     max_rows: PositiveInt = 1024
