@@ -53,8 +53,8 @@ def _measure(artifact: str, samples: int, rate: float) -> dict[str, Any]:
     def prepared(calls: list[Callable[[], object]], sample: int) -> Callable[[], object]:
         nonlocal due
         if rate:
-            due = max(due + draw.exponential(1 / rate), time.perf_counter())
-            time.sleep(due - time.perf_counter() if due > time.perf_counter() else 0.0)
+            due += draw.exponential(1 / rate)
+            time.sleep(max(0.0, due - time.perf_counter()))
         return calls[sample % len(calls)]
 
     taken = take_turns({name: partial(prepared, calls) for name, calls in asked.items()}, samples)
