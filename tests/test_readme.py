@@ -239,6 +239,10 @@ def shown_like(value: float, goal: str, path: str) -> str:
         return size(value)
     if path.startswith("p50_ms"):
         return f"{1000 * value:.0f} us"
+    if goal == "0":
+        return f"{value:.0f}"
+    if goal.endswith(" MB"):
+        return f"{value:.2f} MB"
     if goal.endswith(" ms"):
         return f"{value:.0f} ms"
     if goal.endswith(("copy", "copies")):
