@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -85,25 +86,17 @@ def _soak(server: Server, versions: Sequence[Path], live: Path, minutes: float, 
     length = min(10.0, 6 * minutes)
     load(Plan(HOST, server.port, "", WORKERS, length), requests)  # what is done once is done
     short = Plan(HOST, server.port, "", 4 * WORKERS, length, pause=0.05)
-    full = figures(load(short, requests), short, requests)
+    with _beside(server, length, work):
+        full = figures(load(short, requests), short, requests)
     seconds = 60 * minutes
     plan = Plan(HOST, server.port, "", CONNECTIONS, seconds, SHARE * float(full["per_second"]) / good_share())
-    grpc = [str(server.grpc_port), NAME, str(seconds), str(GRPC_RATE), str(work / "asked.npz")]
-    with Load(plan, requests) as running:
-        beside = {
-            "grpc": _child("grpc_clients", *grpc),
-            "slow": _child("slow_clients", str(server.port), str(seconds), str(work / "request")),
-        }
-        try:
-            events = _disturb(server, running.process, versions, live, seconds)
-            http = figures(running.result(), plan, requests)
-            said = {name: _said(child) for name, child in beside.items()}
-        finally:
-            for child in beside.values():
-                child.kill()
+    with Load(plan, requests) as running, _beside(server, seconds, work) as beside:
+        events = _disturb(server, running.process, versions, live, seconds)
+        http = figures(running.result(), plan, requests)
+        said = {name: _said(child) for name, child in beside.items()}
     return {
         "what": f"{minutes:g} minutes of mixed load on slimrank serve, {WORKERS} workers, at {SHARE:.0%} of what a "
-        "closed loop reaches alone: slow clients, gRPC, killed workers and reloads come on top",
+        "closed loop reaches beside gRPC and slow clients; killed workers and reloads come on top",
         **verdict(http, said["grpc"], said["slow"], memory_of(events)),
         "reloads": events.reloads,
         "killed": len(events.killed),
@@ -116,6 +109,22 @@ def _soak(server: Server, versions: Sequence[Path], live: Path, minutes: float, 
         "load_average": os.getloadavg()[0],
         "log": server.log.read_text(errors="replace").splitlines()[-20:],
     }
+
+
+@contextmanager
+def _beside(server: Server, seconds: float, work: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Clients of gRPC and slow ones, for so long, and gone afterwards."""
+    grpc = [str(server.grpc_port), NAME, str(seconds), str(GRPC_RATE), str(work / "asked.npz")]
+    children = {
+        "grpc": _child("grpc_clients", *grpc),
+        "slow": _child("slow_clients", str(server.port), str(seconds), str(work / "request")),
+    }
+    try:
+        yield children
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
 
 
 def good_share() -> float:
@@ -275,7 +284,8 @@ def verdict(
 ) -> dict[str, Any]:
     """The figures that the goal is about.
 
-    `failed` counts 5xx other than 503 over HTTP, and INTERNAL or UNKNOWN over gRPC.
+    `failed` counts 5xx other than 503 over HTTP, and INTERNAL or UNKNOWN over gRPC; `unsent` what found no free
+    connection in time, because the service was slower than the load.
     """
     statuses = {key: count for key, count in http["statuses"].items() if key.isdecimal()}
     slow_statuses = {key.rpartition(": ")[2]: count for key, count in slow.items()}
@@ -289,6 +299,7 @@ def verdict(
         "failed": failed,
         "unexpected": http["unexpected"],
         "shed": statuses.get("503", 0),
+        "unsent": http["statuses"].get("no_connection", 0),
         "unreadable": http["statuses"].get("unreadable", 0),
         "died_with_a_worker": http["statuses"].get("reset", 0),
         "growth_of_the_oldest_mb": oldest and round(oldest["last_mb"] - oldest["first_mb"], 2),

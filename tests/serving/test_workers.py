@@ -134,7 +134,7 @@ def test_grpc_is_answered_by_workers_too(crew: Any) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from slimrank.serving import Settings, models_of, serve, server
+from slimrank.serving import Settings, models_of, serve
 from slimrank.serving import batching
 
 begun = Path(sys.argv[2])
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_it_too(start: Any, paths: list[Path], row: dict[str, Any]) 
 IMPORTED = """
 import atexit, sys
 from pathlib import Path
-from slimrank.serving import Settings, models_of, serve, server
+from slimrank.serving import Settings, models_of, serve
 
 atexit.register(lambda: print([m for m in ("torch", "onnx", "sklearn") if m in sys.modules], file=sys.stderr))
 serve(Settings(models=models_of([Path(sys.argv[1])]), port=0, grpc_port=0))
