@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -132,13 +132,27 @@ def write_artifact(path: str | Path, files: Mapping[str, Path | bytes], manifest
     path = Path(os.path.abspath(path))
     content = _plain(manifest, path)
     _check_names(path, files, content)
+    with placing(path) as partial:
+        records = {name: store(files[name], partial / name) for name in sorted(files)}
+        store(render_manifest(_seal(content, records)), partial / MANIFEST)
+
+
+@contextlib.contextmanager
+def placing(path: str | Path) -> Iterator[Path]:
+    """An empty directory beside `path`, `<path>.partial-<pid>`, which takes its place when the block ends well.
+
+    What the block does not finish is removed. An old artifact is exchanged as `write_artifact` says.
+
+    Raises:
+        InputError: as `write_artifact`, names and files aside.
+    """
+    path = Path(os.path.abspath(path))
     _check_target(path)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         clear_stale(path)
         with locked_folder(partial):
-            records = {name: _store(files[name], partial / name) for name in sorted(files)}
-            _store(render_manifest(_seal(content, records)), partial / MANIFEST)
+            yield partial
             sync(partial)
             publish(partial, path)
     except FileExistsError as error:
@@ -186,7 +200,7 @@ def _resolve(path: Path) -> Path:
 
 
 def _read(folder: Path) -> Artifact:
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     listed = {name: folder / name for name in manifest["files"]}
     found = set(os.listdir(folder)) - {MANIFEST}
     identity = _identity(folder, {name: listed[name] for name in listed.keys() & found})
@@ -199,8 +213,12 @@ def _read(folder: Path) -> Artifact:
     return Artifact(folder, MappingProxyType(manifest), MappingProxyType(listed), identity)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, its own digest and form checked; what it says about the other files is not."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`, its own digest and form checked; what it says about the other files is not.
+
+    Raises:
+        InputError: as `open_artifact`, of the manifest.
+    """
     path = folder / MANIFEST
     with _open_regular(path) as file:
         raw = file.read(MAX_MANIFEST_BYTES + 1)
@@ -334,12 +352,14 @@ def _seal(content: dict[str, Any], records: Mapping[str, Mapping[str, Any]]) -> 
     return {**sealed, "digest": manifest_digest(sealed)}
 
 
-def _store(source: Path | bytes, target: Path) -> dict[str, Any]:
-    """Write one file through to the disk; returns its record for the manifest, hashed as it passes."""
+def store(source: Path | bytes | Iterable[bytes], target: Path) -> dict[str, Any]:
+    """Write one file, of pieces or of a file to copy, through to the disk; returns its record, hashed as it passes."""
     digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(target, "xb"))
-        chunks = [source] if isinstance(source, bytes) else _chunks(stack.enter_context(open(source, "rb")))
+        if isinstance(source, Path):
+            source = _chunks(stack.enter_context(open(source, "rb")))
+        chunks = [source] if isinstance(source, bytes) else source
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)

@@ -9,15 +9,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from slimrank.config import InputError
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, sync it, and rename: `path` is the old file, the new one or absent, never half.
+def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write `content`, at once or in pieces, beside `path`, sync it, and rename.
+
+    `path` is the old file, the new one or absent, never half.
 
     Raises:
         InputError: the disk is full or fails; an old file is untouched and nothing is left beside it.
@@ -26,14 +28,15 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror}") from error
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise InputError(f"{path}: could not be written: {error.strerror}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
