@@ -1,0 +1,116 @@
+"""The verbs `delta` and `apply`: what changed between two artifacts, and the new one of the old one and that.
+
+    "slimdlt" 1 | digest of OLD | digest of NEW | length of the plan | plan | text | streams ... | sha256 of all of it
+
+A file that is the same is not there. Text, and what a graph is beside its numbers, is one frame of zstd with OLD's as
+its dictionary; numbers are taken from those of the same constant, row by row of the same value (`differences`, `rows`);
+a vocabulary is built again from its values (`vocabularies`). The plan says which file is what, and where frames end.
+What both sides work out for themselves (which constants there are, which row goes on from which) hangs on this code: a
+change of it is another version of the format.
+
+Whatever it is made of, the result has the digest that the delta names, or there is none. Made in memory, some three
+times the artifact. Left out: deltas of deployed directories, and who made one, which a signature of NEW says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimrank.artifact import Artifact, open_artifact, placing, store
+from slimrank.config import InputError
+from slimrank.files import replace_file
+from slimrank.shipping.archive import archived
+from slimrank.shipping.packing import Counted, check_no_directory, opened_file, total_bytes, verify
+from slimrank.shipping.patching import patch_of, patched
+
+MAGIC = b"slimdlt\x01"
+DIGEST = 32
+HEAD = len(MAGIC) + 2 * DIGEST
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Bytes of a delta, and of what it stands for: NEW's files together, and NEW in one file of `pack`."""
+
+    bytes: int
+    artifact_bytes: int
+    packed_bytes: int
+
+
+def delta(old: str | Path, new: str | Path, out: Path) -> Delta:
+    """Write what makes the artifact in `new` of the one in `old` to the file `out`.
+
+    It is applied before it is written, so that a delta that was written is one that gives NEW, bit for bit.
+
+    Raises:
+        InputError: an artifact is damaged or changes meanwhile; both are the same; `out` cannot be written; zstandard
+            is missing.
+    """
+    before, after = open_artifact(old), open_artifact(new)
+    check_no_directory(out)
+    if before.digest == after.digest:
+        raise InputError(f"{new}: is the same artifact as {old}, to the byte; there is nothing to send")
+    content = MAGIC + bytes.fromhex(before.digest) + bytes.fromhex(after.digest) + patch_of(before, after)
+    content += hashlib.sha256(content).digest()
+    with tempfile.TemporaryDirectory() as work:
+        _apply(before, content, Path(work) / "new", str(out))
+    packed = Counted(archived(after))
+    for _ in packed:
+        pass
+    for artifact in (before, after):
+        if not artifact.unchanged():
+            raise InputError(f"{artifact.path}: was replaced while it was read; try again")
+    replace_file(out, content)
+    return Delta(len(content), total_bytes(after), packed.bytes)
+
+
+def apply(old: str | Path, file: Path, out: str | Path) -> Path:
+    """Write the artifact that a delta makes of the one in `old` to the directory `out`, which may be `old` itself.
+
+    It is verified before it is in its place; an artifact that is there is replaced in one step, so that an application
+    that is interrupted, wherever, leaves it as it was.
+
+    Raises:
+        InputError: `old` is damaged, or not what the delta was made from; the delta is damaged, cut short or none; its
+            result is not the one that it names, as where another release of polars writes the vocabulary otherwise; or
+            `out` cannot be written. Nothing of the result is then left.
+    """
+    before = open_artifact(old)
+    with opened_file(file) as source:
+        content = source.read()
+    return _apply(before, content, Path(os.path.abspath(out)), str(file))
+
+
+def _apply(before: Artifact, content: bytes, out: Path, name: str) -> Path:
+    base, result = _digests(content, name)
+    if before.digest != base:
+        already = "; that is what the delta makes, already" if before.digest == result else ""
+        raise InputError(f"{name}: is a delta of {base[:12]}..., and {before.path} is {before.digest[:12]}...{already}")
+    with placing(out) as partial:
+        try:
+            for file, made in patched(before, content[HEAD:-DIGEST], partial):
+                store(made, partial / file)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        found = verify(partial, name).digest
+        if found != result:
+            raise InputError(f"{name}: makes {found[:12]}..., and should make {result[:12]}...; nothing was written")
+        if not before.unchanged():
+            raise InputError(f"{before.path}: was replaced while it was read; try again")
+    return out
+
+
+def _digests(content: bytes, name: str) -> tuple[str, str]:
+    """The digests of OLD and NEW, of a delta that arrived whole."""
+    if not content.startswith(MAGIC[:-1]):
+        raise InputError(f"{name}: is no delta")
+    if content[len(MAGIC) - 1 : len(MAGIC)] != MAGIC[-1:]:
+        raise InputError(f"{name}: is a delta of another version of the format; this release applies {MAGIC[-1]}")
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:] or len(content) <= HEAD + DIGEST:
+        raise InputError(f"{name}: damaged, or cut short")
+    start = len(MAGIC)
+    return content[start : start + DIGEST].hex(), content[start + DIGEST : HEAD].hex()
