@@ -347,7 +347,7 @@ def test_memory_that_grows_has_a_slope_and_flat_memory_has_none() -> None:
 
 def test_the_verdict_counts_what_the_goal_is_about() -> None:
     http = {
-        "statuses": {"200": 90, "400": 5, "500": 1, "503": 7, "reset": 2, "unreadable": 1},
+        "statuses": {"200": 90, "400": 5, "500": 1, "503": 7, "reset": 2, "unreadable": 1, "no_connection": 4},
         **{"right": 90, "wrong": 1, "unexpected": 1},
     }
     grpc = {"calls": {"right": 10, "wrong": 1, "StatusCode.UNAVAILABLE": 3, "StatusCode.INTERNAL": 1}}
@@ -363,6 +363,7 @@ def test_the_verdict_counts_what_the_goal_is_about() -> None:
         "failed": 3,
         "unexpected": 1,
         "shed": 7,
+        "unsent": 4,
         "unreadable": 1,
         "died_with_a_worker": 2,
         "growth_of_the_oldest_mb": 0.5,

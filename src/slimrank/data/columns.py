@@ -30,11 +30,6 @@ def encode_text(frame: polars.DataFrame, each: Field, codec: TextCodec) -> tuple
     return ids, cut
 
 
-def encode_ids(column: polars.Series, each: Field, codec: Codec) -> tuple[NDArray[np.int32], int]:
-    """Local ids [N] of a column with one value a row, and how many are unknown."""
-    return codec.codes(column)
-
-
 def encode_sequence(column: polars.Series, each: Field, codec: Codec) -> tuple[NDArray[np.int32], int]:
     """Local ids [N, max_length] of a column of lists, padded behind, and how many are unknown."""
     values, lengths = flat(column, each)

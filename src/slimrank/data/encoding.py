@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
-from slimrank.data.columns import encode_ids, encode_sequence, encode_text, flat, lists
+from slimrank.data.columns import encode_sequence, encode_text, flat, lists
 from slimrank.data.scaling import Scale, fit_scale, scaled
 from slimrank.data.schema import Field, Schema
 from slimrank.data.stored import (
@@ -220,9 +220,10 @@ class Encoding:
             codec = self.codecs[each.name]
             if isinstance(codec, TextCodec):
                 ids, unknown[each.name] = encode_text(frame, each, codec)
-                return ids
-            coded = encode_sequence if each.kind == "sequence" else encode_ids
-            ids, unknown[each.name] = coded(column, each, codec)
+            elif each.kind == "sequence":
+                ids, unknown[each.name] = encode_sequence(column, each, codec)
+            else:
+                ids, unknown[each.name] = codec.codes(column)
             return ids
 
         return _each(frame, self.schema.fields, encode_field), unknown

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("slimrank.serving")
 SHARES = 1 << 32
-Opened = Mapping[Path, tuple[Served, str]]
+OpenedByPath = Mapping[Path, tuple[Served, str]]
 
 
 class Unavailable(Exception):
@@ -146,7 +146,7 @@ def _place(key: str) -> float:
 class Repository:
     """All models of one worker; what stands in `opened`, by path, was opened before, and is taken as it is."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, opened: Opened | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, opened: OpenedByPath | None = None) -> None:
         self.settings, self.metrics, self.opened = settings, metrics, dict(opened or {})
         self.models = {each.name: Model(each, wanted=each.load) for each in settings.models}
         self.computing = ThreadPoolExecutor(1, "computing")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
     from uvicorn.supervisors.multiprocess import Multiprocess
 
-    from slimrank.serving.repository import Opened
+    from slimrank.serving.repository import OpenedByPath
     from slimrank.serving.worker import Worker
 
 LOG = logging.getLogger("slimrank.serving")
@@ -87,7 +87,7 @@ def _supervise(supervisor: Multiprocess) -> None:
         raise InputError("a worker could not start; the lines above say why")
 
 
-def _opened(settings: Settings) -> Opened:
+def _opened(settings: Settings) -> OpenedByPath:
     """Every artifact that is to be loaded, open, so that what is wrong is told here and not by a worker."""
     from slimrank.serving.repository import opened
 

@@ -28,7 +28,7 @@ from slimrank.serving.gate import Gate, Overloaded, Stopwatch
 from slimrank.serving.metrics import Metrics
 from slimrank.serving.protocol import Unsayable
 from slimrank.serving.ranking import Ranking, find, first_places
-from slimrank.serving.repository import Opened, Repository, Unavailable, Version
+from slimrank.serving.repository import OpenedByPath, Repository, Unavailable, Version
 from slimrank.serving.served import Arrays
 from slimrank.serving.settings import Settings
 from slimrank.serving.tracing import span
@@ -67,7 +67,7 @@ class Service:
     `folder` is what it shares with other workers, None where there are none; `opened` are artifacts that are open.
     """
 
-    def __init__(self, settings: Settings, folder: Path | None = None, opened: Opened | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path | None = None, opened: OpenedByPath | None = None) -> None:
         self.settings, self.metrics, self.gate = settings, Metrics(), Gate(settings.limits)
         self.repository = Repository(settings, self.metrics, opened)
         self.control = Control(self.repository, folder)

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from slimrank.config import InputError
 from slimrank.serving.app import create_app
-from slimrank.serving.repository import Opened
+from slimrank.serving.repository import OpenedByPath
 from slimrank.serving.service import Service
 from slimrank.serving.settings import Settings
 
@@ -35,7 +35,7 @@ class Worker:
     settings: Settings
     folder: Path | None = None
     grpc_port: int | None = None
-    opened: Opened | None = None
+    opened: OpenedByPath | None = None
 
     def __call__(self) -> ASGIApp:
         """The application."""
