@@ -33,6 +33,7 @@ ORDER = (
         "graphs",
         "runtime",
         "deploying",
+        "shipping",
         "evaluation",
         "serving",
         "recipe",
@@ -46,7 +47,7 @@ SERVING = {"config", "files", "artifact", "signing", "metrics", "data", "indexin
 LOADED_WHERE_INSTALLED = {"slimrank.runtime.shared": {"graphs"}}  # inside a function: it works without, and says so
 TORCH_FREE = (
     *("runtime", "serving", "artifact", "config", "files", "metrics", "data", "indexing", "evaluation", "report"),
-    *("graphs", "signing", "deploying"),
+    *("graphs", "signing", "deploying", "shipping"),
 )
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optuna", "sklearn"}
 NEEDED = {"graphs": {"onnx", "onnx_ir"}}  # what a room is there to read

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from slimrank.config import InputError
+from slimrank.deploying.commands import deployed
+from slimrank.shipping.commands import shipping
 
 app = typer.Typer(
     name="slimrank",
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(deployed)
+app.add_typer(shipping)
 
 Recipe = Annotated[str | None, typer.Argument(help="A .toml or .py recipe; without one, the main job.")]
 Data = Annotated[str | None, typer.Option(help="A dataset's name, a .parquet or .csv file, or the data's folder.")]
@@ -102,7 +106,9 @@ def export(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; of an artifact, the folder to write to.")] = None,
     seed: Seeds = None,
-    target: Annotated[str | None, typer.Option(help="Of an artifact: what it is to run on, such as triton.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of an artifact: triton, web, ort, .. or NAME:KEY=VALUE,..")
+    ] = None,
 ) -> None:
     """Write the artifacts of a recipe; or write an artifact as another runtime takes it, without torch."""
     from slimrank.artifact import named
@@ -114,9 +120,10 @@ def export(
         return
     if target is None or out is None or data is not None or seed:
         raise InputError(f"{recipe} is an artifact: it needs --target and --out, and takes nothing else")
+    from slimrank.config import read_named
     from slimrank.deploying.deploy import deploy
 
-    typer.echo(deploy(recipe, out, target))
+    typer.echo(deploy(recipe, out, read_named(target, "--target")))
 
 
 @app.command()

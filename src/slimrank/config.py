@@ -12,7 +12,7 @@ import importlib
 import json
 import pkgutil
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
@@ -36,6 +36,7 @@ FOLDERS = {
     "graph step": "slimrank.graphs",
     "target": "slimrank.exporting",
     "deployment target": "slimrank.deploying",
+    "deployed": "slimrank.deploying",
 }
 
 
@@ -218,6 +219,41 @@ def as_config(kind: str, value: Any) -> Any:
         raise InputError(f"a {kind} needs a name. {nearest('', entries(kind))}")
     entry = find(kind, str(value["name"]))
     return entry.config.parse(value, f"{kind} {entry.name}")
+
+
+def read_named(word: str, option: str) -> dict[str, Any]:
+    """What `as_config` takes from NAME or NAME:KEY=VALUE,KEY=VALUE. Values are those of TOML, and text without quotes.
+
+    `option` is what the user gave it to, for the error.
+
+    >>> read_named("quantize-tables:bits=4,scale=row", "--step")
+    {'name': 'quantize-tables', 'bits': 4, 'scale': 'row'}
+
+    Raises:
+        InputError: a setting is not KEY=VALUE.
+    """
+    name, _, settings = word.partition(":")
+    found: dict[str, Any] = {"name": name}
+    for setting in filter(None, _settings(settings)):
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"{option} {word}: a setting is KEY=VALUE, got {setting!r}")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def _settings(settings: str) -> Iterator[str]:
+    """`settings` cut at commas, but for those inside of brackets."""
+    depth, start = 0, 0
+    for place, letter in enumerate(settings):
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            yield settings[start:place]
+            start = place + 1
+    yield settings[start:]
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from onnx import helper
 
-from slimrank.config import InputError
+from slimrank.config import InputError, read_named
 from slimrank.graphs.compress import _agreement
 from slimrank.graphs.told import _agreement as said
-from slimrank.graphs.told import asked_steps, read_step
+from slimrank.graphs.told import asked_steps
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\nfrom slimrank.cli import main\nmain()"
 
@@ -110,7 +110,7 @@ def test_options_of_graphs_are_none_of_recipes() -> None:
 
 
 def test_steps_from_words() -> None:
-    assert read_step("quantize-tables:only=['user*', 'item'],bits=2,weighted=false") == {
+    assert read_named("quantize-tables:only=['user*', 'item'],bits=2,weighted=false", "--step") == {
         "name": "quantize-tables",
         "only": ["user*", "item"],
         "bits": 2,

@@ -19,7 +19,7 @@ from slimrank.runtime.opened import Opened, when_still
 RECORD = "slimrank.json"  # beside what a target writes: where it comes from, and which files are ours to replace
 
 
-def deploy(artifact: str | Path, out: Path, target: str | Config) -> Path:
+def deploy(artifact: str | Path, out: Path, target: str | Mapping[str, Any] | Config) -> Path:
     """Write what `target` makes of the artifact at PATH, or NAME=PATH, to `out`/NAME, named as the service names it.
 
     The directory has a `slimrank.json` beside what the target writes: the artifact's directory and digest, the target,

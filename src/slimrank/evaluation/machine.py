@@ -43,6 +43,7 @@ PACKAGES = {
         "uvicorn",
         "uvloop",
     ),
+    "edge": ("brotli", "onnx", "zstandard"),
 }
 """The distributions that each extra installs; "" is the base install."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimrank.config import InputError
+from slimrank.config import InputError, read_named
 
 
 def asked_steps(words: Sequence[str] | None, bits: int | None) -> list[dict[str, Any]]:
@@ -19,38 +18,8 @@ def asked_steps(words: Sequence[str] | None, bits: int | None) -> list[dict[str,
     if words and bits is not None:
         raise InputError("--bits is that of tables where no --step is given: say --step quantize-tables:bits=N")
     if words:
-        return [read_step(each) for each in words]
+        return [read_named(each, "--step") for each in words]
     return [{"name": "quantize-tables"} | ({} if bits is None else {"bits": bits}), {"name": "quantize-dense"}]
-
-
-def read_step(word: str) -> dict[str, Any]:
-    """A step from NAME or NAME:KEY=VALUE,KEY=VALUE. Values are those of TOML, and text without quotes.
-
-    >>> read_step("quantize-tables:bits=4,scale=row")
-    {'name': 'quantize-tables', 'bits': 4, 'scale': 'row'}
-    """
-    name, _, settings = word.partition(":")
-    found: dict[str, Any] = {"name": name}
-    for setting in filter(None, _parts(settings)):
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--step {word}: a setting is KEY=VALUE, got {setting!r}")
-        try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found
-
-
-def _parts(settings: str) -> Iterator[str]:
-    """`settings` cut at commas, but for those inside of brackets."""
-    depth, start = 0, 0
-    for place, letter in enumerate(settings):
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and not depth:
-            yield settings[start:place]
-            start = place + 1
-    yield settings[start:]
 
 
 def told(result: dict[str, Any], out: Path) -> Iterator[str]:
