@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import polars as pl
 import pytest
@@ -81,3 +83,38 @@ def test_faulty_splits_are_refused(keys: dict[str, object], message: str) -> Non
     with pytest.raises(InputError) as error:
         Split.parse(keys)
     assert message in str(error.value)
+
+
+def test_train_ends_earlier_and_nothing_else_changes() -> None:
+    times = sorted(np.random.default_rng(0).integers(0, 50, 400).tolist())
+    whole = divide((table(times),), Split(kind="time"), "time")
+    last = int(whole[0]["time"].max())  # type: ignore[arg-type]
+    for until in (10, last - 1, last, last + 1):
+        train, valid, test = divide((table(times),), Split(kind="time", train_until=until), "time")
+        assert train.equals(whole[0].filter(pl.col("time") < until))
+        assert valid.equals(whole[1])
+        assert test.equals(whole[2])
+
+
+def test_train_ends_at_a_moment_where_times_are_moments() -> None:
+    times = pl.DataFrame({"time": [datetime(2024, 1, day) for day in range(1, 11)]})
+    split = Split.parse({"kind": "time", "train_until": "2024-01-06T00:00:00"})
+    assert len(divide((times,), split, "time")[0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("until", "message"),
+    [
+        (0, "train_until: 0 leaves no train rows; the first is of 3"),
+        (datetime(2024, 1, 1), r"train_until: datetime\S+ 1, 1, 0, 0\) is no value of column 'time' \(Int64\)"),
+    ],
+)
+def test_an_end_of_train_that_cannot_be_is_refused(until: int | datetime, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        divide((table(list(range(3, 33))),), Split(kind="time", train_until=until), "time")
+
+
+def test_an_end_of_train_is_for_splits_by_time() -> None:
+    with pytest.raises(InputError, match="train_until is for kind 'time', and kind is 'rows'"):
+        Split.parse({"kind": "rows", "train_until": 3})
+    assert "train_until" not in Split(kind="time").model_dump()

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from slimrank.config import InputError, nearest
+from slimrank.data.appending import appended
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Schema
 
@@ -221,14 +222,17 @@ def _sample(column: pl.Series, most: int = 5) -> str:
     return "found " + ", ".join(shown) + more
 
 
-def encode_dataset(dataset: Dataset) -> EncodedDataset:
-    """The dataset as arrays, by an encoding fitted on its train split alone.
+def encode_dataset(dataset: Dataset, base: Encoding | None = None) -> EncodedDataset:
+    """The dataset as arrays, by an encoding fitted on its train split alone; with a `base`, one that appends to it.
 
     Raises:
         InputError: a value cannot be encoded; the message names split and column.
     """
     with _named(f"{dataset.name}, train"):
-        encoding = Encoding.fit(dataset.schema, dataset.train)
+        if base is None:
+            encoding = Encoding.fit(dataset.schema, dataset.train)
+        else:
+            encoding = appended(base, dataset.schema, dataset.train)
     groups = group_codes(dataset)
     rows, unknown = {}, {}
     for split, frame in dataset.splits.items():

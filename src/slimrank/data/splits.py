@@ -5,11 +5,12 @@ Left out: splits by group, which leave no history of a test user to learn from.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from slimrank.config import Config, InputError
 
@@ -31,11 +32,21 @@ class Split(Config):
             latest in test (rows of one time stay together), `rows` draws rows at random.
         fractions: shares of train, valid and test; for `time` and `rows`.
         seed: of the draw; for `rows`.
+        train_until: a value of the time column; train has no row from then on, valid and test stay what they are. So
+            models of one day and of the next are judged on the same later rows. For `time`.
     """
 
     kind: Literal["given", "time", "rows"] = "given"
     fractions: Annotated[tuple[Share, Share, Share], AfterValidator(_whole)] = (0.8, 0.1, 0.1)
     seed: NonNegativeInt = 0
+    train_until: int | datetime | None = None
+    LATER: ClassVar = frozenset({"train_until"})
+
+    @model_validator(mode="after")
+    def _in_order_of_time(self) -> Split:
+        if self.train_until is not None and self.kind != "time":
+            raise ValueError(f"train_until is for kind 'time', and kind is {self.kind!r}")
+        return self
 
 
 def divide(frames: tuple[pl.DataFrame, ...], split: Split, time: str | None = None) -> Splits:
@@ -83,13 +94,31 @@ def by_time(frame: pl.DataFrame, split: Split, time: str | None) -> Splits:
         raise InputError(f"split 'time': {missing} of {len(frame)} values of column {time!r} are missing")
     frame = frame.sort(time, maintain_order=True)
     first, second = (_between_times(frame[time], cut) for cut in _cuts(len(frame), split))
-    return frame[:first], frame[first:second], frame[second:]
+    train = frame[:first]
+    if split.train_until is not None:
+        train = train[: _rows_before(train[time], split.train_until)]
+    return train, frame[first:second], frame[second:]
 
 
 def _cuts(rows: int, split: Split) -> tuple[int, int]:
     """How many rows come before valid and before test."""
     train, valid, _ = split.fractions
     return round(rows * train), round(rows * (train + valid))
+
+
+def _rows_before(times: pl.Series, until: int | datetime) -> int:
+    """How many of the ascending `times` lie before `until`.
+
+    Raises:
+        InputError: `until` is no value of such a column, or no row lies before it.
+    """
+    try:
+        rows = int((times < until).sum())
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise InputError(f"train_until: {until!r} is no value of column {times.name!r} ({times.dtype})") from error
+    if not rows and len(times):
+        raise InputError(f"train_until: {until!r} leaves no train rows; the first is of {times[0]!r}")
+    return rows
 
 
 def _between_times(times: pl.Series, cut: int) -> int:
