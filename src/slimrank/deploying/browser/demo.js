@@ -65,7 +65,10 @@ function describeLoad(time) {
   const own = files.filter(({ name }) => name.startsWith("model.onnx") || name === "encoding.json");
   const sum = (of, key) => of.reduce((total, each) => total + each[key], 0);
   at("tile-model").textContent = bytes(sum(own, "bytes"));
-  at("tile-wire").textContent = files.every(({ cached, name }) => cached || name.endsWith(".js")) ? "kept here" : bytes(sum(files, "wire"));
+  at("tile-wire").textContent = files.every(({ cached, name }) => cached || name.endsWith(".js")) ? "nothing" : bytes(sum(files, "wire"));
+  at("tile-model-wire").textContent = own.every(({ cached }) => cached) ? "kept in this browser" : `${bytes(sum(own, "wire"))} over the network`;
+  const runtime = files.filter(({ name }) => name.startsWith("ort/"));
+  at("tile-wire-more").textContent = sum(runtime, "wire") ? `${bytes(sum(runtime, "wire"))} of it the runtime` : "kept in this browser";
   at("tile-load").textContent = milliseconds(time);
   const most = Math.max(...files.map((each) => each.bytes));
   at("files").replaceChildren(...[...files].sort((a, b) => b.bytes - a.bytes).map((each) => make("tr", {},
@@ -162,7 +165,7 @@ const titleOf = ({ title, row }) => title ?? Object.values(row).map(shown).join(
 function tellUnknown(unknown) {
   for (const input of document.querySelectorAll("#fields [data-field]")) {
     const count = unknown[input.dataset.field];
-    input.parentElement.querySelector("small").textContent = count ? "not in the vocabulary" : "";
+    input.parentElement.querySelector("small").textContent = count ? "unknown to the model" : "";
   }
 }
 
@@ -185,7 +188,7 @@ function show(ranked) {
 function entry({ key, title, label, share, text }, place) {
   const rose = state.before.has(key) ? state.before.get(key) - place : null;
   const move = rose === null ? "new" : rose > 0 ? `▲ ${rose}` : rose < 0 ? `▼ ${-rose}` : "";
-  const name = make("span", { className: "title", title }, title);
+  const name = make("span", { className: "title", title }, make("span", {}, title));
   if (label === 1) name.append(make("b", {}, "liked"));
   const found = make("li", {},
     make("span", { className: "place" }, `${place + 1}`),

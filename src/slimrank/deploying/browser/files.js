@@ -105,22 +105,29 @@ export class Folder {
     return response;
   }
 
+  /** The bytes of a file; of one that is longer than it may be no more than the longest has, to say which that is. */
   async receive(name, record, init) {
     const reader = (await this.get(name, init)).body.getReader();
-    const bytes = new Uint8Array(record.bytes);
-    let length = 0;
+    const most = Math.max(...Object.values(this.manifest.files).map((each) => each.bytes));
+    let bytes = new Uint8Array(record.bytes), length = 0;
     try {
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        if (length + part.value.length > bytes.length) {
+        const end = length + part.value.length;
+        if (end > most) {
           await reader.cancel();
-          return new Uint8Array(length + part.value.length); // longer than it may be: whatever it holds
+          return new Uint8Array(end);
+        }
+        if (end > bytes.length) {
+          const longer = new Uint8Array(most);
+          longer.set(bytes.subarray(0, length));
+          bytes = longer;
         }
         bytes.set(part.value, length);
-        length += part.value.length;
+        length = end;
         this.progress(name, part.value.length);
       }
     } catch (error) {
-      throw new InputError(`${name}: the connection broke after ${length} of ${bytes.length} bytes: ${error.message}`);
+      throw new InputError(`${name}: the connection broke after ${length} of ${record.bytes} bytes: ${error.message}`);
     }
     return bytes.subarray(0, length);
   }

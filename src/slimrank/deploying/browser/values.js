@@ -165,18 +165,26 @@ export function crc32(text) {
   return (value ^ 0xffffffff) >>> 0;
 }
 
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?(?:\d{16,}(?![\d.eE])|Infinity\b)|\bNaN\b/g;
-const MARK = "\u0000exact:";
+const TOKENS = /"(?:[^"\\]|\\.)*"|-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|Infinity)|NaN/g;
+const WIDE = /^-?\d{16,}$/;
 
 /**
  * Rows from JSON text, exactly: whole numbers beyond 2^53, which JSON.parse rounds, become bigints; NaN and Infinity,
  * which Python writes, are read.
  */
 export function parseRows(text) {
-  const marked = text.replace(TOKENS, (token) => (token[0] === '"' ? token : JSON.stringify(MARK + token)));
-  return JSON.parse(marked, (_, value) => {
-    if (typeof value !== "string" || !value.startsWith(MARK)) return value;
-    const token = value.slice(MARK.length);
-    return /\d/.test(token) ? BigInt(token) : Number(token);
+  const mark = `\u0000${Math.random()}:`; // no text that was given begins so
+  const marked = text.replace(TOKENS, (token) => {
+    return WIDE.test(token) || token.endsWith("NaN") || token.endsWith("Infinity") ? JSON.stringify(mark + token) : token;
   });
+  const restored = (_, value) => {
+    if (typeof value !== "string" || !value.startsWith(mark)) return value;
+    const token = value.slice(mark.length);
+    return WIDE.test(token) ? BigInt(token) : Number(token);
+  };
+  try {
+    return JSON.parse(marked, restored);
+  } catch (error) {
+    throw new InputError(`not JSON: ${error.message.slice(0, 200)}`);
+  }
 }

@@ -1,0 +1,352 @@
+"""The module in a real Chromium: it ranks as Python does, and what is damaged, missing or full is met in words."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimrank.deploying.deploy import deploy
+from slimrank.deploying.web import MANIFEST, sealed
+from slimrank.runtime import load
+from slimrank.runtime.retriever import load_retriever
+
+ROWS: list[dict[str, Any]] = [
+    {"user": 7, "item": "tea", "price": 1.5, "history": ["tea", "jam", "rye", "tea"]},
+    {"user": "9", "item": "never seen", "price": None, "history": []},
+    {"user": 1000, "item": None, "price": 4.0, "history": None},
+    {"user": 11.0, "item": "rye", "price": -3, "history": ["never seen", None]},
+]
+RUN = """
+const done = arguments[arguments.length - 1], given = arguments[0];
+const plain = (_, value) => ArrayBuffer.isView(value) ? Array.from(value) : value;
+(async () => {
+  const { load, InputError } = await import("/model/slimrank.js");
+  const { loadInWorker } = await import("/model/remote.js");
+  %s
+})().then((value) => done(JSON.stringify({ value: value ?? null }, plain)),
+          (error) => done(JSON.stringify({ error: error.message, kind: error.name }, plain)));
+"""
+
+
+def run(browser: Any, host: Any, body: str, given: Any = None) -> Any:
+    """What JavaScript on an empty page of the host returns; `given` is there as JSON."""
+    browser.get(f"{host.address}/blank")
+    browser.set_script_timeout(30)
+    return json.loads(browser.execute_async_script(RUN % body, given))
+
+
+def value(found: dict[str, Any]) -> Any:
+    assert "error" not in found, found
+    return found["value"]
+
+
+def fault(found: dict[str, Any]) -> str:
+    assert found.get("kind") == "InputError", found
+    return str(found["error"])
+
+
+@pytest.mark.parametrize("loader", ["load", "loadInWorker"])
+def test_it_ranks_as_python_does(browser, serve, site, loader: str) -> None:
+    body = f"""
+      const model = await {loader}("/model/");
+      const ranking = await model.rank(given), top = await model.topK(given, 2);
+      const [shared, own] = [{{ user: 7, history: ["tea"] }}, given.map(({{ item, price }}) => ({{ item, price }}))];
+      const candidates = await model.topK({{ shared, candidates: own }}, 3);
+      const values = await model.values("item"), info = model.info;
+      await model.close();
+      return {{ ranking, top, candidates, values, info }};
+    """
+    found = value(run(browser, serve(site.root), body, ROWS))
+    model = load(site.linear.path)
+    expected = model.predict(ROWS)
+    np.testing.assert_allclose(found["ranking"]["scores"], expected.probability, rtol=1e-6)
+    assert found["ranking"]["unknown"] == expected.unknown == {"user": 1, "item": 1, "history": 2}
+    assert found["ranking"]["shortened"] == expected.shortened == {"history": 1}
+    order = np.argsort(-expected.probability, kind="stable")
+    assert [each["index"] for each in found["top"]["ranked"]] == order[:2].tolist()
+    merged = [{**row, "user": 7, "history": ["tea"]} for row in ROWS]
+    scores = model.predict(merged).probability
+    assert [each["index"] for each in found["candidates"]["ranked"]] == np.argsort(-scores, kind="stable")[:3].tolist()
+    assert found["values"] == model.encoding.codecs["item"].values.to_list()
+    assert found["info"]["artifact"] == model.artifact.digest
+    assert "golden rows answered as at export" in found["info"]["notes"]
+
+
+def test_nothing_and_many_rows_are_ranked(browser, serve, site) -> None:
+    body = """
+      const model = await load("/model/");
+      const columns = { user: [7], item: ["tea"], price: [1], history: [[]] };
+      const many = Array.from({ length: 9000 }, (_, place) => given[place % given.length]);
+      return [await model.rank([]), (await model.rank(many)).logits, (await model.rank(columns)).logits];
+    """
+    nothing, many, columns = value(run(browser, serve(site.root), body, ROWS))
+    assert nothing["scores"] == []
+    model = load(site.linear.path)
+    np.testing.assert_allclose(many, np.tile(model.score(model.encoder(ROWS)[0]), 2250), rtol=1e-6, atol=1e-6)
+    assert len(columns) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("rank([{ user: 7, item: 'tea', price: NaN, history: [] }])", "column 'price': 1 NaN of 1 values"),
+        ("rank([{ usr: 7, item: 'tea', price: 1, history: [] }])", "missing column 'user'. Did you mean 'usr'?"),
+        ("rank([{ user: { a: 1 }, item: 'tea', price: 1, history: [] }])", "an id is an integer or text"),
+        ("rank('tea')", "rows are a str"),
+        ("topK([], 0)", "k: got 0, allowed 1 or more"),
+        ("topK({ shared: { user: 7 }, candidates: [{ user: 8 }] })", "'user' stands in what is shared and"),
+        (
+            "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 99), numbers: Float32Array.of(0) })",
+            "id 99 in row 0 is out",
+        ),
+        ("score({ rows: 1, ids: Int32Array.of(-1, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "field 'user'"),
+        (
+            "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(NaN) })",
+            "1 NaN and 0 infinite",
+        ),
+        ("score({ rows: 2, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "must be [2, 5]"),
+    ],
+)
+def test_what_is_wrong_in_a_call_is_told(browser, serve, site, call: str, told: str) -> None:
+    assert told in fault(run(browser, serve(site.root), f"return (await load('/model/')).{call};"))
+
+
+def test_it_tells_its_progress_and_keeps_files(browser, serve, site) -> None:
+    host = serve(site.root)
+    body = """
+      const told = [];
+      const model = await loadInWorker("/model/", { onProgress: (each) => told.push(each) });
+      return { told, files: model.info.files };
+    """
+    first = value(run(browser, host, body))
+    loaded = [each["loaded"] for each in first["told"]]
+    assert loaded == sorted(loaded)
+    assert first["told"][-1]["loaded"] == first["told"][-1]["total"] == sum(each["bytes"] for each in first["files"])
+    by_name = {each["name"]: each for each in first["files"]}
+    assert not any(each["cached"] for each in first["files"])
+    assert by_name["encoding.json"]["wire"] == (site.folder / "encoding.json.br").stat().st_size
+    second = value(run(browser, host, body))
+    assert {each["name"] for each in second["files"] if each["cached"]} == {
+        name for name in by_name if not name.endswith(".js")
+    }
+    assert not any(each["wire"] for each in second["files"] if each["cached"])
+    assert (
+        value(run(browser, host, "return (await load('/model/', { cache: false })).info.files.some((e) => e.cached);"))
+        is False
+    )
+
+
+FILES = ["model.onnx", "model.onnx.data", "encoding.json", "ort/ort-wasm-simd-threaded.wasm", MANIFEST]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named(browser, serve, site, name: str) -> None:
+    host, path = serve(site.root), f"/model/{name}"
+    content = (site.folder / name).read_bytes()
+    body = "return Promise.all([load, loadInWorker].map((loads) => loads('/model/').catch((error) => error.message)));"
+    for damaged, told in (
+        (content[: len(content) // 2], f"{name}: truncated"),
+        (content[:40] + bytes([content[40] ^ 1]) + content[41:], f"{name}: damaged"),
+        (None, f"{name}: not found where the page looked (HTTP 404)"),
+    ):
+        host.instead[path] = damaged
+        for message in value(run(browser, host, body)):
+            assert told in message
+    del host.instead[path]
+    value(run(browser, host, "await load('/model/');"))
+
+
+def test_a_longer_file_is_named(browser, serve, site) -> None:
+    host = serve(site.root)
+    host.instead["/model/encoding.json"] = (site.folder / "encoding.json").read_bytes() + b" "
+    assert "encoding.json: damaged" in fault(run(browser, host, "await load('/model/');"))
+
+
+def test_swapped_files_are_named(browser, serve, site) -> None:
+    host = serve(site.root)
+    for one, other in (("model.onnx", "encoding.json"), ("encoding.json", "model.onnx")):
+        host.instead[f"/model/{one}"] = (site.folder / other).read_bytes()
+    told = fault(run(browser, host, "await load('/model/');"))
+    assert "swapped, it holds" in told
+
+
+def test_a_damaged_module_is_found(browser, serve, site) -> None:
+    host = serve(site.root)
+    host.instead["/model/tensors.js"] = (site.folder / "tensors.js").read_bytes() + b"\n// changed"
+    assert "tensors.js: damaged or of another version" in fault(run(browser, host, "await load('/model/');"))
+
+
+def resealed(site: Any, **changes: Any) -> bytes:
+    manifest = json.loads((site.folder / MANIFEST).read_bytes())
+    del manifest["seal"]
+    return sealed({**manifest, **changes})
+
+
+def test_a_vocabulary_of_another_version_is_refused(browser, serve, site) -> None:
+    """Even where its sum is right: the vocabulary says of which artifact it is."""
+    host = serve(site.root)
+    host.instead[f"/model/{MANIFEST}"] = resealed(site, artifact="0" * 64)
+    assert "the vocabulary of another version" in fault(run(browser, host, "await load('/model/');"))
+
+
+def test_a_model_that_answers_otherwise_is_refused(browser, serve, site) -> None:
+    host = serve(site.root)
+    golden = json.loads((site.folder / MANIFEST).read_bytes())["golden"]
+    first, *rest = golden["outputs"]["logit"]["values"].split(" ")
+    golden["outputs"]["logit"]["values"] = " ".join([str(float(first) + 0.01), *rest])
+    host.instead[f"/model/{MANIFEST}"] = resealed(site, golden=golden)
+    assert "golden row 0: logit is" in fault(run(browser, host, "await load('/model/');"))
+
+
+def test_another_format_and_another_artifact_are_refused(browser, serve, site) -> None:
+    host = serve(site.root)
+    assert "the page asked for 'abc'" in fault(run(browser, host, "await load('/model/', { digest: 'abc' });"))
+    digest = load(site.linear.path).artifact.digest
+    value(run(browser, host, f"await load('/model/', {{ digest: '{digest}' }});"))
+    host.instead[f"/model/{MANIFEST}"] = resealed(site, format=2)
+    assert "format 2 is unknown" in fault(run(browser, host, "await load('/model/');"))
+
+
+def test_the_browsers_older_copy_is_not_taken_for_the_new_one(browser, serve, site, tmp_path, write_linear_at) -> None:
+    """A new version under the same names: files of the old one are forgotten, and the new one ranks."""
+    host = serve(site.root)
+    value(run(browser, host, "await load('/model/');"))
+    other = write_linear_at(tmp_path / "other", external=True, seed=1)
+    folder = deploy(f"model={other.path}", tmp_path / "out", "web")
+    for name in ("model.onnx", "model.onnx.data", "encoding.json"):
+        host.instead[f"/model/{name}"] = (folder / name).read_bytes()
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    old = json.loads((site.folder / MANIFEST).read_bytes())
+    del manifest["seal"]
+    ort = {name: record for name, record in old["files"].items() if name.startswith("ort/")}
+    manifest |= {"runtime": old["runtime"], "files": {**manifest["files"], **ort}}
+    host.instead[f"/model/{MANIFEST}"] = sealed(manifest)
+    body = """
+      const model = await load("/model/"), ranking = await model.rank(given);
+      const keys = await (await caches.open("slimrank-web")).keys();
+      return { logits: ranking.logits, kept: keys.map(({ url }) => url.split("/").at(-1)) };
+    """
+    found = value(run(browser, host, body, ROWS))
+    model = load(other.path)
+    np.testing.assert_allclose(found["logits"], model.score(model.encoder(ROWS)[0]), rtol=1e-6, atol=1e-6)
+    sums = {record["sha256"] for record in manifest["files"].values()}
+    assert set(found["kept"]) <= sums
+
+
+def test_a_damaged_copy_in_the_browser_is_read_anew(browser, serve, site) -> None:
+    host = serve(site.root)
+    body = """
+      await load("/model/");
+      const cache = await caches.open("slimrank-web");
+      for (const key of await cache.keys()) await cache.put(key, new Response("damaged"));
+      return (await load("/model/")).info.files.filter((each) => each.cached).length;
+    """
+    assert value(run(browser, host, body)) == 0
+
+
+def test_where_storage_is_full_it_ranks_all_the_same(browser, serve, site) -> None:
+    host = serve(site.root)
+    browser.get(f"{host.address}/blank")
+    browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": host.address, "quotaSize": 1000})
+    body = "const model = await load('/model/'); return [model.info.notes, (await model.rank(given)).scores.length];"
+    notes, count = value(run(browser, host, body, ROWS))
+    assert any("the browser's storage is full" in note for note in notes)
+    assert count == len(ROWS)
+    browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": host.address})
+
+
+def test_webgpu_is_used_where_it_is_there(browser, serve, site) -> None:
+    """This Chromium has none: WebAssembly takes its place, and says so."""
+    body = "return (await load('/model/', { executionProviders: ['webgpu'] })).info;"
+    info = value(run(browser, serve(site.root), body))
+    assert info["provider"] == "wasm"
+    assert any("no WebGPU" in note for note in info["notes"])
+    assert "allowed wasm, webgpu" in fault(
+        run(browser, serve(site.root), "await load('/model/', { executionProviders: ['cuda'] });")
+    )
+
+
+def test_without_the_runtime_it_says_where_to_put_it(browser, serve, site) -> None:
+    host = serve(site.root)
+    host.instead[f"/model/{MANIFEST}"] = resealed(
+        site,
+        runtime={
+            "wasm": {"module": "there/ort.mjs", "loader": "there/a.mjs", "wasm": "there/a.wasm", "verified": False}
+        },
+    )
+    assert "onnxruntime-web is not at" in fault(run(browser, host, "await load('/model/');"))
+
+
+def test_ort_may_be_handed_over(browser, serve, site) -> None:
+    body = """
+      const ort = await import("/model/ort/ort.wasm.min.mjs");
+      return (await load("/model/", { ort })).info.files.map((each) => each.name);
+    """
+    assert not any(name.startswith("ort/") for name in value(run(browser, serve(site.root), body)))
+
+
+def test_rows_that_no_message_holds_are_refused(browser, serve, site) -> None:
+    body = "await (await loadInWorker('/model/')).rank([{ user: () => 7 }]);"
+    assert "cannot be handed to a worker" in fault(run(browser, serve(site.root), body))
+
+
+@pytest.fixture
+def without_simd() -> Iterator[Any]:
+    """A Chromium on a processor without SSE4.1, which WebAssembly's SIMD needs."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("SIMD cannot be switched off on this processor")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--js-flags=--no-enable-sse4-1"):
+        options.add_argument(flag)
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
+
+
+def test_a_browser_without_simd_is_refused_in_words(without_simd, serve, site) -> None:
+    told = fault(run(without_simd, serve(site.root), "await load('/model/');"))
+    assert "no WebAssembly SIMD" in told
+
+
+@pytest.mark.parametrize("kind", ["vectors", "scores", "codes"])
+def test_items_are_found_as_python_finds_them(
+    browser, serve, site, tmp_path: Path, finder: Callable[..., Any], dist: Path, kind: str
+) -> None:
+    artifact = finder(kind).path
+    target = {"name": "web", "runtime": str(dist), "webgpu": False}
+    deploy(f"model={artifact}", tmp_path / "out", target)
+    retriever = load_retriever(artifact)
+    (history,) = (each.name for each in retriever.encoding.schema.sequences)
+    rows = [{history: [f"item {place}" for place in places]} for places in ([3, 4, 6], [10], [], [1, 2, 3, 4, 5, 7, 9])]
+    rows.append({history: ["never seen", "item 8"]})
+    body = """
+      const model = await loadInWorker("/model/");
+      const refusal = await model.rank(given).catch((error) => error.message);
+      return [await model.topK(given, 5), await model.topK(given, 5, { leaveOutMet: false }), refusal];
+    """
+    *answers, refusal = value(run(browser, serve(tmp_path / "out"), body, rows))
+    assert "answers with items" in refusal
+    for found, leave_out_met in zip(answers, (True, False), strict=True):
+        expected = retriever.top_k(rows, 5, leave_out_met=leave_out_met)
+        assert [each["places"] for each in found["found"]] == expected.places.tolist()
+        assert [each["items"] for each in found["found"]] == expected.items
+        np.testing.assert_allclose([each["scores"] for each in found["found"]], expected.scores, rtol=1e-4, atol=1e-5)
+        assert found["unknown"] == expected.unknown
+        assert found["shortened"] == expected.shortened
+    assert math.isfinite(expected.scores.sum())
