@@ -46,8 +46,10 @@ def rebuilt(old: Path, told: bytes) -> bytes:
             values: list[Any] = []
             for part in parts:
                 values += known[part[0] : part[0] + part[1]] if part[0] != "new" else part[1]
-                if len(values) > len(known) + len(told):  # values are distinct, so a run that comes twice is hostile
-                    raise ValueError("values that come twice")
+                if len(values) > len(known) + len(told):  # before any more of a run that comes over and over
+                    break
+            if len(set(values)) != len(values):
+                raise ValueError(f"values of {name!r:.40} come twice")
             typed = polars.Int64 if kind == "int" else polars.String
             codecs[name] = Vocabulary(polars.Series("value", values, dtype=typed))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, polars.exceptions.PolarsError) as error:

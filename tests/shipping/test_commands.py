@@ -1,0 +1,59 @@
+"""The verbs, as people type them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from slimrank.cli import app, main
+
+TABLE = np.random.default_rng(0).integers(0, 256, (500, 8), np.uint8)
+
+
+def told(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_an_artifact_goes_there_and_the_next_day_what_changed(
+    made: Callable[..., Path], tmp_path: Path, content: Callable[[Path], dict[str, bytes]]
+) -> None:
+    changed = TABLE.copy()
+    changed[7] += 1
+    old, new = made("old", {"t": TABLE}), made("new", {"t": changed})
+    line = told("pack", old, "--out", tmp_path / "m.slim")
+    found = re.fullmatch(r".*m\.slim: ([\d,]+) bytes, [\d.]+% of ([\d,]+)\n", line)
+    assert found
+    assert int(found[1].replace(",", "")) == (tmp_path / "m.slim").stat().st_size
+    assert told("unpack", tmp_path / "m.slim", "--out", tmp_path / "there") == f"{tmp_path / 'there'}\n"
+
+    line = told("delta", old, new, "--out", tmp_path / "d")
+    found = re.fullmatch(
+        r".*d: ([\d,]+) bytes, [\d.]+% of the artifact's ([\d,]+), [\d.]+% of its ([\d,]+) on the wire\n", line
+    )
+    assert found
+    assert int(found[1].replace(",", "")) == (tmp_path / "d").stat().st_size < 600
+    assert told("apply", tmp_path / "there", tmp_path / "d", "--out", tmp_path / "there") == f"{tmp_path / 'there'}\n"
+    assert content(tmp_path / "there") == content(new)
+
+
+def test_a_wrong_base_is_one_line_and_exit_code_2(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = made("old", {"t": TABLE}), made("new", {"t": TABLE[::-1]})
+    told("delta", old, new, "--out", tmp_path / "d")
+    words = ["slimrank", "apply", str(new), str(tmp_path / "d"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert re.match(r"error: .*d: is a delta of ", lines[0])
+    assert not (tmp_path / "out").exists()
