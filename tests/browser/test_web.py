@@ -324,7 +324,7 @@ def test_a_browser_without_simd_is_refused_in_words(without_simd, serve, site) -
     assert "no WebAssembly SIMD" in told
 
 
-@pytest.mark.parametrize("kind", ["vectors", "scores", "codes"])
+@pytest.mark.parametrize("kind", ["vectors", "scores"])
 def test_items_are_found_as_python_finds_them(
     browser, serve, site, tmp_path: Path, finder: Callable[..., Any], dist: Path, kind: str
 ) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars
 
 USERS, CANDIDATES = 24, 40  # of a page at most
+GROUPED = 10_000  # rows that are put together by their values, where no column says whose they are
 
 
 def page_json(examples: Path | None, candidates: Sequence[str], title: str | None, model: Opened, name: str) -> bytes:
@@ -94,30 +95,36 @@ def _of_groups(
     frame: polars.DataFrame, own: list[str], title: str | None, group: str | None, model: Opened
 ) -> dict[str, Any]:
     """The groups with the most rows, and of each the values that are its own and its candidates, each once."""
-    import polars
-
     schema = model.encoding.schema
     shared = [name for name in schema.inputs if name not in own]
-    if not own:  # a model that answers with items: a row is a query
-        parts = [frame[row : row + 1] for row in range(min(len(frame), USERS))]
-    elif group is None or group not in frame.columns:
-        parts = [frame]
-    else:
-        counts = frame[group].value_counts(sort=True, name="count").head(USERS)[group]
-        parts = [frame.filter(polars.col(group).eq_missing(each)) for each in counts]
+    group = group if group is not None and group in frame.columns else None
     users = []
-    for place, part in enumerate(parts):
+    for place, part in enumerate(_parts(frame, shared, own, group)):
         first = part.row(0, named=True)
-        named = f"{group} {first[group]}" if group is not None and group in part.columns else f"row {place + 1}"
         rows = part.unique(subset=own, keep="first", maintain_order=True).head(CANDIDATES) if own else part.head(0)
         users.append(
             {
-                "name": named,
+                "name": f"row {place + 1}" if group is None else f"{group} {first[group]}",
                 "shared": {name: _plain(first[name]) for name in shared},
                 "candidates": [_candidate(row, own, title, schema.label) for row in rows.iter_rows(named=True)],
             }
         )
     return {"shared": shared, "own": own, "users": users}
+
+
+def _parts(frame: polars.DataFrame, shared: list[str], own: list[str], group: str | None) -> list[polars.DataFrame]:
+    """Rows by user, of those with the most: by group, else by what is the user's; by row where all is (a query)."""
+    import polars
+
+    if not own:
+        return [frame[row : row + 1] for row in range(min(len(frame), USERS))]
+    if group is not None:
+        known = frame[group].value_counts(sort=True, name="count").head(USERS)[group]
+        return [frame.filter(polars.col(group).eq_missing(each)) for each in known]
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(frame.select(shared).head(GROUPED).iter_rows()):
+        places.setdefault(repr(row), []).append(place)
+    return [frame[rows] for rows in sorted(places.values(), key=len, reverse=True)[:USERS]]
 
 
 def _candidate(row: Mapping[str, Any], own: Sequence[str], title: str | None, label: str) -> dict[str, Any]:

@@ -50,8 +50,12 @@ async function start() {
 
 async function readPage() {
   const response = await fetch("page.json");
-  if (!response.ok) throw new Error(`page.json: not found (HTTP ${response.status})`);
-  return parseRows(await response.text());
+  if (!response.ok) throw new Error(`page.json: not found where the page looked (HTTP ${response.status})`);
+  try {
+    return parseRows(await response.text());
+  } catch (error) {
+    throw new Error(`page.json: damaged, ${error.message}`);
+  }
 }
 
 function tellProgress({ file, loaded, total }) {
