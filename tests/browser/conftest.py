@@ -151,7 +151,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, write_linear_at: Callable[..., Any], dist: Path) -> Site:
-    """The linear model with external weights, examples of three users, one of them hostile, and the wasm runtime."""
+    """The linear model with external weights, examples of three users, one of them hostile, and the runtime."""
     root = tmp_path_factory.mktemp("site")
     linear = with_golden(write_linear_at, root / "artifact", external=True)
     items = ["tea", "jam", "rye", HOSTILE, "</script>", "tea"]
@@ -169,7 +169,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, write_linear_at: Callable[...
     target = {
         "name": "web",
         "runtime": str(dist),
-        "webgpu": False,
         "examples": str(root / "examples.parquet"),
         "candidates": ["item", "price"],
         "title": "named",

@@ -41,7 +41,7 @@ def set_field(browser: Any, name: str, value: str) -> None:
 
 
 def test_it_is_clean_and_asks_no_one_else(browser, page, scheme, size) -> None:
-    """No word on the console, no request elsewhere, no wider than the window, ink on paper, and a name for all inputs."""
+    """No word on the console, no request elsewhere, no wider than the window, ink on paper, a name for all inputs."""
     opened(browser, page)
     assert len(browser.execute_script(RANKED)) == 3
     assert browser.get_log("browser") == []

@@ -7,11 +7,15 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 from slimrank.deploying.deploy import deploy
 from slimrank.deploying.web import MANIFEST, sealed
@@ -263,8 +267,8 @@ def test_where_storage_is_full_it_ranks_all_the_same(browser, serve, site) -> No
     browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": host.address})
 
 
-def test_webgpu_is_used_where_it_is_there(browser, serve, site) -> None:
-    """This Chromium has none: WebAssembly takes its place, and says so."""
+def test_where_there_is_no_webgpu_webassembly_is_used(browser, serve, site) -> None:
+    """This Chromium has none."""
     body = "return (await load('/model/', { executionProviders: ['webgpu'] })).info;"
     info = value(run(browser, serve(site.root), body))
     assert info["provider"] == "wasm"
@@ -298,30 +302,59 @@ def test_rows_that_no_message_holds_are_refused(browser, serve, site) -> None:
     assert "cannot be handed to a worker" in fault(run(browser, serve(site.root), body))
 
 
-@pytest.fixture
-def without_simd() -> Iterator[Any]:
-    """A Chromium on a processor without SSE4.1, which WebAssembly's SIMD needs."""
+@contextmanager
+def chromium_with(*flags: str) -> Iterator[Any]:
+    """A Chromium of its own with further flags."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("needs chromium and chromedriver")
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("SIMD cannot be switched off on this processor")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
     options = Options()
     options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--js-flags=--no-enable-sse4-1"):
+    for flag in ("--headless", "--no-sandbox", *flags):
         options.add_argument(flag)
     found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    try:
+        yield found
+    finally:
+        found.quit()
 
 
-def test_a_browser_without_simd_is_refused_in_words(without_simd, serve, site) -> None:
-    told = fault(run(without_simd, serve(site.root), "await load('/model/');"))
+def test_a_browser_without_simd_is_refused_in_words(serve, site) -> None:
+    """On a processor without SSE4.1, which WebAssembly's SIMD needs."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("SIMD cannot be switched off on this processor")
+    with chromium_with("--disable-gpu", "--js-flags=--no-enable-sse4-1") as browser:
+        told = fault(run(browser, serve(site.root), "await load('/model/');"))
     assert "no WebAssembly SIMD" in told
+
+
+def test_webgpu_ranks_as_python_does(serve, site) -> None:
+    """On WebGPU drawn by the processor; where it answers otherwise than at export, WebAssembly takes its place."""
+    body = """
+      if (!(await navigator.gpu?.requestAdapter())) return null;
+      const model = await load("/model/", { executionProviders: ["webgpu"] });
+      return [model.info, (await model.rank(given)).logits];
+    """
+    host = serve(site.root)
+    flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    with chromium_with(*flags) as browser:
+        found = value(run(browser, host, body, ROWS))
+        if found is None:
+            pytest.skip("this Chromium has no WebGPU")
+        broken = body.replace("const model", "GPUQueue.prototype.writeBuffer = () => {}; const model")
+        info, logits = value(run(browser, host, broken, ROWS))
+    model = load(site.linear.path)
+    expected = model.score(model.encoder(ROWS)[0])
+    assert found[0]["provider"] == "webgpu"
+    np.testing.assert_allclose(found[1], expected, rtol=1e-5, atol=1e-5)
+    assert info["provider"] == "wasm"
+    assert any("WebGPU is not used" in note for note in info["notes"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_who_asks_a_closed_model_is_told(browser, serve, site) -> None:
+    body = "const model = await loadInWorker('/model/'); await model.close(); await model.rank(given);"
+    assert run(browser, serve(site.root), body, ROWS)["error"] == "the model was closed"
 
 
 @pytest.mark.parametrize("kind", ["vectors", "scores"])

@@ -22,12 +22,14 @@ class Remote {
     this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     this.waiting = new Map();
     this.asked = 0;
+    this.ended = null;
     this.worker.addEventListener("message", ({ data }) => (data.progress ? onProgress(data.progress) : this.answer(data)));
     this.worker.addEventListener("error", (event) => this.fail(new Error(`the worker could not run: ${event.message ?? "worker.js is missing or damaged"}`)));
   }
 
   ask(method, ...args) {
     const id = ++this.asked;
+    if (this.ended) return Promise.reject(this.ended);
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
       try {
@@ -46,7 +48,9 @@ class Remote {
     else resolve(value);
   }
 
+  /** Whoever waits, and whoever asks from now on, is told so. */
   fail(error) {
+    this.ended = error;
     for (const { reject } of this.waiting.values()) reject(error);
     this.waiting.clear();
   }

@@ -34,9 +34,9 @@ export async function load(url, options = {}) {
   const ort = options.ort ?? (await runtime(folder, parts));
   configure(ort, folder, parts, read[parts?.wasm], options.threads ?? 1);
   milliseconds.runtime = clock();
-  const runner = await Runner.open(ort, read, webgpu, folder);
+  const runner = (webgpu && (await onWebGpu(ort, read, folder))) || (await Runner.open(ort, read, "wasm", manifest));
   milliseconds.session = clock();
-  folder.notes.push(await checkGolden(manifest, (feeds, outputs) => runner.run(feeds, outputs)));
+  folder.note(await runner.check(manifest));
   milliseconds.golden = clock();
   await folder.forgetOthers();
   const finder = manifest.answers === "logit" ? null : await import("./finder.js");
@@ -128,25 +128,17 @@ export function sigmoid(logit) {
 
 /** A session, asked one call after the other. */
 class Runner {
-  static async open(ort, read, webgpu, folder) {
-    const { graph, data } = folder.manifest;
-    const make = (provider) => ort.InferenceSession.create(read[graph], {
+  static async open(ort, read, provider, { graph, data }) {
+    const options = {
       executionProviders: provider === "webgpu" ? ["webgpu", "wasm"] : ["wasm"],
       graphOptimizationLevel: "all",
       logSeverityLevel: 3,
       ...(data ? { externalData: [{ path: data, data: read[data] }] } : {}),
-    });
-    if (webgpu) {
-      try {
-        return new Runner(ort, await make("webgpu"), "webgpu");
-      } catch (error) {
-        folder.note(`WebGPU could not take the model, WebAssembly does: ${error.message}`);
-      }
-    }
+    };
     try {
-      return new Runner(ort, await make("wasm"), "wasm");
+      return new Runner(ort, await ort.InferenceSession.create(read[graph], options), provider);
     } catch (error) {
-      throw new InputError(`${folder.manifest.graph}: onnxruntime-web ${ort.env.versions?.web} cannot load it: ${error.message}`);
+      throw new InputError(`${graph}: onnxruntime-web ${ort.env.versions?.web} cannot load it: ${error.message}`);
     }
   }
 
@@ -168,9 +160,26 @@ class Runner {
     return found;
   }
 
+  /** Whether it answers the golden rows; says so, or throws. */
+  check(manifest) {
+    return checkGolden(manifest, (feeds, outputs) => this.run(feeds, outputs));
+  }
+
   async close() {
     await this.last;
     await this.session.release();
+  }
+}
+
+/** A session on WebGPU that answers as it must; null where there is none, with a note why. */
+async function onWebGpu(ort, read, folder) {
+  try {
+    const runner = await Runner.open(ort, read, "webgpu", folder.manifest);
+    await runner.check(folder.manifest);
+    return runner;
+  } catch (error) {
+    folder.note(`WebGPU is not used, WebAssembly is: ${error.message}`);
+    return null;
   }
 }
 
