@@ -116,7 +116,7 @@ def strong(frame: pl.DataFrame, seed: int, folder: Path) -> dict[str, Any]:
         "items": items_of(encoded),
         "dense_matrix_bytes": matrix,
         "artifact_bytes": disk,
-        "wire_bytes": {name: sent_bytes(folder / name) for name in models},
+        "wire_bytes": {name: sent_bytes(folder / name)["wire"] for name in models},
         "ratio_of_matrix_to_artifact": matrix / disk["slim"],
         "recall@20": compared(recall["dense"], recall["slim"]),
         "recall@20_at_most_20": compared(*(at_most(recall[name], test) for name in ("dense", "slim"))),

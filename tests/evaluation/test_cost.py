@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow
 import pytest
 from scipy.stats import binom
 
 from slimrank import runtime
+from slimrank.artifact import open_artifact
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
 from slimrank.data.schema import Field, Schema
-from slimrank.evaluation.cost import TURN, bytes_of, floor, latency, quantile_interval, throughput, wire_bytes
+from slimrank.evaluation.cost import TURN, bytes_of, compared_bytes, floor, latency, quantile_interval, throughput
 from slimrank.evaluation.resident import resident_now, spread_rows
+from slimrank.runtime.wire import sent
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,20 @@ def test_bytes_on_disk_are_those_of_the_files(make_linear, external):
     path = make_linear(external=external).path
     found = bytes_of(path)
     graph = [path / "model.onnx", *([path / "model.onnx.data"] if external else [])]
-    assert list(found) == ["disk", "vocabulary", "wire", "resident"]
+    of_wire = ["wire", "wire_graph", "wire_vocabulary", "wire_brotli"]
+    assert list(found) == ["disk", "vocabulary", *of_wire, "resident"]
     assert found["disk"] == sum(file.stat().st_size for file in graph)
     assert found["vocabulary"] == (path / "vocabulary.parquet").stat().st_size
-    assert found["wire"] == sum(wire_bytes(file) for file in path.iterdir())
+    assert [found[name] for name in of_wire] == list(sent(open_artifact(path)).values())
     assert 0 < found["resident"] < 2**30
 
 
-def test_wire_bytes_are_a_zstd_stream_of_the_file(tmp_path):
-    content = bytes(range(256)) * 1000
-    (tmp_path / "a").write_bytes(content)
-    (tmp_path / "empty").write_bytes(b"")
-    compressed = pyarrow.Codec("zstd", compression_level=9).compress(content)
-    assert wire_bytes(tmp_path / "a") == compressed.size < len(content)
-    assert wire_bytes(tmp_path / "empty") == 0
-
-
-def test_noise_does_not_shrink_on_the_wire(tmp_path):
-    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(100_000))
-    assert 100_000 <= wire_bytes(tmp_path / "noise") < 100_200
+def test_models_compared_are_told_without_a_process_of_their_own(make_linear, tmp_path):
+    path = make_linear().path
+    (tmp_path / "scores.csv").write_text("logit\n0.5\n")
+    found = compared_bytes({"a": path, "b": tmp_path / "scores.csv"})
+    assert list(found) == ["a"]
+    assert found["a"] == {key: value for key, value in bytes_of(path).items() if key != "resident"}
 
 
 def test_bytes_of_a_damaged_artifact_are_refused(linear, tmp_path):

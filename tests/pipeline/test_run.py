@@ -58,7 +58,8 @@ def test_the_result_has_what_it_must(done: Path) -> None:
             {"steps"} if name == "slim" else set()
         )
         assert set(model["quality"]) == QUALITY
-        assert set(model["bytes"]) == {"disk", "vocabulary", "wire", "resident"}
+        of_wire = {"wire", "wire_graph", "wire_vocabulary", "wire_brotli"}
+        assert set(model["bytes"]) == {"disk", "vocabulary", *of_wire, "resident"}
         assert set(model["latency_ms"]) == {"1", "32", "256"}
         for figures in model["latency_ms"].values():
             assert set(figures) == {"p50", "p99", "samples", "p50_interval", "p99_interval", "quantiles"}

@@ -23,15 +23,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slimrank.artifact import MANIFEST, open_artifact
+from slimrank.artifact import open_artifact
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding, Inputs
-from slimrank.data.stored import VOCABULARY_FILE
-from slimrank.data.text import TOKENIZER_FILE
-
-SHIPPED = ("model.onnx", "index.")  # what names of files begin with that hold a model's numbers
-WIRE_LEVEL = 9
-"""Level of zstd: on tables, levels 9 to 19 give the same bytes to 0.1%, and 19 takes a hundred times as long."""
+from slimrank.runtime.wire import NUMBERS, WORDS, measurable, sent
 
 LEAST_SAMPLES = 368
 """With fewer, no sample is a bound of the 99th percentile at 97.5%: .99 ** 368 < .025."""
@@ -48,24 +43,32 @@ def bytes_of(path: Path) -> dict[str, int]:
 
     - `disk`: the graph and its weights (`model.onnx` and its external data), and an index of its own.
     - `vocabulary`: the vocabulary file, and the tokenizer of a text.
-    - `wire`: every file of the artifact, each compressed with zstd.
+    - `wire`, `wire_graph`, `wire_vocabulary`, `wire_brotli`: what is sent of it (`runtime.wire.sent`).
     - `resident`: memory that loading it and scoring 256 rows adds to a child process whose libraries are in use
       already (see `resident`); pages of a mapped file count once touched, shared or not.
 
     Raises:
         InputError: `path` is not a sound artifact.
     """
+    return {**stored_bytes(path), **sent_bytes(path), "resident": resident_bytes(path)}
+
+
+def stored_bytes(path: Path) -> dict[str, int]:
+    """Of these `disk` and `vocabulary`."""
+    return {"disk": disk_bytes(path), "vocabulary": files_bytes(path, WORDS)}
+
+
+def compared_bytes(models: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    """By name of those that are artifacts what they take on disk and, where that can be told here, on the wire."""
+    artifacts = {name: path for name, path in models.items() if path.is_dir()}
     return {
-        "disk": disk_bytes(path),
-        "vocabulary": files_bytes(path, (VOCABULARY_FILE, TOKENIZER_FILE)),
-        "wire": sent_bytes(path),
-        "resident": resident_bytes(path),
+        name: {**stored_bytes(path), **(sent_bytes(path) if measurable() else {})} for name, path in artifacts.items()
     }
 
 
 def disk_bytes(path: Path) -> int:
     """Bytes of an artifact's graph, its weights and its index."""
-    return files_bytes(path, SHIPPED)
+    return files_bytes(path, NUMBERS)
 
 
 def files_bytes(path: Path, names: tuple[str, ...]) -> int:
@@ -73,20 +76,9 @@ def files_bytes(path: Path, names: tuple[str, ...]) -> int:
     return sum(file.stat().st_size for name, file in open_artifact(path).files.items() if name.startswith(names))
 
 
-def sent_bytes(path: Path) -> int:
-    """Bytes of all files of an artifact, each compressed with zstd."""
-    artifact = open_artifact(path)
-    return sum(wire_bytes(file) for file in (*artifact.files.values(), artifact.path / MANIFEST))
-
-
-def wire_bytes(file: Path) -> int:
-    """Bytes of one file after zstd, which is what a server that compresses, or an image layer, sends."""
-    from pyarrow import Codec, memory_map
-
-    if not file.stat().st_size:
-        return 0
-    with memory_map(str(file)) as source:
-        return int(Codec("zstd", compression_level=WIRE_LEVEL).compress(source.read_buffer()).size)
+def sent_bytes(path: Path) -> dict[str, int]:
+    """Bytes on the wire of the files of the artifact in `path`, as `runtime.wire.sent` has them."""
+    return sent(open_artifact(path))
 
 
 def resident_bytes(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 Each model is an artifact, which encodes and scores the rows itself, the artifact of a module of the user's own, which
 takes the columns of its inputs, or a file of scores in the order of the rows.
-Needs no torch. Left out: models that answer with items (`evidence_of_items`), bytes and latency, which are in
+Needs no torch. Left out: models that answer with items (`evidence_of_items`), latency, which is in
 `measure`, and any markup.
 """
 
@@ -25,6 +25,7 @@ from slimrank.data.schema import Schema
 from slimrank.evaluation.behaviour import invariance, overlap, rank_correlation
 from slimrank.evaluation.calibration import as_lists
 from slimrank.evaluation.columns import as_codes, as_groups, as_numbers, as_values
+from slimrank.evaluation.cost import compared_bytes
 from slimrank.evaluation.evidence_of_items import evidence_of_items
 from slimrank.evaluation.paired import Comparison, compare, judge
 from slimrank.evaluation.question import Question
@@ -81,7 +82,7 @@ def evidence(
         `metrics`: a record each (`Comparison`); `verdict` on the first at the margin; `slices` by frequency of ids and
         by the columns asked for; `behaviour`: rank correlation, overlap of the first 10 in each group, invariance of
         artifacts; `calibration` of both; `left_out`: metrics that these rows do not allow, and why; `rows`,
-        `positives`, `groups` (0: every row was taken by itself).
+        `positives`, `groups` (0: every row was taken by itself); `bytes` on disk and on the wire of artifacts.
 
     Raises:
         InputError: a model cannot be read or does not fit the rows, a column is missing or of no use, or the rows do
@@ -106,6 +107,7 @@ def evidence(
     record = {
         "a": str(a),
         "b": str(b),
+        "bytes": compared_bytes({"a": a, "b": b}),
         "rows": len(known.label),
         "positives": int((known.label > 0).sum()),
         "groups": 0 if known.group is None else int(known.group.max()) + 1,

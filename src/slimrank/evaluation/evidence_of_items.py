@@ -17,6 +17,7 @@ from slimrank.config import InputError, nearest
 from slimrank.data.vocabulary import Vocabulary
 from slimrank.evaluation.catalogue import AT
 from slimrank.evaluation.columns import as_groups, as_values
+from slimrank.evaluation.cost import compared_bytes
 from slimrank.evaluation.finding import find_items
 from slimrank.evaluation.paired import compare, judge
 from slimrank.evaluation.question import Question
@@ -66,6 +67,7 @@ def evidence_of_items(a: Path, b: Path, rows: polars.DataFrame | Path, question:
     return {
         "a": str(a),
         "b": str(b),
+        "bytes": compared_bytes({"a": a, "b": b}),
         "rows": len(rows),
         "positives": int(known.sum()),
         "groups": 0 if group is None else compared[0].groups,

@@ -217,7 +217,7 @@ def figures_of(teacher: Mapping[str, Any], slim: Mapping[str, Any]) -> dict[str,
     return {
         **losses(teacher["quality"], slim["quality"]),
         "bytes": sizes["disk"],
-        "wire_bytes": sizes["wire"],
+        **{f"{name}_bytes": count for name, count in sizes.items() if name.startswith("wire")},
         "resident_bytes": sizes["resident"],
         **{f"{quantile}_ms@{rows}": latency[rows][quantile] for rows in latency for quantile in ("p50", "p99")},
     }

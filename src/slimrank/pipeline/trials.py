@@ -40,7 +40,7 @@ from slimrank.pipeline.stages import stage
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Recipe
 from slimrank.searching.automatic import Sensitivity, automatic_space
-from slimrank.searching.goal import QUALITY, ROWS, Bound
+from slimrank.searching.goal import OF_WIRE, QUALITY, ROWS, Bound
 from slimrank.searching.search import Attempt, Search
 from slimrank.searching.space import Space, named_space
 from slimrank.searching.study import open_study, sqlite
@@ -231,8 +231,9 @@ class Trials:
         """
         wanted = self.search.measured
         found: dict[str, float] = {"bytes": disk_bytes(artifact)}
-        if "wire_bytes" in wanted:
-            found["wire_bytes"] = sent_bytes(artifact)
+        if any(key in wanted for key in OF_WIRE):
+            sizes = {f"{name}_bytes": count for name, count in sent_bytes(artifact).items()}
+            found |= {key: count for key, count in sizes.items() if key in wanted}
         if "resident_bytes" in wanted:
             found["resident_bytes"] = resident_bytes(artifact)
         if self.search.timed:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slimrank.report.figures import NONE, plural, probability
+from slimrank.report.figures import NONE, plural, probability, size
 from slimrank.report.result import Record, Verdict, read
 from slimrank.report.terminal import columns, print_plain
 
@@ -63,6 +64,7 @@ class Evidence(Record):
     verdict: Judged
     slices: dict[str, tuple[Part, ...]]
     behaviour: dict[str, Any]
+    bytes: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
 def print_comparison(source: Path | dict[str, Any], console: Console | None = None) -> None:
@@ -117,6 +119,16 @@ def notes(found: Evidence) -> Iterator[str]:
             yield f"Of A's first {top}, {value['mean']:.1%} are among B's (mean of {plural(value['groups'], 'group')})."
         elif name.startswith("invariance of "):
             yield from _invariance(name.removeprefix("invariance of ").upper(), value)
+    yield from (_takes(name.upper(), each) for name, each in found.bytes.items())
+
+
+def _takes(who: str, found: dict[str, int]) -> str:
+    """What a model takes on disk and, where that was measured, on the wire."""
+    words = f"{who} takes {size(found['disk'])} on disk and its vocabulary {size(found['vocabulary'])}"
+    if "wire" in found:
+        brotli = f", {size(found['wire_brotli'])} with brotli" if "wire_brotli" in found else ""
+        words += f"; all of it on the wire {size(found['wire'])} with zstd{brotli}"
+    return f"{words}."
 
 
 def _invariance(who: str, found: dict[str, Any]) -> Iterator[str]:

@@ -27,6 +27,9 @@ BYTES = {
     "disk": "Graph, weights on disk",
     "vocabulary": "Vocabulary on disk",
     "wire": "On the wire, zstd",
+    "wire_graph": "Wire: graph, weights",
+    "wire_vocabulary": "Wire: vocabulary",
+    "wire_brotli": "On the wire, brotli",
     "resident": "Resident in memory",
 }
 NONE = "–"

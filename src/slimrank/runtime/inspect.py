@@ -8,16 +8,17 @@ from typing import Any
 
 from slimrank.artifact import open_artifact, stored_tensors
 from slimrank.runtime.golden import golden_of
+from slimrank.runtime.wire import MISSING, measurable, sent
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
     """The schema, tensors by bytes, operators, hashes and metrics of the artifact in `path`.
 
     Returns:
-        `path`, `digest`, `bytes` (all files), `schema` and `sizes` (local ids by field), `tensors` (largest first:
-        name, dtype, shape, bytes, and `share` of all tensors' bytes), `operators` (name -> count, most
-        first), `files` (name -> sha256, bytes), `golden` (how many rows, or why none; shapes), and every other key of
-        the manifest as it stands (inputs, outputs, recipe, metrics, ...).
+        `path`, `digest`, `bytes` (all files), `sent` (`wire.sent`, or why it cannot be told here), `schema` and `sizes`
+        (local ids by field), `tensors` (largest first: name, dtype, shape, bytes, and `share` of all tensors' bytes),
+        `operators` (name -> count, most first), `files` (name -> sha256, bytes), `golden` (how many rows, or why none;
+        shapes), and every other key of the manifest as it stands (inputs, outputs, recipe, metrics, ...).
 
     Raises:
         InputError: the artifact is damaged.
@@ -33,6 +34,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         **({} if golden is None else {"golden": golden.short()}),
         "path": str(artifact.path),
         "bytes": sum(record["bytes"] for record in artifact.manifest["files"].values()),
+        "sent": sent(artifact) if measurable() else {"none": MISSING},
         "schema": schema["schema"],
         "sizes": schema["sizes"],
         "tensors": _by_bytes(stored_tensors(artifact.manifest)),

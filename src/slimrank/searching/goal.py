@@ -1,6 +1,9 @@
 """A goal: bounds on what a compressed model may lose and cost, as text that people write.
 
 auc_drop <= 0.001, bytes <= 64 KB, p50_ms@256 <= 2
+
+Bytes are those of graph and weights; `wire_bytes` those of all files, each compressed with zstd, the vocabulary with
+them, `wire_graph_bytes` and `wire_vocabulary_bytes` parts of it, and `wire_brotli_bytes` all of it with brotli.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from pydantic import BeforeValidator
 from slimrank.config import Config, InputError, nearest
 
 UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-FIGURES = ("auc_drop", "gauc_drop", "logloss_rise", "bytes", "wire_bytes", "resident_bytes", "p50_ms", "p99_ms")
+OF_WIRE = ("wire_bytes", "wire_graph_bytes", "wire_vocabulary_bytes", "wire_brotli_bytes")  # `runtime.wire.sent`
+FIGURES = ("auc_drop", "gauc_drop", "logloss_rise", "bytes", *OF_WIRE, "resident_bytes", "p50_ms", "p99_ms")
 ROWS = ("1", "32", "256")  # of a request, as latency is measured
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 QUALITY = ("auc_drop", "gauc_drop", "logloss_rise")  # judged by a paired test; the others are costs
