@@ -12,7 +12,7 @@ from typing import Any
 from slimrank.config import InputError
 
 LEVEL = 19
-LARGE = 32 << 20
+LARGE = 4 << 20
 LARGE_LEVEL = 9
 """From `LARGE` bytes on: tables come out the same to 0.1% at levels 9 to 19, and 19 takes a hundred times as long."""
 

@@ -30,7 +30,7 @@ class Packed:
 def pack(artifact: str | Path, out: Path) -> Packed:
     """Write the artifact in the directory `artifact` to the one file `out`, compressed.
 
-    The same artifact gives the same bytes: level 19 of zstd, and 9 from 32 MB on, which is as small on tables.
+    The same artifact gives the same bytes: level 19 of zstd, and 9 from 4 MB on, which is as small on tables.
 
     Raises:
         InputError: the artifact is damaged, or changes meanwhile; `out` cannot be written, or zstandard is missing.
