@@ -20,6 +20,8 @@ from typing import Any
 from bench.boosted import boosted
 from bench.byo import ROWS as BYO
 from bench.ease import ease
+from bench.edge.frappe import edge
+from bench.edge.large import edge_large
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
 from bench.frappe_goal import frappe_goal
@@ -123,6 +125,14 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "full-ranking": (
         lambda options: full_ranking(threads=options.threads),
         "SASRec on MovieLens-1M, every user and every item: seconds beside RecBole",
+    ),
+    "edge": (
+        lambda options: edge(options.runs / "frappe-edge"),
+        "Frappe's slim artifact in a browser: bytes on the wire, milliseconds to the first score and for 256 rows",
+    ),
+    "edge-large": (
+        lambda options: edge_large(),
+        "a table of 5,000,000 x 16 at 4 bits in a browser: bytes on the wire, memory of the tab",
     ),
     "shared-features": (
         lambda options: shared_features(),
