@@ -98,29 +98,32 @@ def test_nothing_and_many_rows_are_ranked(browser, serve, site) -> None:
     assert len(columns) == 1
 
 
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        ("rank([{ user: 7, item: 'tea', price: NaN, history: [] }])", "column 'price': 1 NaN of 1 values"),
-        ("rank([{ usr: 7, item: 'tea', price: 1, history: [] }])", "missing column 'user'. Did you mean 'usr'?"),
-        ("rank([{ user: { a: 1 }, item: 'tea', price: 1, history: [] }])", "an id is an integer or text"),
-        ("rank('tea')", "rows are a str"),
-        ("topK([], 0)", "k: got 0, allowed 1 or more"),
-        ("topK({ shared: { user: 7 }, candidates: [{ user: 8 }] })", "'user' stands in what is shared and"),
-        (
-            "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 99), numbers: Float32Array.of(0) })",
-            "id 99 in row 0 is out",
-        ),
-        ("score({ rows: 1, ids: Int32Array.of(-1, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "field 'user'"),
-        (
-            "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(NaN) })",
-            "1 NaN and 0 infinite",
-        ),
-        ("score({ rows: 2, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "must be [2, 5]"),
-    ],
-)
-def test_what_is_wrong_in_a_call_is_told(browser, serve, site, call: str, told: str) -> None:
-    assert told in fault(run(browser, serve(site.root), f"return (await load('/model/')).{call};"))
+WRONG_CALLS = [
+    ("rank([{ user: 7, item: 'tea', price: NaN, history: [] }])", "column 'price': 1 NaN of 1 values"),
+    ("rank([{ usr: 7, item: 'tea', price: 1, history: [] }])", "missing column 'user'. Did you mean 'usr'?"),
+    ("rank([{ user: { a: 1 }, item: 'tea', price: 1, history: [] }])", "an id is an integer or text"),
+    ("rank('tea')", "rows are a str"),
+    ("topK([], 0)", "k: got 0, allowed 1 or more"),
+    ("topK({ shared: { user: 7 }, candidates: [{ user: 8 }] })", "'user' stands in what is shared and"),
+    (
+        "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 99), numbers: Float32Array.of(0) })",
+        "id 99 in row 0 is out",
+    ),
+    ("score({ rows: 1, ids: Int32Array.of(-1, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "field 'user'"),
+    (
+        "score({ rows: 1, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(NaN) })",
+        "1 NaN and 0 infinite",
+    ),
+    ("score({ rows: 2, ids: Int32Array.of(0, 0, 0, 0, 0), numbers: Float32Array.of(0) })", "must be [2, 5]"),
+]
+
+
+def test_what_is_wrong_in_a_call_is_told(browser, serve, site) -> None:
+    told = "({ kind: error.name, error: error.message })"
+    calls = "".join(f"await model.{call}.then(() => null, (error) => {told})," for call, _ in WRONG_CALLS)
+    body = f"const model = await load('/model/'); return [{calls}];"
+    for found, (call, expected) in zip(value(run(browser, serve(site.root), body)), WRONG_CALLS, strict=True):
+        assert expected in fault(found), call
 
 
 def test_it_tells_its_progress_and_keeps_files(browser, serve, site) -> None:

@@ -114,7 +114,7 @@ def write_web(config: Web, opened: Opened | Graph, name: str, folder: Path) -> N
     page = demo_page((folder / "index.html").read_text(encoding="utf-8"), name, scripts, config.runtime)
     (folder / "index.html").write_text(page, encoding="utf-8")
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix not in (".md", ".mjs", ".ts"):
+        if path.is_file() and path.suffix not in (".md", ".mjs", ".ts") and path.name != "package.json":
             _write_compressed(path, compress)
 
 

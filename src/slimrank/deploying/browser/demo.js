@@ -149,7 +149,7 @@ async function rank() {
   if (asked !== state.asked) return; // a later change was asked meanwhile
   at("tile-score-name").textContent = page.finds ? "last search" : `${user.candidates.length} candidates`;
   at("tile-score").textContent = milliseconds(performance.now() - started);
-  tellUnknown(answer.unknown);
+  tellFields(answer.unknown);
   show(answer.ranked);
 }
 
@@ -166,10 +166,12 @@ async function found(query) {
 
 const titleOf = ({ title, row }) => title ?? Object.values(row).map(shown).join(" · ");
 
-function tellUnknown(unknown) {
+/** Beside each field what the model does not know of it, and what it was before. */
+function tellFields(unknown) {
   for (const input of document.querySelectorAll("#fields [data-field]")) {
-    const count = unknown[input.dataset.field];
-    input.parentElement.querySelector("small").textContent = count ? "unknown to the model" : "";
+    const name = input.dataset.field;
+    const told = [unknown[name] ? "unknown to the model" : "", name in state.changed ? `was ${shown(state.user.shared[name]) || "missing"}` : ""];
+    input.parentElement.querySelector("small").textContent = told.filter(Boolean).join(", ");
   }
 }
 

@@ -180,7 +180,12 @@ function checkFields(names, given) {
 
 /** Canonical ids of a column; the error names the row, or the id of a list. */
 function ids(field, values, what) {
-  return values.map((value, place) => canonical(value, `column ${quoted(field.name)} (${field.kind}): ${what} ${place}`));
+  let place = -1; // one function for all values: most of them are in order
+  const where = () => `column ${quoted(field.name)} (${field.kind}): ${what} ${place}`;
+  return values.map((value) => {
+    place += 1;
+    return canonical(value, where);
+  });
 }
 
 /** A column of sequences as lists of canonical ids; missing ones are empty. */

@@ -49,12 +49,12 @@ function likeness(one, other) {
 
 /**
  * A raw id as an integer where it is a whole number of 64 bits, else as text; null where it is missing (null, NaN).
- * Integers that a double holds exactly are numbers, others bigints.
+ * Integers that a double holds exactly are numbers, others bigints. `where` names the value, for an error.
  */
-export function canonical(value, where = "value") {
+export function canonical(value, where = () => "value") {
   switch (typeof value) {
     case "string":
-      if (LONE_SURROGATE.test(value)) throw new InputError(`${where} holds text that is no Unicode: a lone surrogate`);
+      if (LONE_SURROGATE.test(value)) throw new InputError(`${where()} holds text that is no Unicode: a lone surrogate`);
       return value;
     case "number":
       if (Number.isNaN(value)) return null;
@@ -66,7 +66,7 @@ export function canonical(value, where = "value") {
       return Number(value);
   }
   if (value === null || value === undefined) return null;
-  throw new InputError(`${where} holds a ${typeName(value)}; an id is an integer or text`);
+  throw new InputError(`${where()} holds a ${typeName(value)}; an id is an integer or text`);
 }
 
 function whole(integer) {
