@@ -23,7 +23,7 @@ from slimrank.files import only_here, read_json
 PROGRAM = [sys.executable, "-c", "from slimrank.cli import main; main()"]
 VERBS = (
     *("run", "train", "compress", "export", "evaluate", "compare", "report", "inspect", "predict", "sign", "serve"),
-    "doctor",
+    *("parity", "pack", "unpack", "delta", "apply", "doctor"),
 )
 
 

@@ -149,7 +149,8 @@ def test_every_block_runs_in_order(document: str, workplace: Path) -> None:
 
 def test_every_verb_of_the_command_line_is_shown() -> None:
     shown = {command.split()[1] for command in commands("README.md") if command.startswith("slimrank ")}
-    assert shown == {command.callback.__name__ for command in app.registered_commands if command.callback}
+    apps = [app, *(group.typer_instance for group in app.registered_groups)]
+    assert shown == {each.callback.__name__ for one in apps for each in one.registered_commands if each.callback}
 
 
 def test_what_make_is_asked_for_is_in_the_makefile() -> None:
