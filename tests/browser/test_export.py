@@ -86,7 +86,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(linear, asked_by_tenso
         tmp_path / "rows.csv"
     )
     told = refused(linear.path, tmp_path, examples=str(tmp_path / "rows.csv"), candidates=["itm"])
-    assert "no column 'itm'. Did you mean 'item'?" in told
+    assert "candidates: no field 'itm'. Did you mean 'item'?" in told
 
 
 def test_a_folder_answers_tensors_in_node(node: str, site) -> None:

@@ -36,11 +36,13 @@ def page_json(examples: Path | None, candidates: Sequence[str], title: str | Non
     """
     schema = model.encoding.schema
     finds = "logit" not in model.outputs
+    if wrong := [field for field in candidates if field not in schema.inputs]:
+        raise InputError("\n".join(f"candidates: no field {each!r}. {nearest(each, schema.inputs)}" for each in wrong))
     if examples is None:
         shown = _made_up(model, candidates)
     else:
         frame = read_parquet(examples) if examples.suffix == ".parquet" else read_csv(examples)
-        _check_columns(frame, [*schema.inputs, *candidates, *([title] if title else [])], examples)
+        _check_columns(frame, [*schema.inputs, *([title] if title else [])], examples)
         own = [] if finds else _candidates(frame, list(schema.inputs), candidates, schema.group)
         shown = _of_groups(frame, own, title, schema.group, model)
     page = {"name": name, "finds": finds, "made": examples is None, **shown}
@@ -83,8 +85,6 @@ def _candidates(frame: polars.DataFrame, inputs: list[str], given: Sequence[str]
     """The fields that are of a candidate: as told, or those that differ within a group."""
     import polars
 
-    if wrong := [name for name in given if name not in inputs]:
-        raise InputError("\n".join(f"candidates: no field {name!r}. {nearest(name, inputs)}" for name in wrong))
     if given or group is None or group not in frame.columns:
         return [name for name in inputs if not given or name in given]
     differ = frame.group_by(group).agg(polars.col(name).n_unique().alias(f"n {name}") for name in inputs)

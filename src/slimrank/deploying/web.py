@@ -32,6 +32,7 @@ from slimrank.deploying.encoding import ENCODING, encoding_json
 from slimrank.runtime import Graph
 from slimrank.runtime.golden import ROUNDING, golden_of
 from slimrank.runtime.opened import Opened
+from slimrank.runtime.retriever import Retriever
 
 MANIFEST = "slimrank-web.json"
 FORMAT = 1
@@ -155,8 +156,10 @@ def _supported(opened: Opened | Graph) -> Opened:
         raise InputError(f"{where}: is asked by tensors, and a page has rows; a model that is asked by rows is needed")
     if texts := opened.encoding.schema.texts:
         raise InputError(f"{where}: field {texts[0].name!r} is text, and no tokenizer runs in the browser")
-    if "vector" in opened.outputs and ("item_vector" not in opened.outputs or not opened.encoding.schema.catalogue):
+    if "vector" in opened.outputs and "item_vector" not in opened.outputs:
         raise InputError(f"{where}: gives vectors of queries and none of items, so that a page cannot search")
+    if isinstance(opened, Retriever):
+        _ = opened.items  # refuses one without a catalogue of values
     return opened
 
 
