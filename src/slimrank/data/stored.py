@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from slimrank.config import InputError
 from slimrank.data.scaling import Scale
 from slimrank.data.schema import Field, Schema
@@ -100,10 +102,18 @@ def codecs_of(schema: Schema, values: Mapping[str, polars.Series], path: Path) -
         if not (column.dtype.is_integer() or column.dtype == polars.String) or column.null_count():
             raise InputError(f"{path}: values of {each.name!r} are neither integers nor text, or some are missing")
         column = column.cast(polars.Int64) if column.dtype.is_integer() else column
-        if column.n_unique() != len(column):
+        if not _distinct(column):
             raise InputError(f"{path}: values of {each.name!r} are not distinct")
         codecs[each.name] = Vocabulary(column)
     return codecs
+
+
+def _distinct(column: polars.Series) -> bool:
+    """Whether no value comes twice. Of integers by sorting, since a set of them takes several times their bytes."""
+    if not column.dtype.is_integer():
+        return column.n_unique() == len(column)
+    ordered = np.sort(column.to_numpy())
+    return not bool((ordered[1:] == ordered[:-1]).any())
 
 
 def scales_of(schema: Schema, record: Mapping[str, Any], path: Path) -> dict[str, Scale]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ValueKind = Literal["int", "str"]
 Codes = NDArray[np.int32]
 
+PIECE = 1 << 16  # values at a time where a table of all of them is filled
 MANY_ROWS = 4096  # from here on, finding the unique values first is cheaper than a Python call per row
 
 
@@ -122,10 +123,13 @@ def _integer_lookup(values: polars.Series) -> Callable[[polars.Series], Codes]:
     low, high = int(known.min()), int(known.max())
     if high - low < 8 * len(known) + 1024:
         direct = np.zeros(high - low + 1, np.int32)
-        direct[known - low] = np.arange(1, len(known) + 1, dtype=np.int32)
+        for start in range(0, len(known), PIECE):  # at once, loading would take five times what is kept
+            some = known[start : start + PIECE]
+            direct[some - low] = np.arange(start + 1, start + len(some) + 1, dtype=np.int32)
         return lambda series: _index(direct, low, series)
-    order = np.argsort(known).astype(np.int32)
-    ascending, codes = known[order], order + np.int32(1)
+    codes = np.argsort(known).astype(np.int32)
+    ascending = known[codes]
+    codes += 1
     return lambda series: _bisect(ascending, codes, series)
 
 

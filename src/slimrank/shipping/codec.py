@@ -16,7 +16,8 @@ LARGE = 4 << 20
 LARGE_LEVEL = 9
 """From `LARGE` bytes on: tables come out the same to 0.1% at levels 9 to 19, and 19 takes a hundred times as long."""
 
-WINDOW = 27  # log2 of the bytes that matches reach back; more is refused by every decoder that is not told to take it
+WINDOW = 27  # log2 of the bytes that a frame's matches may reach back, which whoever opens it has to hold
+FILE_WINDOW = 23  # of a file of `pack`: 8 MB
 OWN_BLOCK = 1 << 10  # bytes that are worth a code of their own, which takes some 50
 PIECE = 1 << 10  # of a file; no frame makes more of one than some 32 MB, so memory is bounded whatever it says
 
@@ -81,14 +82,14 @@ def _dictionary(content: bytes) -> Any:
 
 
 def compressed_pieces(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """One frame of `size` bytes in all, with a checksum and long-distance matches, as `zstd -d` reads it.
+    """One frame of `size` bytes in all, with a checksum, as `zstd -d` reads it.
 
     An empty piece ends a block, as `own_blocks` has it.
     """
     zstd = library()
-    window = min(WINDOW, max(10, size.bit_length()))
+    window = min(FILE_WINDOW, max(10, size.bit_length()))
     settings = zstd.ZstdCompressionParameters.from_level(
-        level_of(size), source_size=size, window_log=window, enable_ldm=True, write_checksum=True
+        level_of(size), source_size=size, window_log=window, write_checksum=True
     )
     yield from _fed(zstd.ZstdCompressor(compression_params=settings).compressobj(size=size), pieces)
 
@@ -120,7 +121,7 @@ def decompressed_pieces(file: BufferedReader) -> Iterator[bytes]:
         InputError: it is damaged, cut short, or something follows the frame.
     """
     zstd = library()
-    opener = zstd.ZstdDecompressor(max_window_size=1 << WINDOW).decompressobj()
+    opener = zstd.ZstdDecompressor(max_window_size=1 << FILE_WINDOW).decompressobj()
     try:
         while not opener.eof:
             if not (piece := file.read(PIECE)):
