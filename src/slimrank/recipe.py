@@ -21,6 +21,7 @@ from pydantic import (
 from slimrank.config import Config, InputError, as_config, describe, read_table, resolver
 from slimrank.training.loop import Training
 from slimrank.training.losses.loss import Distillation
+from slimrank.training.stability import Stability
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 OrNone = BeforeValidator(lambda value: None if value is False else value)  # TOML has no word for none: it says false
@@ -64,7 +65,8 @@ class Recipe(Config):
     """Everything that a run does. What is not set is the main job's.
 
     Student, distillation and retraining may be left out: None in Python, `student = false` in TOML. The slim artifact
-    of an encoder has `index` over its items stored with it; without one the index is made at load, and is exact.
+    of an encoder has `index` over its items stored with it; without one the index is made at load, and is exact. With
+    `stability` the slim model starts from that of an earlier run, and keeps most of its codes.
     """
 
     name: str = Field(default="movielens", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -84,7 +86,8 @@ class Recipe(Config):
     target: Target = Field(default_factory=lambda: as_config("target", "onnx"))
     threads: int = Field(default=0, ge=0)  # for training; 0: all cores
     index: Index | None = None
-    LATER: ClassVar = frozenset({"index"})
+    stability: Annotated[Stability | None, OrNone] = None
+    LATER: ClassVar = frozenset({"index", "stability"})
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> Recipe:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.models.quantized import ActivationQuantizer, QuantizedLinear, TableQuantizer
+from slimrank.tables.affine import quantize
 from slimrank.tables.grid import Grid
 from slimrank.tables.scaled import ScaledTable, scaled
 from slimrank.training.loop import State
@@ -164,7 +165,7 @@ def test_rows_that_are_not_met_are_what_they_were(sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_pull_of_more_than_a_step_lets_nothing_move(sparse: bool) -> None:
-    """A step of Adam is at most some learning rates long, and one of row-wise Adagrad in each number sqrt(dim) of one."""
+    """A step of Adam is some learning rates long at most, and so is one of row-wise Adagrad in each number."""
     model = Small(Grid(bits=4))
     model.table.with_sparse(sparse)
     start = {name: each.detach().clone() for name, each in model.named_parameters()}

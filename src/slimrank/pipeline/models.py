@@ -20,6 +20,8 @@ from slimrank.models.architecture import build_model
 from slimrank.models.checkpoints import load_checkpoint, read_checkpoint
 from slimrank.models.layers import Encoder, Network, Ranker
 from slimrank.models.size import packed_bytes
+from slimrank.pipeline.base import FIELDS, MODEL
+from slimrank.pipeline.kept_codes import KeptCodes
 from slimrank.pipeline.stages import CHECKPOINT, stage
 from slimrank.pipeline.workspace import Run
 from slimrank.recipe import Student
@@ -32,10 +34,8 @@ from slimrank.training.progress import ShowProgress
 from slimrank.training.teachers import Scores, Teacher, lessons
 from slimrank.training.warm_start import start_table
 
-MODEL = "model.safetensors"
 LOGITS = "logits.safetensors"
 STEPS = "steps.json"
-FIELDS = "fields.json"
 HISTORY = "history.json"
 
 
@@ -54,16 +54,24 @@ def train_teacher(run: Run, seed: int) -> str:
         _store(model, folder)
 
     inputs = {"data": run.dataset.fingerprint, "seed": seed, "teacher": _plain(config, exclude={"seeds"})}
+    if run.base is not None:
+        inputs["ids"] = run.base.ids
     return stage(run.teacher_folder(seed), inputs, work)
 
 
 def train_student(run: Run, seed: int, teachers: list[str]) -> str:
-    """Choose the student's fields and train it on the teachers' soft labels; without a student, nothing to do."""
-    student = run.recipe.student
+    """Choose the student's fields and train it on the teachers' soft labels; without a student, nothing to do.
+
+    Where the slim model starts from an earlier one, the student has the fields of that, and is not trained.
+    """
+    student, base = run.recipe.student, run.base
     if student is None:
         return teachers[0]
 
     def work(folder: Path) -> None:
+        if base is not None:
+            write_json(folder / FIELDS, {"kept": base.fields, "importance": {}})
+            return
         ensemble = [_teacher(run, one) for one in run.recipe.teacher_seeds(seed)]
         write_json(folder / FIELDS, _choose_fields(run, student, ensemble, seed))
         model = _new_student(run, seed)
@@ -74,6 +82,8 @@ def train_student(run: Run, seed: int, teachers: list[str]) -> str:
 
     mix = _plain(run.recipe.distillation)
     inputs = {"teachers": teachers, "seed": seed, "student": _plain(student), "distillation": mix}
+    if base is not None:
+        inputs["fields"] = base.fields
     return stage(run.seed_folder(seed) / "student", inputs, work)
 
 
@@ -117,16 +127,22 @@ def compress_model(run: Run, seed: int, before: str, teachers: list[str]) -> str
         "retraining": _plain(recipe.retraining),
         "distillation": _plain(recipe.distillation),
     }
+    if run.base is not None:
+        inputs["stability"] = {"base": run.base.weights, **(_plain(recipe.stability, exclude={"base"}) or {})}
     return stage(run.seed_folder(seed) / "slim", inputs, work)
 
 
 def compressed(run: Run, seed: int, folder: Path) -> tuple[Network, list[dict[str, Any]]]:
     """The compressed and retrained model, and the record of its steps; `folder` is for checkpoints and history."""
-    recipe = run.recipe
+    recipe, hooks = run.recipe, list[Hook]([KeepZeros()])
     model, records = compress(uncompressed(run, seed), recipe.steps, run.context(seed), in_place=True)
+    kept = None if run.base is None else KeptCodes.of(run.base, model, recipe)
+    if kept is not None:
+        hooks.append(kept.hook)
     if recipe.retraining is not None:
-        name = f"retraining, seed {seed}"
-        _fitted(run, model, recipe.retraining, folder, name, seed, soft=True, hooks=[KeepZeros()])
+        _fitted(run, model, recipe.retraining, folder, f"retraining, seed {seed}", seed, soft=True, hooks=hooks)
+    if kept is not None:
+        return model, [*records, kept.settled(run.valid)]
     return model, _student_record(run, seed) + records
 
 
@@ -219,9 +235,14 @@ def baseline(run: Run, seed: int) -> Network:
 
 
 def uncompressed(run: Run, seed: int) -> Network:
-    """The trained student, or the teacher where there is no student."""
+    """The trained student, or the teacher where there is no student.
+
+    Where the slim model starts from an earlier one, it is the student untrained: its shape is all that is asked for.
+    """
     if run.recipe.student is None:
         return baseline(run, seed)
+    if run.base is not None:
+        return _new_student(run, seed)
     return _restored(_new_student(run, seed), run.seed_folder(seed) / "student", run)
 
 

@@ -128,7 +128,7 @@ def _export(run: Run, seed: int, slim: str) -> str:
 
     def work(folder: Path) -> None:
         models = {"teacher": baseline(run, seed), "slim": slim_model(run, seed)}
-        if run.recipe.student is not None:
+        if run.recipe.student is not None and run.base is None:
             models["student"] = uncompressed(run, seed)
         for name, model in models.items():
             named = {**facts, "name": f"{run.recipe.name}-{name}"}

@@ -13,6 +13,7 @@ from slimrank.config import InputError, name_of, nearest, runner
 from slimrank.data import load_dataset
 from slimrank.data.rows import Dataset, EncodedDataset, encode_dataset
 from slimrank.models.layers import Encoder, Network
+from slimrank.pipeline.base import Base
 from slimrank.recipe import Recipe
 from slimrank.tables.embedding import Layout
 from slimrank.training.examples import Examples, training_device
@@ -38,9 +39,14 @@ class Run:
         return self.prepared or load_dataset(self.recipe.data, self.data)
 
     @cached_property
+    def base(self) -> Base | None:
+        """The run that the slim model starts from, where the recipe names one."""
+        return None if self.recipe.stability is None else Base.read(self.recipe.stability.base)
+
+    @cached_property
     def encoded(self) -> EncodedDataset:
         """The dataset as arrays."""
-        return encode_dataset(self.dataset)
+        return encode_dataset(self.dataset, None if self.base is None else self.base.encoding)
 
     @cached_property
     def layout(self) -> Layout:
@@ -54,6 +60,8 @@ class Run:
 
     def check(self) -> None:
         """Raises `InputError` where the data is unfit or does not have what the recipe names; writes nothing."""
+        if self.base is not None:
+            self.base.check(self.recipe)
         layout = self.layout
         if not layout.names and not layout.numbers:
             raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")
@@ -91,7 +99,7 @@ class Run:
     def with_recipe(self, recipe: Recipe, folder: Path | None = None) -> Run:
         """The same data, which is read once for both, and the same teachers, with another recipe on that data."""
         other = Run(recipe, folder or self.folder, self.data, self.teachers or self.folder)
-        shared = ("dataset", "encoded", "layout", "device", "train", "valid")
+        shared = ("dataset", "base", "encoded", "layout", "device", "train", "valid")
         other.__dict__.update({name: getattr(self, name) for name in shared})
         return other
 
@@ -108,7 +116,8 @@ class Run:
     def context(self, seed: int) -> Context:
         """What the steps of one seed may look at."""
         encoding = self.encoded.encoding
-        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding))
+        appended = frozenset(encoding.sizes if self.base is not None else ())
+        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding) | appended)
 
     def teacher_folder(self, seed: int) -> Path:
         """Where the teacher of that seed is."""
