@@ -53,6 +53,8 @@ def test_an_artifact_and_its_own_scores_are_alike(files):
     assert "invariance of b" not in found["behaviour"]
     assert (found["rows"], found["groups"], found["positives"]) == (3000, 300, rows["label"].sum())
     assert sum(found["calibration"]["a"]["rows"]) == 3000
+    assert list(found["bytes"]) == ["a"]
+    assert found["bytes"]["a"]["wire"] > found["bytes"]["a"]["wire_vocabulary"] > 0
 
 
 def test_a_loss_in_one_country_is_told(files):

@@ -60,6 +60,17 @@ def test_what_hides_is_told():
     assert "No loss shown in any of 1 slice: item." in list(notes(read(record(lost=False), Evidence)))
 
 
+def test_what_models_take_is_told_where_they_are_artifacts():
+    takes = {"disk": 31_000, "vocabulary": 12_000}
+    sent = {"wire": 40_000, "wire_graph": 27_000, "wire_vocabulary": 11_000, "wire_brotli": 38_000}
+    lines = list(notes(read({**record(), "bytes": {"a": {**takes, **sent}, "b": takes}}, Evidence)))
+    assert lines[-2:] == [
+        "A takes 31.0 KB on disk and its vocabulary 12.0 KB; "
+        "all of it on the wire 40.0 KB with zstd, 38.0 KB with brotli.",
+        "B takes 31.0 KB on disk and its vocabulary 12.0 KB.",
+    ]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_it_is_printed(terminal):
     out = io.StringIO()

@@ -85,6 +85,18 @@ def test_rows_are_in_order_of_number(content):
     assert names[::2] == ["p50 at 1 row", "p50 at 32 rows", "p50 at 256 rows"]
 
 
+def test_bytes_on_the_wire_are_told_by_part_where_they_were_measured(content):
+    before = [line.name for line in figures(read(content, Result)) if line.group == "Bytes"]
+    assert before == ["Graph, weights on disk", "Vocabulary on disk", "On the wire, zstd", "Resident in memory"]
+    for name, graph in (("teacher", 800_000), ("slim", 20_000)):
+        content[name]["bytes"] |= {"wire_graph": graph, "wire_vocabulary": 9000, "wire_brotli": graph + 8000}
+    lines = lines_by_name(content)
+    assert lines["Wire: graph, weights"].change == "40.0x smaller"
+    assert lines["Wire: vocabulary"].slim == "9.00 KB"
+    assert lines["On the wire, brotli"].slim == "28.0 KB"
+    assert [*lines].index("On the wire, brotli") < [*lines].index("Resident in memory")
+
+
 def test_what_is_missing_is_a_dash(content):
     del content["slim"]["quality"]["gauc"]
     del content["teacher"]["latency_ms"]["1"]

@@ -3,7 +3,7 @@
 import pytest
 
 from slimrank.config import InputError
-from slimrank.searching.goal import Bound, read_goal
+from slimrank.searching.goal import OF_WIRE, Bound, read_goal
 
 
 def test_bounds_with_units_and_rows() -> None:
@@ -13,6 +13,20 @@ def test_bounds_with_units_and_rows() -> None:
         Bound(figure="bytes", limit=64_000),
         Bound(figure="p99_ms", limit=2.5, rows=256),
     )
+
+
+def test_bytes_on_the_wire_are_of_all_or_of_a_part() -> None:
+    goal = read_goal(
+        "wire_bytes <= 32 KB, wire_graph_bytes <= 20KB, wire_vocabulary_bytes <= 9000, wire_brotli_bytes<=1 MiB"
+    )
+    assert [(bound.key, bound.limit) for bound in goal.costs.bounds] == [
+        ("wire_bytes", 32_000),
+        ("wire_graph_bytes", 20_000),
+        ("wire_vocabulary_bytes", 9000),
+        ("wire_brotli_bytes", 2**20),
+    ]
+    assert {f"{name}_bytes" for name in ("wire", "wire_graph", "wire_vocabulary", "wire_brotli")} == set(OF_WIRE)
+    assert read_goal(str(goal)) == goal
 
 
 def test_excess_adds_up_what_is_missed_as_shares() -> None:

@@ -21,6 +21,7 @@ from slimrank.artifact import MANIFEST, SEALED_KEYS, open_artifact, write_artifa
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
 from slimrank.shipping.delta import DIGEST, HEAD, apply, delta
+from slimrank.shipping.differences import STRETCH
 
 Made = Callable[..., Path]
 Encodings = Callable[..., Encoding]
@@ -110,6 +111,13 @@ def test_values_in_another_order_take_their_rows_along(made: Made, encodings: En
     assert (
         there(old, new, content) < 3500
     )  # of 16,000 bytes of table: a permutation of 998 takes 8,500 bits, and more as text
+
+
+def test_a_large_constant_is_written_in_stretches(made: Made, content: Content) -> None:
+    old = np.random.default_rng(0).integers(0, 256, 2 * STRETCH + 40, np.uint8)
+    new = old.copy()
+    new[[0, STRETCH - 1, STRETCH, 2 * STRETCH + 39]] += 1
+    assert there(made("old", {"t": old}), made("new", {"t": new}), content) < 500
 
 
 def test_only_a_line_of_the_card_changes(made: Made, content: Content) -> None:

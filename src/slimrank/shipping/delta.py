@@ -8,8 +8,9 @@ a vocabulary is built again from its values (`vocabularies`). The plan says whic
 What both sides work out for themselves (which constants there are, which row goes on from which) hangs on this code: a
 change of it is another version of the format.
 
-Whatever it is made of, the result has the digest that the delta names, or there is none. Made in memory, some three
-times the artifact. Left out: deltas of deployed directories, and who made one, which a signature of NEW says.
+Whatever it is made of, the result has the digest that the delta names, or there is none. It is made in memory, some
+five times the artifact, and applied in four. Left out: deltas of deployed directories, which are written anew from an
+artifact, and who made one, which a signature of NEW says.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ FAR = 255  # in the distances: no change within so many, and go on
 QUICK = 3  # level of zstd by which ways are compared
 SAMPLE, STRETCHES = 1 << 20, 16  # bytes on which they are, and in how many stretches
 SAME = "="
+STRETCH = 8 << 20  # bytes of a constant that are written at a time, as some 80 MB of numbers and places
 Streams = defaultdict[str, list[bytes]]
 Units = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
 
@@ -82,6 +83,11 @@ def smallest(new: bytes, old: bytes | None, item_bytes: int) -> tuple[Way, int]:
     costs = {way: _cost(way, sampled_new, sampled_old) for way in ways}
     best = min(ways, key=lambda way: costs[way])
     return best, costs[best] * len(new) // max(1, len(sampled_new))
+
+
+def stretches(length: int) -> list[slice]:
+    """Where a constant of so many bytes is cut to be written and read."""
+    return [slice(start, min(start + STRETCH, length)) for start in range(0, length, STRETCH)]
 
 
 def _sampled(content: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 The plan is JSON: bytes of the manifest, what becomes of every file, and name and length of every frame behind it. Of a
 file it says `same`, `text`, `values` (a vocabulary), or `numbers` with the bytes of its skeleton and, for each constant
-in the order of their places, the way its numbers are written (`=` where none changed) and how many distances it takes.
+in the order of their places, the way its numbers are written (`=` where none changed) and how many distances each
+stretch of them takes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from slimrank.artifact import MANIFEST, Artifact
 from slimrank.config import InputError
 from slimrank.data.stored import VOCABULARY_FILE
 from slimrank.shipping.codec import LARGE, compressed, decompressed, level_of
-from slimrank.shipping.differences import SAME, Reader, Streams, Way, read, smallest, write
+from slimrank.shipping.differences import SAME, Reader, Streams, Way, read, smallest, stretches, write
 from slimrank.shipping.layout import GRAPH, Layout
 from slimrank.shipping.rows import Ids, aligned, forerunner
 from slimrank.shipping.tensors import Range, skeleton_of, whole_of
@@ -114,7 +115,8 @@ class _Making:
                 ways.append(SAME)
                 continue
             way, _ = smallest(new, base, each.item_bytes)
-            ways.append([way.word, write(way, new, base, self.streams)])
+            parts = [(new[part], None if base is None else base[part]) for part in stretches(len(new))]
+            ways.append([way.word, *(write(way, *part, self.streams) for part in parts)])
         return ways
 
 
@@ -206,7 +208,11 @@ def _read(new: Range, told: Any, base: bytes | None, frames: Mapping[str, Reader
         if base is None or len(base) != new.length:
             raise InputError(f"{new.name}: the old artifact has no such constant")
         return base
-    return read(Way.of(told[0]), new.length, told[1], base, frames)
+    way, parts = Way.of(told[0]), zip(stretches(new.length), told[1:], strict=True)
+    return b"".join(
+        read(way, part.stop - part.start, distances, None if base is None else base[part], frames)
+        for part, distances in parts
+    )
 
 
 def _check_vocabulary(content: bytes, record: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
