@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,3 +59,15 @@ def test_a_wrong_base_is_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert re.match(r"error: .*d: is a delta of ", lines[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_an_installation_without_zstandard_says_what_to_install(made: Callable[..., Path], tmp_path: Path) -> None:
+    path = made("a", {"t": TABLE})
+    program = (
+        "import sys; sys.modules['zstandard'] = None; from slimrank.cli import main\n"
+        f"sys.argv = ['slimrank', 'pack', {str(path)!r}, '--out', {str(tmp_path / 'x')!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: zstandard is not installed; this needs: pip install 'slimrank[edge]'\n"
+    assert not (tmp_path / "x").exists()

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from slimrank.artifact import MANIFEST, SEALED_KEYS, open_artifact, write_artifact
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
+from slimrank.shipping.codec import compressed, decompressed
 from slimrank.shipping.delta import DIGEST, HEAD, apply, delta
 from slimrank.shipping.differences import STRETCH
+from slimrank.shipping.patching import _dictionary
 
 Made = Callable[..., Path]
 Encodings = Callable[..., Encoding]
@@ -383,8 +385,6 @@ def test_a_full_disk_leaves_old_as_it_was(made: Made, tmp_path: Path, small_disk
 
 
 def test_a_plan_of_another_form_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    from slimrank.shipping.codec import compressed, decompressed
-
     old, new = pair
     delta(old, new, tmp_path / "d")
     intact = (tmp_path / "d").read_bytes()
@@ -415,4 +415,29 @@ def test_a_plan_of_another_form_is_refused(pair: tuple[Path, Path], tmp_path: Pa
         (tmp_path / "d").write_bytes(body + hashlib.sha256(body).digest())
         with pytest.raises(InputError, match="d: "):
             apply(old, tmp_path / "d", tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["d", "new", "old"]
+
+
+def test_a_vocabulary_that_comes_out_otherwise_is_refused_by_name(
+    made: Made, encodings: Encodings, tmp_path: Path
+) -> None:
+    """As it would with another release of polars: here what is told of the values was changed instead."""
+    old, new = made("old", tables(), encodings([1, 2], ["a"])), made("new", tables(), encodings([1, 2], ["a", "bcd"]))
+    delta(old, new, tmp_path / "d")
+    intact = (tmp_path / "d").read_bytes()
+    start = HEAD + 4 + int.from_bytes(intact[HEAD : HEAD + 4], "little")
+    plan = json.loads(decompressed(intact[HEAD + 4 : start], 1 << 20))
+    (name, length), *others = plan["frames"]
+    assert (name, others) == ("text", [])
+    dictionary = _dictionary(open_artifact(old))
+    text = decompressed(intact[start : start + length], 1 << 20, dictionary)
+    assert text.count(b'"bcd"') == 1
+    frame = compressed([text.replace(b'"bcd"', b'"xyz"')], dictionary)
+    told = compressed([json.dumps({**plan, "polars": "0.99", "frames": [["text", len(frame)]]}).encode()])
+    body = intact[:HEAD] + len(told).to_bytes(4, "little") + told + frame
+    (tmp_path / "d").write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.raises(
+        InputError, match=r"vocabulary\.parquet comes out otherwise here, with polars .*with polars 0\.99"
+    ):
+        apply(old, tmp_path / "d", tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["d", "new", "old"]
