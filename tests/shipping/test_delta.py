@@ -104,6 +104,24 @@ def test_a_vocabulary_that_grows_costs_its_values(
     assert there(old, new, content) < 1200  # 160 bytes of rows, 20 values, two digests and a sha256, three of files
 
 
+def test_a_portable_delta_builds_nothing_again(
+    made: Made, encodings: Encodings, content: Content, tmp_path: Path
+) -> None:
+    items = [f"item {each}" for each in range(400)]
+    old = made("old", tables(), encodings([1, 2], items))
+    new = made("new", tables(), encodings([1, 2], [*items, "more"]))
+    assert delta(old, new, tmp_path / "small").bytes < delta(old, new, tmp_path / "d", portable=True).bytes
+    apply(old, tmp_path / "d", tmp_path / "out")
+    assert content(tmp_path / "out") == content(new)
+    program = (
+        "from pathlib import Path; import slimrank.data.stored as stored; from slimrank.shipping.delta import apply\n"
+        f"folder = Path({str(tmp_path)!r}); stored.vocabulary_parquet = None  # nothing that writes one\n"
+        "apply(folder / 'old', folder / 'd', folder / 'elsewhere')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert content(tmp_path / "elsewhere") == content(new)
+
+
 def test_values_in_another_order_take_their_rows_along(made: Made, encodings: Encodings, content: Content) -> None:
     draw = np.random.default_rng(0)
     table, order = draw.integers(0, 256, (1003, 16), np.uint8), draw.permutation(998)

@@ -5,6 +5,7 @@ Left out: threads, with which the same content would give other bytes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from typing import Any
@@ -17,6 +18,7 @@ LARGE_LEVEL = 9
 """From `LARGE` bytes on: tables come out the same to 0.1% at levels 9 to 19, and 19 takes a hundred times as long."""
 
 WINDOW = 27  # log2 of the bytes that a frame's matches may reach back, which whoever opens it has to hold
+SEAL = b"\x50\x2a\x4d\x18\x20\x00\x00\x00"  # a frame of 32 bytes that decoders skip
 FILE_WINDOW = 23  # of a file of `pack`: 8 MB
 OWN_BLOCK = 1 << 10  # bytes that are worth a code of their own, which takes some 50
 PIECE = 1 << 10  # of a file; no frame makes more of one than some 32 MB, so memory is bounded whatever it says
@@ -82,7 +84,9 @@ def _dictionary(content: bytes) -> Any:
 
 
 def compressed_pieces(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """One frame of `size` bytes in all, with a checksum, as `zstd -d` reads it.
+    """One frame of `size` bytes in all, then one with its sha256 that `zstd -d` skips.
+
+    A frame's own checksum is of its content, and a changed bit need not change that: of a window's size, for one.
 
     An empty piece ends a block, as `own_blocks` has it.
     """
@@ -91,7 +95,11 @@ def compressed_pieces(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     settings = zstd.ZstdCompressionParameters.from_level(
         level_of(size), source_size=size, window_log=window, write_checksum=True
     )
-    yield from _fed(zstd.ZstdCompressor(compression_params=settings).compressobj(size=size), pieces)
+    digest = hashlib.sha256()
+    for made in _fed(zstd.ZstdCompressor(compression_params=settings).compressobj(size=size), pieces):
+        digest.update(made)
+        yield made
+    yield SEAL + digest.digest()
 
 
 def own_blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -115,20 +123,25 @@ def _fed(compressor: Any, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decompressed_pieces(file: BufferedReader) -> Iterator[bytes]:
-    """The content of a file that is one frame.
+    """The content of a file of `compressed_pieces`; whether that is all as it was is known behind the last of them.
 
     Raises:
-        InputError: it is damaged, cut short, or something follows the frame.
+        InputError: it is damaged, cut short, or something follows.
     """
     zstd = library()
     opener = zstd.ZstdDecompressor(max_window_size=1 << FILE_WINDOW).decompressobj()
+    digest, rest = hashlib.sha256(), b""
     try:
         while not opener.eof:
             if not (piece := file.read(PIECE)):
                 raise InputError("cut short")
-            if made := opener.decompress(piece):
+            made = opener.decompress(piece)
+            rest = opener.unused_data
+            digest.update(piece[: len(piece) - len(rest)])
+            if made:
                 yield made
     except zstd.ZstdError as error:
         raise InputError(f"damaged, or no file of `pack` ({error})") from None
-    if opener.unused_data or file.read(1):
-        raise InputError("something follows its end")
+    seal = SEAL + digest.digest()
+    if rest + file.read(len(seal) + 1) != seal:
+        raise InputError("damaged, cut short, or something follows its end")

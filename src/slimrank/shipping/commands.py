@@ -36,11 +36,12 @@ def delta(
     old: Old,
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The artifact that is to be there.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
+    portable: Annotated[bool, typer.Option("--portable", help="For devices with another release of polars.")] = False,
 ) -> None:
     """Write what changed from OLD to NEW, for whoever has OLD."""
     from slimrank.shipping.delta import delta
 
-    made = delta(old, new, out)
+    made = delta(old, new, out, portable=portable)
     whole, packed = made.artifact_bytes, made.packed_bytes
     typer.echo(
         f"{out}: {made.bytes:,} bytes, {made.bytes / whole:.1%} of the artifact's {whole:,}, "

@@ -42,10 +42,17 @@ class Delta:
     packed_bytes: int
 
 
-def delta(old: str | Path, new: str | Path, out: Path) -> Delta:
+def delta(old: str | Path, new: str | Path, out: Path, *, portable: bool = False) -> Delta:
     """Write what makes the artifact in `new` of the one in `old` to the file `out`.
 
     It is applied before it is written, so that a delta that was written is one that gives NEW, bit for bit.
+
+    Args:
+        old: what is there.
+        new: what is to be there.
+        out: the file.
+        portable: for those who apply it with another release of polars: a vocabulary that changed is sent as it is, and
+            not as its values, since releases write other bytes of the same values (1.20, 1.33 and 2.1 all do).
 
     Raises:
         InputError: an artifact is damaged or changes meanwhile; both are the same; `out` cannot be written; zstandard
@@ -55,7 +62,9 @@ def delta(old: str | Path, new: str | Path, out: Path) -> Delta:
     check_no_directory(out)
     if before.digest == after.digest:
         raise InputError(f"{new}: is the same artifact as {old}, to the byte; there is nothing to send")
-    content = MAGIC + bytes.fromhex(before.digest) + bytes.fromhex(after.digest) + patch_of(before, after)
+    content = (
+        MAGIC + bytes.fromhex(before.digest) + bytes.fromhex(after.digest) + patch_of(before, after, portable=portable)
+    )
     content += hashlib.sha256(content).digest()
     with tempfile.TemporaryDirectory() as work:
         _apply(before, content, Path(work) / "new", str(out))

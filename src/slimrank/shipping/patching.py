@@ -37,11 +37,11 @@ def _order(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: (late.get(name, 3 if name.startswith((GRAPH, "index.")) else 0), name))
 
 
-def patch_of(before: Artifact, after: Artifact) -> bytes:
-    """Plan and frames that make the files of `after` of those of `before`."""
+def patch_of(before: Artifact, after: Artifact, *, portable: bool) -> bytes:
+    """Plan and frames that make the files of `after` of those of `before`; if `portable` without building any again."""
     manifest = (after.path / MANIFEST).read_bytes()
     made = _Making(before, after, Ids.of(before.path, after.path), _layout(after), _layout(before))
-    files = [made.file(name) for name in _order(after.files)]
+    files = [made.file(name, portable=portable) for name in _order(after.files)]
     frames = {TEXT: compressed([b"".join([manifest, *made.text])], _dictionary(before))}
     level = level_of(sum(len(part) for parts in made.streams.values() for part in parts))
     frames |= {name: compressed(parts, level=level) for name, parts in made.streams.items()}
@@ -88,14 +88,14 @@ class _Making:
         self.text: list[bytes] = []
         self.streams: Streams = defaultdict(list)
 
-    def file(self, name: str) -> list[Any]:
+    def file(self, name: str, *, portable: bool) -> list[Any]:
         """The plan of one file; what it needs is added to the text and the streams."""
         files = self.after.manifest["files"]
         known = self.before.manifest["files"].get(name, {})
         if known.get("sha256") == files[name]["sha256"]:
             return [name, "same"]
         content = self.after.files[name].read_bytes()
-        if name == VOCABULARY_FILE and name in self.before.files:
+        if name == VOCABULARY_FILE and name in self.before.files and not portable:
             told = changes(self.before.files[name], self.after.files[name])
             if told is not None and len(compressed([told])) < len(content):
                 self.text.append(told)
@@ -220,7 +220,8 @@ def _check_vocabulary(content: bytes, record: Mapping[str, Any], plan: Mapping[s
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         import polars
 
+        there = f"{plan.get('polars')!s:.20}"
         raise InputError(
-            f"{VOCABULARY_FILE} comes out otherwise here, with polars {polars.__version__}, than with polars "
-            f"{plan.get('polars')!s:.20}, where the delta was made; the whole artifact has to be sent"
+            f"{VOCABULARY_FILE} comes out otherwise here, with polars {polars.__version__}, than with polars {there}, "
+            "where the delta was made; `delta --portable` makes one that does not build it again"
         )

@@ -1,7 +1,7 @@
 """A vocabulary as what changed since the old one, and the file built again from its values.
 
 `vocabulary.parquet` is compressed within, so that a value more changes most of its bytes. It is written by polars, and
-another release of it may write other bytes of the same values: whoever makes a delta looks whether the file is what is
+another release of it writes other bytes of the same values: whoever makes a delta looks whether the file is what is
 built here, and whoever applies it looks again.
 """
 
