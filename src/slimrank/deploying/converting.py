@@ -7,6 +7,7 @@ an environment that has them. It is given paths, and gives back what it found in
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,16 +58,15 @@ def write_phone(config: Phone, opened: Opened | Graph, folder: Path, model: str,
     """
     graph, feeds = tensor_graph(opened), golden_feeds(opened)
     known = _known_sizes(opened, graph, feeds, fixed)
-    sizes = {name: [known.get(str(size), size) for size in spec.shape] for name, spec in graph.inputs.items()}
-    if fixed:
-        varying = [size for shape in sizes.values() for size in shape if isinstance(size, str)]
-        known |= dict.fromkeys(varying, config.rows)
-        sizes = {name: [known.get(str(size), size) for size in shape] for name, shape in sizes.items()}
+    most = {size: known.get(size, config.rows) for size in _names(graph)}
+    given = most if fixed else known
+    sizes = {name: [given.get(str(size), size) for size in spec.shape] for name, spec in graph.inputs.items()}
     ends = {
         side: [{"name": each.name, "shape": list(each.shape)} for each in specs.values()]
         for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs))
     }
-    asked = {"padded": fixed and not isinstance(opened, Graph), "sizes": {**_names(graph, config.rows), **known}}
+    whole = isinstance(opened, Graph)  # nothing proves that its rows do not see each other
+    asked = {"padded": [] if whole else sorted(given), "sizes": {} if whole else most}
     task = {
         "do": "convert",
         "tool": name_of(config),
@@ -78,7 +78,8 @@ def write_phone(config: Phone, opened: Opened | Graph, folder: Path, model: str,
     found, answers = _work(config, task, {**ends, **asked}, feeds)
     size = sum(path.stat().st_size for file, path in opened.artifact.files.items() if file.startswith("model.onnx"))
     more = {"model": (folder / model).stat().st_size, "constants": found["constants"], "artifact": size}
-    write_checks(opened, folder, {"calls": asked, "bytes": more})
+    limits = {"most": most, "exactly": fixed and whole}
+    write_checks(opened, folder, {"calls": {**asked, **limits}, "bytes": more})
     if feeds is not None:
         check_answers(opened, feeds, answers, name_of(config))
 
@@ -91,17 +92,14 @@ def run_phone(config: Phone, folder: Path, feeds: Mapping[str, NDArray[Any]], mo
     """
     checks = read_json(folder / CHECKS)
     calls = checks["calls"]
-    if not calls["padded"]:
-        for each in checks["inputs"]:
-            _check_fixed(each, calls["sizes"], feeds[each["name"]])
+    for each in checks["inputs"]:
+        shape = feeds[each["name"]].shape
+        for name, size in zip(each["shape"], shape, strict=True):
+            limit = size if name in calls["sizes"] and name == each["shape"][0] else calls["most"].get(name, size)
+            if size > limit or (calls["exactly"] and size != limit):
+                raise InputError(f"input {each['name']!r}: {name} is {size}, the deployment takes {limit}")
     task = {"tool": name_of(config), "model": str(folder / model)}
     return _work(config, task, {**calls, "inputs": checks["inputs"], "outputs": checks["outputs"]}, feeds)[1]
-
-
-def _check_fixed(spec: Mapping[str, Any], sizes: Mapping[str, int], array: NDArray[Any]) -> None:
-    for name, size in list(zip(spec["shape"], array.shape, strict=True))[1:]:
-        if isinstance(name, str) and name in sizes and size > sizes[name]:
-            raise InputError(f"input {spec['name']!r}: {name} is {size}, deployed for {sizes[name]}")
 
 
 def _known_sizes(opened: Opened | Graph, graph: Graph, feeds: Any, fixed: bool) -> dict[str, int]:
@@ -118,8 +116,9 @@ def _known_sizes(opened: Opened | Graph, graph: Graph, feeds: Any, fixed: bool) 
     return known
 
 
-def _names(graph: Graph, rows: int) -> dict[str, int]:
-    return {size: rows for spec in graph.inputs.values() for size in spec.shape if isinstance(size, str)}
+def _names(graph: Graph) -> list[str]:
+    """The names of sizes that vary."""
+    return [size for spec in graph.inputs.values() for size in spec.shape if isinstance(size, str)]
 
 
 def _work(
@@ -135,12 +134,10 @@ def _work(
             tasks.append({**task, **asked, "do": "run"})
         (place / "tasks.json").write_text(json.dumps({"tasks": tasks, "found": str(place / "found.json")}))
         done = _run_program(config, place)
-        if not (place / "found.json").exists():
-            raise InputError(f"{name_of(config)}: {(done.stderr.strip().splitlines() or ['ended without a word'])[-1]}")
-        found = read_json(place / "found.json")
+        found = read_json(place / "found.json") if (place / "found.json").exists() else _failed(config, done.stderr)
         if "absent" in found:
             raise InputError(
-                f"{name_of(config)}: {config.python or 'this environment'} has no {found['absent']!r}; "
+                f"{name_of(config)}: {config.python or 'this environment'} has no {found['absent']}; "
                 f"`sh bench/peers/edge.sh` makes one that has, and {name_of(config)}:python=PATH names its interpreter"
             )
         if "missing" in found:
@@ -149,6 +146,15 @@ def _work(
             return found, {}
         with np.load(place / "answers.npz", allow_pickle=False) as stored:
             return found, dict(stored)
+
+
+def _failed(config: Phone, told: str) -> dict[str, str]:
+    """What a program that found nothing was missing; or its last word, as an error."""
+    last = (told.strip().splitlines() or ["ended without a word"])[-1]
+    absent = re.fullmatch(r"ModuleNotFoundError: No module named '(.+)'", last)
+    if absent:
+        return {"absent": absent[1]}
+    raise InputError(f"{name_of(config)}: {last}")
 
 
 def _run_program(config: Phone, place: Path) -> subprocess.CompletedProcess[str]:

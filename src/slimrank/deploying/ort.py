@@ -103,12 +103,15 @@ def _convert(config: Ort, source: Path, path: Path) -> None:
 def _write_operators(folder: Path) -> None:
     """The operators of the model, and their types, as ONNX Runtime's reduced build reads them."""
     import logging
+    import warnings
 
     from onnxruntime.tools.ort_format_model import create_config_from_models
 
     logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
     for file, with_types in ((OPERATORS, False), (TYPES, True)):
-        create_config_from_models([folder / MODEL], folder / file, with_types)
+        with warnings.catch_warnings():  # it leaves the model's file to be closed by whoever finds it
+            warnings.simplefilter("ignore", ResourceWarning)
+            create_config_from_models([folder / MODEL], folder / file, with_types)
         text = (folder / file).read_text(encoding="utf-8")
         (folder / file).write_text(text.replace(str(folder / MODEL), MODEL), encoding="utf-8")  # no machine's paths
 
@@ -124,6 +127,7 @@ def _looked_up_first(source: Path) -> bytes:
         raise InputError("--target ort rewrites graphs with onnx: `pip install 'slimrank[edge]'`") from None
     model = onnx.load(source, load_external_data=False)
     graph = model.graph
+    _check_types(graph)
     tables = {each.name: len(each.dims) for each in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
     nodes: list[Any] = []
@@ -165,6 +169,21 @@ def _looked_up_first(source: Path) -> bytes:
     graph.node.extend(kept)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _check_types(graph: Any) -> None:
+    """Refuse what ONNX Runtime writes in this format and then does not load: tensors of fewer than eight bits."""
+    import onnx
+
+    narrow = {"INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1"}
+    for each in graph.initializer:
+        kind = onnx.TensorProto.DataType.Name(each.data_type)
+        if kind in narrow:
+            users = [node.op_type for node in graph.node if each.name in node.input]
+            told = f"operator {users[0]} of {each.name!r}" if users else repr(each.name)
+            raise InputError(
+                f"ort: missing there: {told}, type {kind}, which ONNX Runtime does not load from a .ort file"
+            )
 
 
 def _needed(nodes: list[Any], wanted: set[str]) -> list[Any]:

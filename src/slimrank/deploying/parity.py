@@ -286,4 +286,6 @@ def _is_same(wanted: NDArray[np.float64], found: NDArray[np.float64]) -> bool:
     count = min(TOP, len(wanted))
     first = np.argsort(-np.nan_to_num(found, nan=-np.inf), kind="stable")[:count]
     cut = np.sort(wanted)[-count]
-    return bool((wanted[first] >= cut - TIED * max(1.0, abs(cut))).all())
+    tied = TIED * max(1.0, abs(cut))
+    left_out = np.delete(wanted, first)
+    return bool((wanted[first] >= cut - tied).all() and (left_out <= cut + tied).all())

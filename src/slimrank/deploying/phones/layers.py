@@ -93,7 +93,7 @@ def gemm(node: Node, given: list[Value]) -> Value:
 
 def conv(node: Node, given: list[Value]) -> Value:
     """A convolution of one place, which is a product, as int8 layers are written; no other is in a ranking model."""
-    x, weight = given[0], given[1]
+    x, weight = given[0], given[1] if isinstance(given[1], Scaled) else tensor(given[1])
     kernel = (weight.integers if isinstance(weight, Scaled) else weight).shape
     plain = set(node.attributes.get("strides", [1])) == {1} and not any(node.attributes.get("pads", [0]))
     if node.attributes.get("group", 1) != 1 or any(size != 1 for size in kernel[2:]) or not plain:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from slimrank.deploying.phones.graph import module_of, stored_bytes
 from slimrank.deploying.phones.values import MissingError
 
 Arrays = Mapping[str, NDArray[Any]]
+NEEDED = {"litert": ("torch", "onnx", "litert_torch", "ai_edge_litert"), "executorch": ("torch", "onnx", "executorch")}
+SAMPLE = 3  # rows of what a graph is traced with; one or two would be taken for fixed
 Call = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
 
@@ -30,13 +34,14 @@ def main() -> None:
     """
     work = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
+    absent = {name for task in work["tasks"] for name in NEEDED[task["tool"]] if find_spec(name) is None}
     try:
-        for task in work["tasks"]:
+        for task in [] if absent else work["tasks"]:
             found |= {"convert": convert, "run": run}[task["do"]](task)
     except MissingError as error:
         found = {"missing": str(error)}
-    except ModuleNotFoundError as error:
-        found = {"absent": error.name}
+    if absent:
+        found = {"absent": ", ".join(sorted(absent))}
     Path(work["found"]).write_text(json.dumps(found), encoding="utf-8")
     sys.stdout.flush()
     os._exit(0)  # threads of the tools do not always end
@@ -51,24 +56,41 @@ def convert(task: Mapping[str, Any]) -> dict[str, Any]:
 
     module, graph = module_of(task["graph"])
     given = [task["inputs"][each.name] for each in graph.input if each.name in task["inputs"]]
-    names = [size for each in given for size in each["sizes"] if isinstance(size, str)]
-    axes = {name: torch.export.Dim(name, min=1, max=task["most"]) for name in names}
+    axes: dict[str, Any] = {}
     samples = tuple(
-        torch.zeros([min(3, task["most"]) if isinstance(size, str) else size for size in each["sizes"]]).to(
-            getattr(torch, each["dtype"])
-        )
+        torch.zeros([_sample(size, task["most"]) for size in each["sizes"]]).to(getattr(torch, each["dtype"]))
         for each in given
     )
     dynamic = tuple(
-        {place: axes[size] for place, size in enumerate(each["sizes"]) if isinstance(size, str)} for each in given
+        {place: _axis(size, axes, task["most"]) for place, size in enumerate(each["sizes"]) if isinstance(size, str)}
+        for each in given
     )
     try:
         TOOLS[task["tool"]][0](module, samples, dynamic, task["model"])
-    except (MissingError, ModuleNotFoundError):
+    except MissingError:
         raise
     except Exception as error:  # of the tools, which share no other base class
         raise MissingError(_told(error)) from error
     return {"constants": stored_bytes(module)}
+
+
+def _parted(size: str) -> tuple[str, int]:
+    """The name in "rows + 1", and what is added to it."""
+    name, _, more = (part.strip() for part in size.partition("+"))
+    return (name, int(more)) if more.isdecimal() else (size, 0)
+
+
+def _sample(size: int | str, most: int) -> int:
+    return min(SAMPLE, most) + _parted(size)[1] if isinstance(size, str) else size
+
+
+def _axis(size: str, axes: dict[str, Any], most: int) -> Any:
+    """A size that may vary; `axes` are those that there are, by name."""
+    import torch
+
+    name, more = _parted(size)
+    axis = axes.setdefault(name, torch.export.Dim(re.sub(r"\W", "_", name), min=1, max=most))
+    return axis + more if more else axis
 
 
 def _told(error: Exception) -> str:
@@ -82,27 +104,29 @@ def _told(error: Exception) -> str:
 def run(task: Mapping[str, Any]) -> dict[str, Any]:
     """What `model` answers to the arrays of `feeds`, written to `answers`, by calls of at most `sizes` of each name.
 
-    `inputs` and `outputs` are in the model's order, with the names of their sizes. Where `padded`, each call has sizes
-    of exactly that, zeros behind what there is.
+    `inputs` and `outputs` are in the model's order, with the names of their sizes; rows of a name that has no size go
+    into one call. Sizes of the names in `padded` are exactly that in a call, with zeros behind what there is.
     """
     feeds = dict(np.load(task["feeds"]))
     call = TOOLS[task["tool"]][1](task["model"])
     given = {each["name"]: each["shape"] for each in task["inputs"]}
     most = task["sizes"]
+    padded = {name: most[name] for name in task["padded"]}
     counts = {shape[0]: len(feeds[name]) for name, shape in given.items() if shape and isinstance(shape[0], str)}
-    calls = max([1, *(-(-count // most[name]) for name, count in counts.items())])
+    calls = max([1, *(-(-count // most.get(name, count or 1)) for name, count in counts.items())])
     parts: dict[str, list[NDArray[Any]]] = {each["name"]: [] for each in task["outputs"]}
     for place in range(calls):
-        spans = {name: _span(place, most[name], count) for name, count in counts.items()}
-        arrays = [_part(feeds[name], shape, spans, most if task["padded"] else {}) for name, shape in given.items()]
+        spans = {name: _span(place, most.get(name, count), count) for name, count in counts.items()}
+        arrays = [_part(feeds[name], shape, spans, padded) for name, shape in given.items()]
         for each, found in zip(task["outputs"], call(arrays), strict=True):
             first = each["shape"][0] if each["shape"] else ""
-            start, end = spans.get(first, (0, len(found) if found.ndim else 0))
-            if end > start or (place == 0 and first not in spans):
-                parts[each["name"]].append(found[: end - start] if found.ndim else found)
-    np.savez(
-        task["answers"], **{name: np.concatenate(each) if each[0].ndim else each[0] for name, each in parts.items()}
-    )
+            if first in spans:
+                start, end = spans[first]
+                parts[each["name"]].append(found[: end - start])
+            elif place == 0:
+                parts[each["name"]].append(found)
+    answers: dict[str, Any] = {name: np.concatenate(each) if len(each) > 1 else each[0] for name, each in parts.items()}
+    np.savez(task["answers"], **answers)
     return {"calls": calls}
 
 
