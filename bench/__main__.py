@@ -22,6 +22,7 @@ from bench.byo import ROWS as BYO
 from bench.ease import ease
 from bench.edge.frappe import edge
 from bench.edge.large import edge_large
+from bench.edge_daily import edge_daily
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
 from bench.frappe_goal import frappe_goal
@@ -174,6 +175,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
         "the service under mixed load with reloads, killed workers, malformed and slow clients: answers and memory",
     ),
     "metrics": (lambda options: metrics(), "metrics and paired comparisons of a million rows: seconds"),
+    "edge-daily": (
+        lambda options: edge_daily(options.runs / "edge-daily"),
+        "three days of retraining on MovieLens-100K: bytes of the delta and AUC, codes kept and not",
+    ),
     "import-time": (lambda options: import_time(), "import slimrank.runtime beside an empty interpreter"),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,6 +21,7 @@ from slimrank.recipe import Recipe, Student, Teacher
 from slimrank.searching.search import Search
 from slimrank.training.loop import Training
 from slimrank.training.losses.loss import Distillation
+from slimrank.training.stability import Stability
 
 TITLES = {
     "dataset": "Datasets",
@@ -38,10 +40,14 @@ RECIPE: dict[str, type[Config]] = {
     "student": Student,
     "training": Training,
     "distillation": Distillation,
+    "stability": Stability,
     "search": Search,
 }
 DATA: dict[str, type[Config]] = {"split": Split, "field": Field}
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"}
+WORDS = {
+    **{int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"},
+    datetime: "date and time",
+}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 HEAD = """# Reference
 
