@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars
 import pytest
+from tests.conftest import tiny_rows
 
 from slimrank.artifact import open_artifact
 from slimrank.config import InputError
@@ -18,8 +19,9 @@ from slimrank.data.encoding import Encoding
 from slimrank.files import read_json, write_json
 from slimrank.pipeline.plan import plan
 from slimrank.pipeline.run import run
+from slimrank.pipeline.search import search
 from slimrank.recipe import Recipe
-from tests.conftest import tiny_rows
+from slimrank.searching.search import Search
 
 Daily = Callable[..., Recipe]
 RETRAINING = {"epochs": 2, "batch_size": 256, "learning_rate": 0.001, "patience": 0}
@@ -59,8 +61,8 @@ def second(daily: Daily, first: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def stability_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(folder / "result.json")["slim"]["steps"][-1]
+def stability_of(folder: Path, seed: int = 1) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(folder / f"seed-{seed}" / "slim" / "steps.json")[-1]
     assert found["name"] == "stability"
     return found
 
@@ -69,12 +71,13 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(folder / "artifact" / "model.onnx").graph
+    graph = onnx.load(folder / "seed-1" / "artifacts" / "slim" / "model.onnx").graph
     return {each.name: numpy_helper.to_array(each) for each in graph.initializer}
 
 
 def test_most_codes_are_kept_and_the_result_says_how_many(first: Path, second: Path) -> None:
-    found = stability_of(second)
+    found = read_json(second / "result.json")["slim"]["steps"][-1]
+    assert found == stability_of(second)
     assert found["facts"]["codes kept"] / found["facts"]["codes"] > 0.9
     assert found["touched"][0].startswith("embedding.table: ")
     assert any(each["name"].startswith("mlp.linears.1.bias (") for each in found["skipped"])
@@ -82,6 +85,7 @@ def test_most_codes_are_kept_and_the_result_says_how_many(first: Path, second: P
 
 
 def test_what_is_counted_is_what_is_shipped(first: Path, second: Path) -> None:
+    assert open_artifact(second / "artifact").manifest["recipe"]["stability"]["base"] == str(first)
     before, after = tensors(first), tensors(second)
     for name, tensor in before.items():
         if name.endswith(("scale", "step")):
@@ -112,7 +116,7 @@ def test_ids_keep_their_rows_and_new_ones_come_behind(first: Path, second: Path)
 def test_the_delta_is_small(first: Path, second: Path, daily: Daily, tmp_path: Path) -> None:
     """Beside that of a run that does not know the first; files of a size, so that equal bytes are bytes in place."""
     fresh = tmp_path / "run"
-    run(daily(1960), fresh)
+    run(daily(1960), fresh, until="export")
 
     def same(folder: Path) -> float:
         before, after = tensors(first), tensors(folder)
@@ -128,28 +132,30 @@ def test_without_hysteresis_and_pull_fewer_codes_are_kept(
 ) -> None:
     folder = tmp_path / "run"
     run(daily(1960, first, {"hysteresis": 0, "pull": 0}), folder, until="compress")
-    found = read_json(folder / "seed-1" / "slim" / "steps.json")[-1]
-    assert found["facts"]["codes kept"] < stability_of(second)["facts"]["codes kept"]
+    assert stability_of(folder)["facts"]["codes kept"] < stability_of(second)["facts"]["codes kept"]
 
 
 def test_a_third_day_starts_from_the_second(second: Path, daily: Daily, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run(daily(2000, second), folder)
+    run(daily(2000, second), folder, until="compress")
     found = stability_of(folder)["facts"]
     assert found["codes kept"] / found["codes"] > 0.9
-    assert open_artifact(folder / "artifact").manifest["recipe"]["stability"]["base"] == str(second)
 
 
 def test_every_seed_starts_from_the_one_that_was_shipped(first: Path, daily: Daily, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run(daily(1960, first, seeds=[5], teacher={**daily(1960).teacher.model_dump(mode="json"), "seeds": [1]}), folder)
-    assert stability_of(folder)["facts"]["codes kept"] > 0
+    run(
+        daily(1960, first, seeds=[5], teacher={**daily(1960).teacher.model_dump(mode="json"), "seeds": [1]}),
+        folder,
+        until="compress",
+    )
+    assert stability_of(folder, 5)["facts"]["codes kept"] > 0
 
 
 def test_the_teacher_itself_may_be_compressed_day_after_day(daily: Daily, tmp_path: Path) -> None:
     alone: dict[str, Any] = {"student": None, "distillation": None}
     run(daily(1900, **alone), tmp_path / "first")
-    run(daily(1960, tmp_path / "first", **alone), tmp_path / "second")
+    run(daily(1960, tmp_path / "first", **alone), tmp_path / "second", until="compress")
     found = stability_of(tmp_path / "second")["facts"]
     assert found["codes kept"] / found["codes"] > 0.8
 
@@ -261,11 +267,19 @@ def test_a_base_that_is_no_finished_run_is_refused(missing: str, first: Path, da
         run(daily(1960, base), tmp_path / "run")
 
 
+def test_the_plan_tells_of_the_base_and_a_search_takes_none(first: Path, daily: Daily, tmp_path: Path) -> None:
+    lines = plan(daily(1960, first), tmp_path / "run").splitlines()
+    assert f"base      {first}, seed 1: its codes are kept, and no student is trained" in lines
+    with pytest.raises(InputError, match="a search looks for another model than that of stability"):
+        search(daily(1960, first), Search.parse({"goal": "auc_drop <= 0.01"}), tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
 def test_recipes_without_it_are_what_they_were(tiny: Callable[..., dict[str, Any]]) -> None:
     plain = Recipe.parse(tiny())
     assert "stability" not in plain.model_dump(mode="json")
     assert Recipe.parse(tiny(stability=False)) == plain
     told = Recipe.parse(tiny(stability={"base": "runs/day-1"})).model_dump(mode="json")
-    assert json.loads(json.dumps(told))["stability"] == {"base": "runs/day-1", "hysteresis": 0.25, "pull": 0.2}
+    assert json.loads(json.dumps(told))["stability"] == {"base": "runs/day-1", "hysteresis": 0.25, "pull": 0.05}
     with pytest.raises(InputError, match=r"unknown key 'stability\.hysteresys'\. Did you mean 'hysteresis'"):
         Recipe.parse(tiny(stability={"base": "runs/day-1", "hysteresys": 1}))

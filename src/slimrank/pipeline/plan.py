@@ -27,7 +27,11 @@ def plan(recipe: Recipe, out: Path, data: Path | None = None) -> str:
         f"{run.layout.numbers} numbers",
         f"teacher   {name_of(recipe.teacher.model)}, {packed_bytes(teacher):,} bytes, seeds {seeds}",
     ]
-    if recipe.student is not None:
+    if run.base is not None:
+        lines.append(
+            f"base      {run.base.folder}, seed {run.base.seed}: its codes are kept, and no student is trained"
+        )
+    elif recipe.student is not None:
         student = build_model(recipe.student.model, run.layout, 0)
         lines.append(
             f"student   {name_of(recipe.student.model)}, {packed_bytes(student):,} bytes, seeds {list(recipe.seeds)}"

@@ -63,6 +63,8 @@ def search(
         InputError: goal, recipe, data or study are unfit; another search works in `out`; every trial failed.
     """
     begun = time.time()
+    if recipe.stability is not None:
+        raise InputError("a search looks for another model than that of stability.base: leave `stability` out")
     trials = Trials(asked, recipe, out, data)
     trials.run.check()
     _check_goal(trials)

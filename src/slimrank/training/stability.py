@@ -40,7 +40,7 @@ class Stability(Config):
 
     base: Path
     hysteresis: float = Field(default=0.25, ge=0)
-    pull: float = Field(default=0.2, ge=0)
+    pull: float = Field(default=0.05, ge=0)
 
 
 class Anchor:
