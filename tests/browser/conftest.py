@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -61,10 +62,15 @@ def dist(packages: Path) -> Path:
 
 @dataclass
 class Host:
-    """A static host: `address` of a folder, where `instead` holds other content for a path, None for none."""
+    """A static host: `address` of a folder, where `instead` holds other content for a path, None for none.
+
+    It counts what was `asked` of it by path, and answers for the paths in `broken` with half of a file.
+    """
 
     address: str
     instead: dict[str, bytes | None] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    asked: Counter[str] = field(default_factory=Counter)
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -84,6 +90,7 @@ class Handler(SimpleHTTPRequestHandler):
     def send_head(self) -> BytesIO | BinaryIO | None:
         path = self.path.partition("?")[0]
         path = f"{path}index.html" if path.endswith("/") else path
+        self.host.asked[path] += 1
         if path == "/blank":
             return self.answer(b"<!doctype html><title>blank</title><link rel=icon href='data:,'>", "text/html")
         if path in self.host.instead:
@@ -92,15 +99,18 @@ class Handler(SimpleHTTPRequestHandler):
                 self.send_error(404)
                 return None
             return self.answer(content, self.guess_type(path))
+        if path in self.host.broken:
+            content = Path(self.translate_path(path)).read_bytes()
+            return self.answer(content[: len(content) // 2], self.guess_type(path), length=len(content))
         packed = Path(f"{self.translate_path(path)}.br")
         if packed.is_file() and "br" in self.headers.get("Accept-Encoding", ""):
             return self.answer(packed.read_bytes(), self.guess_type(path), "br")
         return super().send_head()
 
-    def answer(self, content: bytes, kind: str, encoding: str = "") -> BytesIO:
+    def answer(self, content: bytes, kind: str, encoding: str = "", length: int | None = None) -> BytesIO:
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) if length is None else length))
         if encoding:
             self.send_header("Content-Encoding", encoding)
         self.end_headers()
@@ -128,12 +138,12 @@ def serve() -> Iterator[Callable[[Path], Host]]:
 
 def with_golden(write: Callable[..., Any], path: Path, **options: Any) -> Any:
     """A linear artifact with the golden rows that an exported one has."""
-    found = write(path, **options)
+    write(path, **options)
     model = load(path)
     rows = made_rows(model.encoding.schema, model.encoding.sizes)
     golden = Golden.of({"ids": rows.ids, "numbers": rows.numbers}, {"logit": model.score(rows)})
     shutil.rmtree(path)
-    return write(path, **options, manifest={"golden": golden.model_dump(mode="json")}) if found else None
+    return write(path, **options, manifest={"golden": golden.model_dump(mode="json")})
 
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"

@@ -1,7 +1,8 @@
-"""The module in a real Chromium: it ranks as Python does, and what is damaged, missing or full is met in words."""
+"""The module in a real Chromium: it ranks as Python does, wherever it runs, and what is wrong is met in words."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -16,45 +17,12 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from tests.browser.pages import ROWS, fault, resealed, run, value
 
 from slimrank.deploying.deploy import deploy
-from slimrank.deploying.web import MANIFEST, sealed
+from slimrank.deploying.web import MANIFEST
 from slimrank.runtime import load
 from slimrank.runtime.retriever import load_retriever
-
-ROWS: list[dict[str, Any]] = [
-    {"user": 7, "item": "tea", "price": 1.5, "history": ["tea", "jam", "rye", "tea"]},
-    {"user": "9", "item": "never seen", "price": None, "history": []},
-    {"user": 1000, "item": None, "price": 4.0, "history": None},
-    {"user": 11.0, "item": "rye", "price": -3, "history": ["never seen", None]},
-]
-RUN = """
-const done = arguments[arguments.length - 1], given = arguments[0];
-const plain = (_, value) => ArrayBuffer.isView(value) ? Array.from(value) : value;
-(async () => {
-  const { load, InputError } = await import("/model/slimrank.js");
-  const { loadInWorker } = await import("/model/remote.js");
-  %s
-})().then((value) => done(JSON.stringify({ value: value ?? null }, plain)),
-          (error) => done(JSON.stringify({ error: error.message, kind: error.name }, plain)));
-"""
-
-
-def run(browser: Any, host: Any, body: str, given: Any = None) -> Any:
-    """What JavaScript on an empty page of the host returns; `given` is there as JSON."""
-    browser.get(f"{host.address}/blank")
-    browser.set_script_timeout(30)
-    return json.loads(browser.execute_async_script(RUN % body, given))
-
-
-def value(found: dict[str, Any]) -> Any:
-    assert "error" not in found, found
-    return found["value"]
-
-
-def fault(found: dict[str, Any]) -> str:
-    assert found.get("kind") == "InputError", found
-    return str(found["error"])
 
 
 @pytest.mark.parametrize("loader", ["load", "loadInWorker"])
@@ -142,7 +110,7 @@ def test_it_tells_its_progress_and_keeps_files(browser, serve, site) -> None:
     assert by_name["encoding.json"]["wire"] == (site.folder / "encoding.json.br").stat().st_size
     second = value(run(browser, host, body))
     assert {each["name"] for each in second["files"] if each["cached"]} == {
-        name for name in by_name if not name.endswith(".js")
+        name for name in by_name if not name.endswith((".js", ".mjs"))
     }
     assert not any(each["wire"] for each in second["files"] if each["cached"])
     assert (
@@ -151,123 +119,44 @@ def test_it_tells_its_progress_and_keeps_files(browser, serve, site) -> None:
     )
 
 
-FILES = ["model.onnx", "model.onnx.data", "encoding.json", "ort/ort-wasm-simd-threaded.wasm", MANIFEST]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named(browser, serve, site, name: str) -> None:
-    host, path = serve(site.root), f"/model/{name}"
-    content = (site.folder / name).read_bytes()
-    body = "return Promise.all([load, loadInWorker].map((loads) => loads('/model/').catch((error) => error.message)));"
-    for damaged, told in (
-        (content[: len(content) // 2], f"{name}: truncated"),
-        (content[:40] + bytes([content[40] ^ 1]) + content[41:], f"{name}: damaged"),
-        (None, f"{name}: not found where the page looked (HTTP 404)"),
-    ):
-        host.instead[path] = damaged
-        for message in value(run(browser, host, body)):
-            assert told in message
-    del host.instead[path]
-    value(run(browser, host, "await load('/model/');"))
-
-
-def test_a_longer_file_is_named(browser, serve, site) -> None:
-    host = serve(site.root)
-    host.instead["/model/encoding.json"] = (site.folder / "encoding.json").read_bytes() + b" "
-    assert "encoding.json: damaged" in fault(run(browser, host, "await load('/model/');"))
-
-
-def test_swapped_files_are_named(browser, serve, site) -> None:
-    host = serve(site.root)
-    for one, other in (("model.onnx", "encoding.json"), ("encoding.json", "model.onnx")):
-        host.instead[f"/model/{one}"] = (site.folder / other).read_bytes()
-    told = fault(run(browser, host, "await load('/model/');"))
-    assert "swapped, it holds" in told
-
-
-def test_a_damaged_module_is_found(browser, serve, site) -> None:
-    host = serve(site.root)
-    host.instead["/model/tensors.js"] = (site.folder / "tensors.js").read_bytes() + b"\n// changed"
-    assert "tensors.js: damaged or of another version" in fault(run(browser, host, "await load('/model/');"))
-
-
-def resealed(site: Any, **changes: Any) -> bytes:
-    manifest = json.loads((site.folder / MANIFEST).read_bytes())
-    del manifest["seal"]
-    return sealed({**manifest, **changes})
-
-
-def test_a_vocabulary_of_another_version_is_refused(browser, serve, site) -> None:
-    """Even where its sum is right: the vocabulary says of which artifact it is."""
-    host = serve(site.root)
-    host.instead[f"/model/{MANIFEST}"] = resealed(site, artifact="0" * 64)
-    assert "the vocabulary of another version" in fault(run(browser, host, "await load('/model/');"))
-
-
-def test_a_model_that_answers_otherwise_is_refused(browser, serve, site) -> None:
-    host = serve(site.root)
-    golden = json.loads((site.folder / MANIFEST).read_bytes())["golden"]
-    first, *rest = golden["outputs"]["logit"]["values"].split(" ")
-    golden["outputs"]["logit"]["values"] = " ".join([str(float(first) + 0.01), *rest])
-    host.instead[f"/model/{MANIFEST}"] = resealed(site, golden=golden)
-    assert "golden row 0: logit is" in fault(run(browser, host, "await load('/model/');"))
-
-
-def test_another_format_and_another_artifact_are_refused(browser, serve, site) -> None:
-    host = serve(site.root)
-    assert "the page asked for 'abc'" in fault(run(browser, host, "await load('/model/', { digest: 'abc' });"))
-    digest = load(site.linear.path).artifact.digest
-    value(run(browser, host, f"await load('/model/', {{ digest: '{digest}' }});"))
-    host.instead[f"/model/{MANIFEST}"] = resealed(site, format=2)
-    assert "format 2 is unknown" in fault(run(browser, host, "await load('/model/');"))
-
-
-def test_the_browsers_older_copy_is_not_taken_for_the_new_one(browser, serve, site, tmp_path, write_linear_at) -> None:
-    """A new version under the same names: files of the old one are forgotten, and the new one ranks."""
-    host = serve(site.root)
-    value(run(browser, host, "await load('/model/');"))
+def test_two_models_are_opened_at_the_same_time(browser, serve, site, tmp_path: Path, write_linear_at) -> None:
+    """Their weights have one file's name, by which the runtime finds them."""
     other = write_linear_at(tmp_path / "other", external=True, seed=1)
-    folder = deploy(f"model={other.path}", tmp_path / "out", "web")
-    for name in ("model.onnx", "model.onnx.data", "encoding.json"):
-        host.instead[f"/model/{name}"] = (folder / name).read_bytes()
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    old = json.loads((site.folder / MANIFEST).read_bytes())
-    del manifest["seal"]
-    ort = {name: record for name, record in old["files"].items() if name.startswith("ort/")}
-    manifest |= {"runtime": old["runtime"], "files": {**manifest["files"], **ort}}
-    host.instead[f"/model/{MANIFEST}"] = sealed(manifest)
+    target = {"name": "web", "runtime": "https://cdn.example/ort/"}
+    deploy(f"other={other.path}", site.root, target)
     body = """
-      const model = await load("/model/"), ranking = await model.rank(given);
-      const keys = await (await caches.open("slimrank-web")).keys();
-      return { logits: ranking.logits, kept: keys.map(({ url }) => url.split("/").at(-1)) };
+      const ort = await import("/model/ort/ort.wasm.min.mjs");
+      const models = await Promise.all(["/model/", "/other/", "/model/"].map((url) => load(url, { ort })));
+      return (await Promise.all(models.map((model) => model.rank(given)))).map(({ logits }) => logits);
+    """
+    first, second, third = value(run(browser, serve(site.root), body, ROWS))
+    for found, path in ((first, site.linear.path), (second, other.path), (third, site.linear.path)):
+        model = load(path)
+        np.testing.assert_allclose(found, model.score(model.encoder(ROWS)[0]), rtol=1e-6, atol=1e-6)
+
+
+def test_a_worker_that_fails_later_ends_all_that_is_asked(browser, serve, site) -> None:
+    host = serve(site.root)
+    script = (site.folder / "worker.js").read_bytes()
+    script += b"addEventListener('message', ({ data }) => { if (data.method === 'values') throw new Error('gone'); });"
+    script = script.replace(b"model.values(...args)", b"new Promise(() => {})")
+    files = json.loads((site.folder / MANIFEST).read_bytes())["files"]
+    files["worker.js"] = {"bytes": len(script), "sha256": hashlib.sha256(script).hexdigest()}
+    host.instead |= {"/model/worker.js": script, f"/model/{MANIFEST}": resealed(site, files=files)}
+    body = """
+      let ended = 0;
+      const { terminate } = Worker.prototype;
+      Worker.prototype.terminate = function () { ended += 1; return terminate.call(this); };
+      const model = await loadInWorker("/model/");
+      const told = [model.values("item"), model.rank(given)].map((asked) => asked.catch((error) => error.message));
+      const both = await Promise.all(told);
+      const later = await model.rank(given).catch((error) => error.message), before = ended;
+      await model.close();
+      return { both, later, before };
     """
     found = value(run(browser, host, body, ROWS))
-    model = load(other.path)
-    np.testing.assert_allclose(found["logits"], model.score(model.encoder(ROWS)[0]), rtol=1e-6, atol=1e-6)
-    sums = {record["sha256"] for record in manifest["files"].values()}
-    assert set(found["kept"]) <= sums
-
-
-def test_a_damaged_copy_in_the_browser_is_read_anew(browser, serve, site) -> None:
-    host = serve(site.root)
-    body = """
-      await load("/model/");
-      const cache = await caches.open("slimrank-web");
-      for (const key of await cache.keys()) await cache.put(key, new Response("damaged"));
-      return (await load("/model/")).info.files.filter((each) => each.cached).length;
-    """
-    assert value(run(browser, host, body)) == 0
-
-
-def test_where_storage_is_full_it_ranks_all_the_same(browser, serve, site) -> None:
-    host = serve(site.root)
-    browser.get(f"{host.address}/blank")
-    browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": host.address, "quotaSize": 1000})
-    body = "const model = await load('/model/'); return [model.info.notes, (await model.rank(given)).scores.length];"
-    notes, count = value(run(browser, host, body, ROWS))
-    assert any("the browser's storage is full" in note for note in notes)
-    assert count == len(ROWS)
-    browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": host.address})
+    assert all("the worker could not run" in each and "gone" in each for each in [*found["both"], found["later"]])
+    assert found["before"] == 1
 
 
 def test_where_there_is_no_webgpu_webassembly_is_used(browser, serve, site) -> None:
@@ -355,9 +244,15 @@ def test_webgpu_ranks_as_python_does(serve, site) -> None:
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_who_asks_a_closed_model_is_told(browser, serve, site) -> None:
-    body = "const model = await loadInWorker('/model/'); await model.close(); await model.rank(given);"
-    assert run(browser, serve(site.root), body, ROWS)["error"] == "the model was closed"
+@pytest.mark.parametrize("loader", ["load", "loadInWorker"])
+def test_who_asks_a_closed_model_is_told(browser, serve, site, loader: str) -> None:
+    body = f"""
+      const model = await {loader}("/model/");
+      await Promise.all([model.close(), model.close()]);
+      await model.close();
+      await model.rank(given);
+    """
+    assert fault(run(browser, serve(site.root), body, ROWS)) == "the model was closed"
 
 
 @pytest.mark.parametrize("kind", ["vectors", "scores"])

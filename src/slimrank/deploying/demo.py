@@ -32,7 +32,8 @@ def page_json(examples: Path | None, candidates: Sequence[str], title: str | Non
     """`page.json`: the users of the demo page, each with its own values and what is ranked for it.
 
     Raises:
-        InputError: the examples cannot be read, lack a field of the model, or have not the columns that are named.
+        InputError: the examples cannot be read, lack a field of the model, or have not the columns that are named; or
+            there are none, and a candidate's field is a number, of which no values are known.
     """
     schema = model.encoding.schema
     finds = "logit" not in model.outputs
@@ -49,20 +50,22 @@ def page_json(examples: Path | None, candidates: Sequence[str], title: str | Non
     return json.dumps(page, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def demo_page(template: str, name: str, modules: Mapping[str, bytes], runtime: str) -> str:
-    """index.html: its title, the hash of every script, and what the browser may fetch and run, which is no more."""
-    sums = {file: base64.b64encode(hashlib.sha384(content).digest()).decode() for file, content in modules.items()}
+def demo_page(template: str, name: str, files: Mapping[str, bytes], runtime: str) -> str:
+    """index.html: its title, the hash of every script and of what it shows (`page.json`), and what the browser may
+    fetch and run, which is no more."""
+    sums = {file: f"sha384-{base64.b64encode(hashlib.sha384(each).digest()).decode()}" for file, each in files.items()}
     links = [
-        f'<link rel="modulepreload" href="{file}" integrity="sha384-{found}">'
+        f'<link rel="modulepreload" href="{file}" integrity="{found}">'
         for file, found in sums.items()
-        if file != "demo.js"
+        if file not in ("demo.js", "page.json")
     ]
     parts = urlsplit(runtime)
     elsewhere = f" {parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else ""
     values = {
         "NAME": html.escape(name),
         "PRELOADS": "\n".join(links),
-        "DEMO_INTEGRITY": f"sha384-{sums['demo.js']}",
+        "DEMO_INTEGRITY": sums["demo.js"],
+        "PAGE_INTEGRITY": sums["page.json"],
         "SCRIPTS": f"{html.escape(elsewhere)}{' blob:' if elsewhere else ''}",
         "FETCHES": html.escape(elsewhere),
     }
@@ -146,8 +149,11 @@ def _made_up(model: Opened, given: Sequence[str]) -> dict[str, Any]:
     row |= {each.name: usual[each.name] for each in encoding.schema.sequences}
     sizes = {each.name: encoding.sizes[each.name] for each in encoding.schema.categorical}
     finds = "logit" not in model.outputs
-    own = [] if finds or not sizes else [*given] or [max(sizes, key=lambda name: sizes[name])]
-    columns = (_values(model, field, CANDIDATES) for field in own)
+    own = [] if finds else [*given] or sorted(sizes, key=lambda name: -sizes[name])[:1]
+    if numbers := [each.name for each in encoding.schema.numeric if each.name in own]:
+        raise InputError(f"candidates: {numbers[0]!r} is a number, of which no values are known; give examples")
+    lists = {each.name for each in encoding.schema.sequences}
+    columns = [[[value] if each in lists else value for value in _values(model, each, CANDIDATES)] for each in own]
     varied = [dict(zip(own, values, strict=True)) for values in zip(*columns, strict=False)]
     user = {
         "name": "the most frequent values",

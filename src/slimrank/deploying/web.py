@@ -111,8 +111,8 @@ def write_web(config: Web, opened: Opened | Graph, name: str, folder: Path) -> N
     runtime = _runtime(config, folder)
     listed = {str(each.relative_to(folder)): each for each in sorted(folder.rglob("*")) if each.is_file()}
     (folder / MANIFEST).write_bytes(sealed(_manifest(model, name, runtime, listed)))
-    scripts = {file: listed[file].read_bytes() for file in SCRIPTS}
-    page = demo_page((folder / "index.html").read_text(encoding="utf-8"), name, scripts, config.runtime)
+    checked = {file: listed[file].read_bytes() for file in (*SCRIPTS, "page.json")}
+    page = demo_page((folder / "index.html").read_text(encoding="utf-8"), name, checked, config.runtime)
     (folder / "index.html").write_text(page, encoding="utf-8")
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix not in (".md", ".mjs", ".ts") and path.name != "package.json":
@@ -134,7 +134,7 @@ def package() -> dict[str, bytes]:
 
 def _bare(source: str) -> str:
     """JavaScript of ours without comments that have lines of their own, and without indentation."""
-    source = re.sub(r"^\s*/\*\*.*?\*/\s*$", "", source, flags=re.MULTILINE | re.DOTALL)
+    source = re.sub(r"^\s*/\*\*(?:(?!\*/).)*\*/\s*$", "", source, flags=re.MULTILINE | re.DOTALL)
     source = re.sub(r"^\s*//.*$", "", source, flags=re.MULTILINE)
     return re.sub(r"^\s+", "", source, flags=re.MULTILINE)
 

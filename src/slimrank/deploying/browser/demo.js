@@ -9,7 +9,12 @@ const MOVE = 350; // milliseconds
 const STAGES = { download: "read and check", runtime: "start the runtime", session: "open the model", golden: "golden rows", ready: "the rest" };
 
 const at = (id) => document.getElementById(id);
-const state = { model: null, page: null, user: null, changed: {}, before: null, asked: 0 };
+const state = { model: null, page: null, user: null, changed: nothing(), before: null, asked: 0 };
+
+/** An object of no keys: a field may be called as one of those that every object has. */
+function nothing() {
+  return Object.create(null);
+}
 
 function make(tag, attributes = {}, ...children) {
   const found = Object.assign(document.createElement(tag), attributes);
@@ -24,7 +29,15 @@ function bytes(count) {
 }
 
 const milliseconds = (time) => (time < 1000 ? `${time < 10 ? time.toFixed(1) : Math.round(time)} ms` : `${(time / 1000).toFixed(2)} s`);
-const shown = (value) => (Array.isArray(value) ? value.join(", ") : value === null || value === undefined ? "" : String(value));
+const shown = (value) => (Array.isArray(value) ? listed(value) : value === null || value === undefined ? "" : String(value));
+const parts = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
+
+/** A list between commas; as JSON where that would be read as another one. */
+function listed(value) {
+  const text = value.join(", "), own = value.map((each) => String(each ?? ""));
+  const same = !text.startsWith("[") && JSON.stringify(parts(text)) === JSON.stringify(own);
+  return same ? text : JSON.stringify(value, (_, each) => (typeof each === "bigint" ? String(each) : each));
+}
 
 function bar(share) {
   const filled = make("i");
@@ -49,13 +62,10 @@ async function start() {
 }
 
 async function readPage() {
-  const response = await fetch("page.json");
-  if (!response.ok) throw new Error(`page.json: not found where the page looked (HTTP ${response.status})`);
-  try {
-    return parseRows(await response.text());
-  } catch (error) {
-    throw new Error(`page.json: damaged, ${error.message}`);
-  }
+  const { content: integrity } = document.querySelector("meta[name='page.json']");
+  const told = (error) => { throw new Error(`page.json: missing, damaged or of another version (${error.message})`); };
+  const response = await fetch("page.json", { integrity, cache: "no-cache" }).catch(told);
+  return parseRows(await response.text());
 }
 
 function tellProgress({ file, loaded, total }) {
@@ -69,7 +79,7 @@ function describeLoad(time) {
   const own = files.filter(({ name }) => name.startsWith("model.onnx") || name === "encoding.json");
   const sum = (of, key) => of.reduce((total, each) => total + each[key], 0);
   at("tile-model").textContent = bytes(sum(own, "bytes"));
-  at("tile-wire").textContent = files.every(({ cached, name }) => cached || name.endsWith(".js")) ? "nothing" : bytes(sum(files, "wire"));
+  at("tile-wire").textContent = sum(files, "wire") ? bytes(sum(files, "wire")) : "nothing";
   at("tile-model-wire").textContent = own.every(({ cached }) => cached) ? "kept in this browser" : `${bytes(sum(own, "wire"))} over the network`;
   const runtime = files.filter(({ name }) => name.startsWith("ort/"));
   at("tile-wire-more").textContent = sum(runtime, "wire") ? `${bytes(sum(runtime, "wire"))} of it the runtime` : "kept in this browser";
@@ -90,7 +100,7 @@ function describeLoad(time) {
 // --- who asks
 
 async function choose(place) {
-  Object.assign(state, { user: state.page.users[place], changed: {}, before: null });
+  Object.assign(state, { user: state.page.users[place], changed: nothing(), before: null });
   at("user").value = place;
   const names = state.page.shared;
   const fields = new Map(state.model.info.fields.map((each) => [each.name, each]));
@@ -106,7 +116,7 @@ function control(field, value, values) {
   if (field.kind === "numeric") Object.assign(input, { type: "number", step: "any" });
   input.dataset.field = field.name;
   const label = make("label", {}, field.name, input, make("small"));
-  input.addEventListener("input", () => change(field, input.value, value, label));
+  input.addEventListener("input", () => change(field, input.value, value, label).catch(fail));
   return label;
 }
 
@@ -117,18 +127,18 @@ function choices(value, values) {
   return found;
 }
 
-function change(field, text, value, label) {
+async function change(field, text, value, label) {
   if (text === shown(value)) delete state.changed[field.name];
   else state.changed[field.name] = typed(field, text);
   label.classList.toggle("changed", field.name in state.changed);
-  rank().catch(fail);
+  await rank();
 }
 
-/** What was typed as a value of a field: nothing is a missing value, and a list stands between commas. */
+/** What was typed as a value of a field: nothing is a missing value, and a list stands between commas or is JSON. */
 function typed(field, text) {
   if (text === "") return null;
   if (field.kind === "numeric") return Number(text);
-  if (field.kind === "sequence" && !field.separator) return text.split(",").map((part) => part.trim()).filter(Boolean);
+  if (field.kind === "sequence" && !field.separator) return text.startsWith("[") ? parseRows(text) : parts(text);
   return text;
 }
 

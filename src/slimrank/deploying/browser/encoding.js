@@ -8,7 +8,7 @@ const FIELDS_NAMED = 10;
 
 /** The fitted rules from raw rows to inputs. */
 export class Encoding {
-  /** Made of encoding.json, whose format and artifact must be those of the manifest that came with it. */
+  /** Made of encoding.json, which it takes over; its format and artifact must be those of the manifest with it. */
   constructor(record, artifact) {
     if (record?.format !== FORMAT) {
       throw new InputError(`encoding.json: format ${quoted(record?.format)}, this module reads ${FORMAT}`);
@@ -18,9 +18,9 @@ export class Encoding {
       throw new InputError(`encoding.json: the vocabulary of another version (${one}), the model is ${other}`);
     }
     this.catalogue = record.catalogue;
-    this.fields = record.fields;
+    this.fields = record.fields.map(({ values, ...rest }) => rest); // values are kept once, by their codec
     this.codecs = new Map();
-    for (const each of this.fields.filter((field) => field.kind !== "numeric")) {
+    for (const each of record.fields.filter((field) => field.kind !== "numeric")) {
       const codec = makeCodec(each);
       if (codec.size + (each.kind === "sequence") !== each.size) {
         throw new InputError(`encoding.json: field ${quoted(each.name)} has not the ${each.size} ids it says`);
@@ -43,7 +43,7 @@ export class Encoding {
     const { count, columns } = this.table(rows);
     const [width, numbersWidth] = [this.columns.length, this.numeric.length];
     const inputs = { rows: count, ids: new Int32Array(count * width), numbers: new Float32Array(count * numbersWidth) };
-    const [unknown, shortened, faults] = [{}, {}, []];
+    const [unknown, shortened, faults] = [new Map(), new Map(), []]; // a field may be called __proto__
     const collect = (use) => {
       try {
         use();
@@ -58,8 +58,8 @@ export class Encoding {
       at += field.kind === "sequence" ? field.max_length : 1;
       collect(() => {
         const found = field.kind === "sequence" ? this.sequence(field, columns[field.name]) : this.single(field, columns[field.name]);
-        unknown[field.name] = found.unknown;
-        if (found.shortened !== undefined) shortened[field.name] = found.shortened;
+        unknown.set(field.name, found.unknown);
+        if (found.shortened !== undefined) shortened.set(field.name, found.shortened);
         found.place(inputs.ids, width, start);
       });
     }
@@ -67,7 +67,7 @@ export class Encoding {
       collect(() => scaled(field, columns[field.name]).forEach((value, row) => { inputs.numbers[row * numbersWidth + place] = value; }));
     });
     if (faults.length) throw new InputError(faults.join("\n"));
-    return { ...inputs, unknown, shortened };
+    return { ...inputs, unknown: Object.fromEntries(unknown), shortened: Object.fromEntries(shortened) };
   }
 
   /** The fields' columns of rows in either form. */

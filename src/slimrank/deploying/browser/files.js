@@ -1,12 +1,13 @@
 // The files of an exported folder, each checked against the manifest before anything reads it: fetched with progress,
-// kept in the browser's Cache API by their sha256. Left out: who signed the manifest; pin its artifact with `digest`.
+// kept in the browser's Cache API by their sha256. Left out: who wrote the manifest. A page that knows which it must be
+// pins its `seal`; `digest` is only what the manifest says of itself, and guards against mix-ups.
 import { InputError, quoted } from "./values.js";
 
 export const MANIFEST = "slimrank-web.json";
 const FORMAT = 1;
 const CACHE = "slimrank-web";
 const SEAL = /,"seal":"([0-9a-f]{64})"\}\s*$/;
-const MOST_BYTES = 16 << 20; // of a manifest: far above any real one
+const USUAL_BYTES = 64 << 10, MOST_BYTES = 16 << 20; // of a manifest: the most is far above any real one
 
 /** A folder, its manifest read and sealed. Made by `Folder.open`. */
 export class Folder {
@@ -19,6 +20,7 @@ export class Folder {
     }
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
+    base.search = base.hash = "";
     const folder = new Folder(base, options);
     folder.manifest = await folder.readManifest();
     return folder;
@@ -31,6 +33,7 @@ export class Folder {
     this.useCache = cache;
     this.read = []; // by file: name, bytes, wire, cached, milliseconds
     this.notes = [];
+    this.puts = Promise.resolve();
     this.total = 0;
     this.loaded = 0;
   }
@@ -40,8 +43,7 @@ export class Folder {
   }
 
   async readManifest() {
-    const response = await this.get(MANIFEST, { cache: "no-cache" });
-    const bytes = new Uint8Array(await response.arrayBuffer());
+    const bytes = await this.receive(MANIFEST, { cache: "no-cache" }, USUAL_BYTES, MOST_BYTES);
     if (bytes.length > MOST_BYTES) throw new InputError(`${MANIFEST}: larger than ${MOST_BYTES} bytes, no manifest is`);
     const text = new TextDecoder().decode(bytes);
     const sealed = SEAL.exec(text);
@@ -55,7 +57,10 @@ export class Folder {
     return manifest;
   }
 
-  /** The bytes of the files `names`, in order; each is checked, or the error names it. Those of `passing` are not kept. */
+  /**
+   * The bytes of the files `names`, in order; each is checked, or the error names it. Those of `passing` are
+   * scripts that the browser itself fetches and runs: not kept, so that what is checked is what the host sends now.
+   */
   async bytes(names, passing = new Set()) {
     for (const name of names) this.total += this.record(name).bytes;
     this.tell("");
@@ -74,7 +79,7 @@ export class Folder {
     const key = this.address(`.slimrank/${record.sha256}`);
     const kept = await this.fromCache(cache, key, record);
     if (kept) this.progress(name, record.bytes);
-    const bytes = kept ?? (await this.download(name, record));
+    const bytes = kept ?? (await this.download(name, record, passes));
     if (!kept) await this.keep(cache, key, bytes);
     const wire = kept ? 0 : wireBytes(this.address(name)) ?? bytes.length;
     this.read.push({ name, bytes: bytes.length, wire, cached: Boolean(kept), milliseconds: performance.now() - started });
@@ -82,14 +87,16 @@ export class Folder {
   }
 
   /** What the host sends; once more, past the browser's own cache, where that holds another version. */
-  async download(name, record) {
+  async download(name, record, passes) {
+    const most = Math.max(...Object.values(this.manifest.files).map((each) => each.bytes)); // to say which one it is
     let fault;
     for (const cache of ["default", "reload"]) {
-      const before = this.loaded;
-      const bytes = await this.receive(name, record, { cache });
+      const bytes = await this.receive(name, { cache }, record.bytes, most, (count) => this.progress(name, count));
+      const first = fault;
       fault = await this.fault(name, bytes, record);
+      if (!fault && first && passes) throw new InputError(`${name}: an older one may be running; reload the page`);
       if (!fault) return bytes;
-      this.loaded = before;
+      this.loaded -= bytes.length;
     }
     throw new InputError(fault);
   }
@@ -105,29 +112,27 @@ export class Folder {
     return response;
   }
 
-  /** The bytes of a file; of one that is longer than it may be no more than the longest has, to say which that is. */
-  async receive(name, record, init) {
+  /** The bytes of a file, `usual` of them or up to `most`; where there are more, something longer than that. */
+  async receive(name, init, usual, most, tell = () => {}) {
     const reader = (await this.get(name, init)).body.getReader();
-    const most = Math.max(...Object.values(this.manifest.files).map((each) => each.bytes));
-    let bytes = new Uint8Array(record.bytes), length = 0;
-    try {
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        const end = length + part.value.length;
-        if (end > most) {
-          await reader.cancel();
-          return new Uint8Array(end);
-        }
-        if (end > bytes.length) {
-          const longer = new Uint8Array(most);
-          longer.set(bytes.subarray(0, length));
-          bytes = longer;
-        }
-        bytes.set(part.value, length);
-        length = end;
-        this.progress(name, part.value.length);
+    let bytes = new Uint8Array(usual), length = 0;
+    const next = () => reader.read().catch((error) => {
+      throw new InputError(`${name}: the connection broke after ${length} bytes: ${error.message}`);
+    });
+    for (let part = await next(); !part.done; part = await next()) {
+      const end = length + part.value.length;
+      tell(part.value.length);
+      if (end > most) {
+        await reader.cancel();
+        return new Uint8Array(end);
       }
-    } catch (error) {
-      throw new InputError(`${name}: the connection broke after ${length} of ${record.bytes} bytes: ${error.message}`);
+      if (end > bytes.length) {
+        const longer = new Uint8Array(most);
+        longer.set(bytes.subarray(0, length));
+        bytes = longer;
+      }
+      bytes.set(part.value, length);
+      length = end;
     }
     return bytes.subarray(0, length);
   }
@@ -147,9 +152,9 @@ export class Folder {
   // --- the browser's cache, without which all goes on
 
   async openCache() {
-    if (!this.useCache || !globalThis.caches) return null;
+    if (!this.useCache) return null;
     try {
-      return await caches.open(CACHE);
+      return await globalThis.caches?.open(CACHE); // in a sandboxed frame the name alone throws
     } catch (error) {
       this.note(`nothing is kept in this browser: ${error.message}`);
       return null;
@@ -169,13 +174,13 @@ export class Folder {
     return null;
   }
 
-  async keep(cache, key, bytes) {
-    try {
-      await cache?.put(key, new Response(bytes));
-    } catch (error) {
+  /** One after the other: each is copied on its way. */
+  keep(cache, key, bytes) {
+    this.puts = this.puts.then(() => cache?.put(key, new Response(bytes))).catch((error) => {
       const full = error.name === "QuotaExceededError" ? "the browser's storage is full" : error.message;
       this.note(`a file is not kept in this browser: ${full}`);
-    }
+    });
+    return this.puts;
   }
 
   /** Forget what this browser keeps of the folder and is no longer in its manifest. */
@@ -215,5 +220,6 @@ export async function sha256(bytes) {
 
 /** The bytes that came over the network for an address, compressed as they were; undefined where no one tells. */
 function wireBytes(address) {
-  return performance.getEntriesByName?.(address).at(-1)?.encodedBodySize || undefined;
+  const { encodedBodySize, transferSize } = performance.getEntriesByName?.(address).at(-1) ?? {};
+  return encodedBodySize ? transferSize && encodedBodySize : undefined; // nothing is transferred of what it has
 }

@@ -3,7 +3,6 @@
 import { checkK, feedsOf } from "./slimrank.js";
 import { quoted, InputError } from "./values.js";
 
-const AT_ONCE = 256; // queries a call
 const ITEMS_AT_ONCE = 1 << 14;
 
 /** Finds items. Made by `load`. */
@@ -30,14 +29,11 @@ export class Finder {
     this.encoding.check(inputs);
     const met = leaveOutMet && this.field.kind === "sequence" ? this.encoding.wholeLists(this.field.name, rows) : null;
     const found = [];
-    for (let start = 0; start < inputs.rows; start += AT_ONCE) {
-      const stop = Math.min(start + AT_ONCE, inputs.rows);
-      const scores = await this.scores(feedsOf(this.folder.manifest, this.encoding, inputs, start, stop), stop - start);
-      scores.forEach((own, row) => {
-        for (const id of met?.[start + row] ?? []) if (id >= this.first) own[id - this.first] = -Infinity;
-        const places = firstOf(own, k);
-        found.push({ items: places.map((place) => this.item(place)), places, scores: places.map((place) => own[place]) });
-      });
+    for (let row = 0; row < inputs.rows; row++) { // one by one: scores of a large catalogue are many
+      const scores = await this.scores(feedsOf(this.folder.manifest, this.encoding, inputs, row, row + 1));
+      for (const id of met?.[row] ?? []) if (id >= this.first) scores[id - this.first] = -Infinity;
+      const places = firstOf(scores, k);
+      found.push({ items: places.map((place) => this.item(place)), places, scores: places.map((place) => scores[place]) });
     }
     return { found, unknown: inputs.unknown, shortened: inputs.shortened };
   }
@@ -46,24 +42,21 @@ export class Finder {
     throw new InputError(`${quoted(this.folder.manifest.name)} answers with items, not with a score for each row: topK asks it`);
   }
 
-  /** By query the scores of all items, by place in the catalogue. */
-  async scores(feeds, rows) {
+  /** The scores of all items for one query, by place in the catalogue. */
+  async scores(feeds) {
     const output = this.folder.manifest.answers;
     const { data } = (await this.runner.run({ ...feeds, items: itemsOf(0, 1, this.first) }, [output]))[output];
-    const width = data.length / rows;
-    return Array.from({ length: rows }, (_, row) => {
-      const own = data.subarray(row * width, (row + 1) * width);
-      return output === "scores" ? Float32Array.from(own.subarray(this.first)) : this.products(own);
-    });
+    return output === "scores" ? data.subarray(this.first) : this.products(data);
   }
 
   products(query) {
-    const dim = query.length;
-    return Float32Array.from({ length: this.count }, (_, place) => {
+    const found = new Float32Array(this.count), dim = query.length;
+    for (let place = 0; place < this.count; place++) {
       let sum = 0; // in float64, so that the order of items does not hang on the order of summation
       for (let at = 0; at < dim; at++) sum += query[at] * this.vectors[place * dim + at];
-      return sum;
-    });
+      found[place] = sum;
+    }
+    return found;
   }
 
   async itemVectors() {
@@ -99,7 +92,15 @@ function itemsOf(start, count, first) {
 }
 
 /** The places of the k largest scores, falling, of equal ones the lower place first; none that was left out. */
-function firstOf(scores, k) {
-  const left = Array.from(scores.keys()).filter((place) => scores[place] > -Infinity);
-  return left.sort((a, b) => scores[b] - scores[a] || a - b).slice(0, k);
+export function firstOf(scores, k) {
+  const falling = (a, b) => scores[b] - scores[a] || a - b;
+  let best = [], least = -Infinity;
+  for (let place = 0; place < scores.length; place++) {
+    if (!(scores[place] > least)) continue;
+    best.push(place);
+    if (best.length < 2 * k) continue;
+    best = best.sort(falling).slice(0, k);
+    least = scores[best[k - 1]];
+  }
+  return best.sort(falling).slice(0, k);
 }

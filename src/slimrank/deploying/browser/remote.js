@@ -12,7 +12,7 @@ export async function loadInWorker(url, options = {}) {
     remote.info = await remote.ask("load", new URL(url, location.href).href, told);
     return remote;
   } catch (error) {
-    remote.worker.terminate();
+    remote.fail(error);
     throw error;
   }
 }
@@ -24,7 +24,8 @@ class Remote {
     this.asked = 0;
     this.ended = null;
     this.worker.addEventListener("message", ({ data }) => (data.progress ? onProgress(data.progress) : this.answer(data)));
-    this.worker.addEventListener("error", (event) => this.fail(new Error(`the worker could not run: ${event.message ?? "worker.js is missing or damaged"}`)));
+    this.worker.addEventListener("error", ({ message = "worker.js is missing or damaged" }) => this.fail(new Error(`the worker could not run: ${message}`)));
+    this.worker.addEventListener("messageerror", () => this.fail(new Error("the worker could not run: what it answered cannot be read")));
   }
 
   ask(method, ...args) {
@@ -42,15 +43,18 @@ class Remote {
   }
 
   answer({ id, value, error }) {
-    const { resolve, reject } = this.waiting.get(id);
+    const asked = this.waiting.get(id);
+    if (!asked) return; // it came after all was ended
     this.waiting.delete(id);
+    const { resolve, reject } = asked;
     if (error) reject(error.isInput ? new InputError(error.message) : new Error(error.message));
     else resolve(value);
   }
 
-  /** Whoever waits, and whoever asks from now on, is told so. */
+  /** The worker ends; whoever waits, and whoever asks from now on, is told why. */
   fail(error) {
-    this.ended = error;
+    this.worker.terminate();
+    this.ended ??= error;
     for (const { reject } of this.waiting.values()) reject(error);
     this.waiting.clear();
   }
@@ -71,9 +75,16 @@ class Remote {
     return this.ask("values", name, most);
   }
 
-  async close() {
-    await this.ask("close");
-    this.worker.terminate();
-    this.fail(new Error("the model was closed"));
+  close() {
+    this.closed ??= this.end();
+    return this.closed;
+  }
+
+  async end() {
+    try {
+      if (!this.ended) await this.ask("close");
+    } finally {
+      this.fail(new InputError("the model was closed"));
+    }
   }
 }

@@ -28,8 +28,13 @@ export interface LoadOptions {
   ort?: unknown;
   /** Whether files are kept in the browser's Cache API; true where nothing is said. */
   cache?: boolean;
-  /** The digest of the artifact that the folder must hold. */
+  /** The digest of the artifact that the folder must say it holds: against mix-ups, not against who forges a folder. */
   digest?: string;
+  /**
+   * The seal at the end of the folder's slimrank-web.json: sha256 over all of it, which holds the sha256 of every file.
+   * Where this module comes from elsewhere (npm), no other model, vocabulary or runtime of `ort/` passes.
+   */
+  seal?: string;
   /** Threads of the runtime, 1 where nothing is said; more need a page that is cross-origin isolated. */
   threads?: number;
   /** What fetches instead of the browser's own. */
@@ -60,6 +65,7 @@ export interface FieldInfo {
 export interface Info {
   readonly name: string;
   readonly artifact: string;
+  readonly seal: string;
   readonly answers: "logit" | "scores" | "vector";
   readonly provider: Provider;
   readonly fields: readonly FieldInfo[];
@@ -124,11 +130,11 @@ export interface Finder extends Opened {
 }
 
 /**
- * Read and check the folder that `slimrank export ARTIFACT --target web` wrote, and open its model.
- * Throws InputError: the browser has no WebAssembly SIMD, a file is missing, damaged, truncated, swapped or of another
+ * Read and check the folder that `slimrank export ARTIFACT --target web` wrote, and open its model;
+ * `load<Finder>` where that answers with items. Throws InputError: the browser has no WebAssembly SIMD, a file is missing, damaged, truncated, swapped or of another
  * version, or the model does not answer its golden rows as it did when it was exported.
  */
-export function load(url: string | URL, options?: LoadOptions): Promise<Model & Finder>;
+export function load<M extends Model | Finder = Model>(url: string | URL, options?: LoadOptions): Promise<M>;
 
 /** Rows from JSON text, exactly: whole numbers beyond 2^53 become bigints, and NaN is read. */
 export function parseRows(text: string): Row[];

@@ -20,30 +20,32 @@ export async function load(url, options = {}) {
   if (!globalThis.WebAssembly?.validate(SIMD)) {
     throw new InputError("this browser has no WebAssembly SIMD, which the runtime needs; all of 2023 and later have");
   }
-  const clock = laps();
+  const { milliseconds, lap } = laps();
   const folder = await Folder.open(url, options);
   const { manifest } = folder;
-  if (options.digest && options.digest !== manifest.artifact) {
-    throw new InputError(`the folder holds the artifact ${quoted(manifest.artifact)}, the page asked for ${quoted(options.digest)}`);
+  for (const [pin, found] of [["digest", manifest.artifact], ["seal", manifest.seal]]) {
+    if (options[pin] && options[pin] !== found) throw new InputError(`${pin}: the folder has ${quoted(found)}, the page asked for ${quoted(options[pin])}`);
   }
   const webgpu = await wantsWebGpu(options, folder);
   const parts = options.ort ? null : manifest.runtime[webgpu ? "webgpu" : "wasm"];
   const read = await readParts(folder, parts);
-  const milliseconds = { download: clock() };
-  const encoding = new Encoding(readJson(read["encoding.json"]), manifest.artifact);
+  lap("download");
+  const encoding = new Encoding(readJson(taken(read, "encoding.json")), manifest.artifact);
   const ort = options.ort ?? (await runtime(folder, parts));
-  configure(ort, folder, parts, read[parts?.wasm], options.threads ?? 1);
-  milliseconds.runtime = clock();
-  const runner = (webgpu && (await onWebGpu(ort, read, folder))) || (await Runner.open(ort, read, "wasm", manifest));
-  milliseconds.session = clock();
-  folder.note(await runner.check(manifest));
-  milliseconds.golden = clock();
-  await folder.forgetOthers();
-  const finder = manifest.answers === "logit" ? null : await import("./finder.js");
-  const model = finder ? await finder.Finder.open(folder, encoding, runner) : new Model(folder, encoding, runner);
-  milliseconds.ready = clock();
-  model.info = described(folder, encoding, runner, milliseconds);
-  return model;
+  configure(ort, folder, parts, taken(read, parts?.wasm), options.threads ?? 1);
+  lap("runtime");
+  const runner = await checkedRunner(ort, read, webgpu, folder, lap);
+  try {
+    await folder.forgetOthers();
+    const finder = manifest.answers === "logit" ? null : await import("./finder.js");
+    const model = finder ? await finder.Finder.open(folder, encoding, runner) : new Model(folder, encoding, runner);
+    lap("ready");
+    model.info = described(folder, encoding, runner, milliseconds);
+    return model;
+  } catch (error) {
+    await runner.close();
+    throw error;
+  }
 }
 
 /** A model that scores rows. Made by `load`. */
@@ -75,7 +77,7 @@ export class Model {
   /** The first k of rows, or of `{shared, candidates}`: what all candidates share is said once. Best first. */
   async topK(given, k = 10) {
     checkK(k);
-    const { scores, logits, unknown, shortened } = await this.rank(joined(given));
+    const { scores, logits, unknown, shortened } = await this.rank(joined(given, this.encoding.fields));
     const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).slice(0, k);
     return { ranked: order.map((index) => ({ index, score: scores[index], logit: logits[index] })), unknown, shortened };
   }
@@ -90,12 +92,19 @@ export class Model {
   }
 }
 
-/** Rows of what all candidates share and what is their own. */
-function joined(given) {
-  if (Array.isArray(given) || !given || !("candidates" in given)) return given;
-  const { shared, candidates } = given;
+/** Rows of what all candidates share and what is their own; other forms of rows as they are. */
+function joined(given, fields) {
+  const known = ["shared", "candidates"];
+  const isForm = typeName(given) === "dict" && Object.hasOwn(given, "candidates") && Object.keys(given).every((key) => known.includes(key));
+  if (!isForm || fields.some(({ name }) => name === "candidates")) return given;
+  const { shared = {}, candidates } = given;
   if (!Array.isArray(candidates)) throw new InputError(`candidates are a ${typeName(candidates)}, must be a list of rows`);
-  const both = candidates.flatMap((row) => Object.keys(row ?? {})).find((name) => Object.hasOwn(shared, name));
+  const check = (what, row) => {
+    if (typeName(row) !== "dict") throw new InputError(`${what} is a ${typeName(row)}, must map column names to values`);
+  };
+  check("what is shared", shared);
+  candidates.forEach((row, place) => check(`candidate ${place}`, row));
+  const both = candidates.flatMap(Object.keys).find((name) => Object.hasOwn(shared, name));
   if (both) throw new InputError(`column ${quoted(both)} stands in what is shared and in a candidate`);
   return candidates.map((row) => ({ ...shared, ...row }));
 }
@@ -126,6 +135,8 @@ export function sigmoid(logit) {
   return (logit >= 0 ? 1 : decay) / (1 + decay);
 }
 
+let opening = Promise.resolve(); // sessions one by one: the runtime finds weights by their file's name, of whichever model
+
 /** A session, asked one call after the other. */
 class Runner {
   static async open(ort, read, provider, { graph, data }) {
@@ -135,8 +146,10 @@ class Runner {
       logSeverityLevel: 3,
       ...(data ? { externalData: [{ path: data, data: read[data] }] } : {}),
     };
+    const made = opening.then(() => ort.InferenceSession.create(read[graph], options));
+    opening = made.catch(() => {});
     try {
-      return new Runner(ort, await ort.InferenceSession.create(read[graph], options), provider);
+      return new Runner(ort, await made, provider);
     } catch (error) {
       throw new InputError(`${graph}: onnxruntime-web ${ort.env.versions?.web} cannot load it: ${error.message}`);
     }
@@ -147,10 +160,12 @@ class Runner {
     this.session = session;
     this.provider = provider;
     this.last = Promise.resolve();
+    this.closed = null;
   }
 
   /** Outputs by name of feeds by name (`{dtype, shape, data}`); those that the graph does not take are left out. */
   run(feeds, outputs) {
+    if (this.closed) throw new InputError("the model was closed");
     const own = {};
     for (const name of this.session.inputNames) {
       if (feeds[name]) own[name] = new this.ort.Tensor(feeds[name].dtype, feeds[name].data, feeds[name].shape);
@@ -165,22 +180,30 @@ class Runner {
     return checkGolden(manifest, (feeds, outputs) => this.run(feeds, outputs));
   }
 
-  async close() {
-    await this.last;
-    await this.session.release();
+  close() {
+    this.closed ??= this.last.then(() => this.session.release());
+    return this.closed;
   }
 }
 
-/** A session on WebGPU that answers as it must; null where there is none, with a note why. */
-async function onWebGpu(ort, read, folder) {
-  try {
-    const runner = await Runner.open(ort, read, "webgpu", folder.manifest);
-    await runner.check(folder.manifest);
+/** A session that answers the golden rows, on WebGPU where that is wanted and does; what was read for it is let go. */
+async function checkedRunner(ort, read, webgpu, folder, lap) {
+  const open = async (provider) => {
+    const runner = await Runner.open(ort, read, provider, folder.manifest);
+    lap("session");
+    try {
+      folder.note(await runner.check(folder.manifest));
+    } catch (error) {
+      await runner.close();
+      throw error;
+    }
+    lap("golden");
     return runner;
-  } catch (error) {
-    folder.note(`WebGPU is not used, WebAssembly is: ${error.message}`);
-    return null;
-  }
+  };
+  const onWebGpu = webgpu && (await open("webgpu").catch((error) => folder.note(`WebGPU is not used, WebAssembly is: ${error.message}`)));
+  const runner = onWebGpu || (await open("wasm"));
+  for (const name of Object.keys(read)) delete read[name]; // the runtime has its own copy
+  return runner;
 }
 
 async function wantsWebGpu({ executionProviders = ["wasm"] }, folder) {
@@ -194,21 +217,21 @@ async function wantsWebGpu({ executionProviders = ["wasm"] }, folder) {
 }
 
 /**
- * By name the bytes of all that is used of the folder. This module's own files, where they came from there too, are
- * checked and not kept: whoever runs a page runs what its host sends.
+ * By name the bytes of all that is used of the folder. Scripts, the runtime's and this module's own where they came
+ * from there too, are checked and not kept: whoever runs a page runs what its host sends.
  */
 async function readParts(folder, parts) {
   const { graph, data, modules } = folder.manifest;
-  const names = ["encoding.json", graph, ...(data ? [data] : []), ...(parts?.verified ? [parts.wasm, parts.loader, parts.module] : [])];
-  const own = import.meta.url.startsWith(folder.base.href) ? modules : [];
-  const found = await folder.bytes([...names, ...own], new Set(own));
+  const names = ["encoding.json", graph, ...(data ? [data] : []), ...(parts?.verified ? [parts.wasm] : [])];
+  const scripts = [...(parts?.verified ? [parts.loader, parts.module] : []), ...(import.meta.url.startsWith(folder.base.href) ? modules : [])];
+  const found = await folder.bytes([...names, ...scripts], new Set(scripts));
   return Object.fromEntries(names.map((name, place) => [name, found[place]]));
 }
 
 /** The runtime's module. */
 async function runtime(folder, { module }) {
   try {
-    return await import(folder.address(module));
+    return await import(/* webpackIgnore: true */ /* @vite-ignore */ folder.address(module));
   } catch (error) {
     const where = folder.address(module);
     throw new InputError(`onnxruntime-web is not at ${where}: put its dist files there, or hand it over as \`ort\` (${error.message})`);
@@ -227,16 +250,26 @@ function readJson(bytes) {
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
+/** An entry of what was read, which is no longer held there. */
+function taken(read, name) {
+  const found = read[name];
+  delete read[name];
+  return found;
+}
+
 function laps() {
+  const milliseconds = {};
   let last = performance.now();
-  return () => {
-    const before = last;
-    last = performance.now();
-    return last - before;
+  const lap = (name) => {
+    const now = performance.now();
+    milliseconds[name] = (milliseconds[name] ?? 0) + now - last;
+    last = now;
   };
+  return { milliseconds, lap };
 }
 
 function described({ manifest, read, notes }, encoding, { provider }, milliseconds) {
-  const fields = encoding.fields.map(({ values, mean, std, ...rest }) => rest);
-  return { name: manifest.name, artifact: manifest.artifact, answers: manifest.answers, provider, fields, files: read, notes, milliseconds };
+  const { name, artifact, seal, answers } = manifest;
+  const fields = encoding.fields.map(({ mean, std, ...rest }) => rest);
+  return { name, artifact, seal, answers, provider, fields, files: read, notes, milliseconds };
 }

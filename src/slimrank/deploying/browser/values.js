@@ -8,7 +8,7 @@ export class InputError extends Error {
 }
 
 const LEAST = -(2n ** 63n), MOST = 2n ** 63n - 1n;
-const INTEGER = /^([+-]?)0*(\d+)$/;
+const INTEGER = /^([+-]?)(\d+)$/;
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
 /** The type of a value, called as in the errors of the other runtimes. */
@@ -85,7 +85,8 @@ function floatText(value) {
 /** A canonical value as an integer; null where it is text that is none of 64 bits. */
 export function asInteger(value) {
   if (typeof value !== "string") return value;
-  const [, sign, digits] = INTEGER.exec(value) ?? [];
+  const [, sign, written] = INTEGER.exec(value) ?? [];
+  const digits = written?.replace(/^0+(?=\d)/, "");
   if (digits === undefined || digits.length > 19) return null;
   const found = whole(BigInt(sign === "-" ? `-${digits}` : digits));
   return typeof found === "string" ? null : found;
@@ -95,9 +96,13 @@ export function asInteger(value) {
 export class Vocabulary {
   constructor({ type, values }) {
     this.type = type;
-    this.values = type === "int" ? values.map((each) => asInteger(each)) : values;
+    this.values = values; // of integers those that stand as text are read in place: there may be millions
     this.size = values.length + 1;
-    this.table = new Map(this.values.map((each, place) => [each, place + 1]));
+    this.table = new Map();
+    values.forEach((each, place) => {
+      if (type === "int" && typeof each === "string") values[place] = asInteger(each);
+      this.table.set(values[place], place + 1);
+    });
   }
 
   /** Codes of canonical values, and how many (missing ones aside) are unknown. */
@@ -165,7 +170,8 @@ export function crc32(text) {
   return (value ^ 0xffffffff) >>> 0;
 }
 
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|Infinity)|NaN/g;
+// Text that does not end is taken to the end: to try again at every quote would take the square of its length.
+const TOKENS = /"[^"\\]*(?:\\(?:[^]|$)[^"\\]*)*(?:"|$)|-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|Infinity)|NaN/g;
 const WIDE = /^-?\d{16,}$/;
 
 /**
@@ -174,16 +180,16 @@ const WIDE = /^-?\d{16,}$/;
  */
 export function parseRows(text) {
   const mark = `\u0000${Math.random()}:`; // no text that was given begins so
-  const marked = text.replace(TOKENS, (token) => {
+  const marked = (token) => {
     return WIDE.test(token) || token.endsWith("NaN") || token.endsWith("Infinity") ? JSON.stringify(mark + token) : token;
-  });
+  };
   const restored = (_, value) => {
     if (typeof value !== "string" || !value.startsWith(mark)) return value;
     const token = value.slice(mark.length);
     return WIDE.test(token) ? BigInt(token) : Number(token);
   };
   try {
-    return JSON.parse(marked, restored);
+    return JSON.parse(text.replace(TOKENS, marked), restored);
   } catch (error) {
     throw new InputError(`not JSON: ${error.message.slice(0, 200)}`);
   }
