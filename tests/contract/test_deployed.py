@@ -50,6 +50,8 @@ def target(name: str) -> Any:
         "python": ROOT / f".venv-edge-{name}" / "bin" / "python",
         "runtime": ROOT / "tests" / "browser" / "node_modules" / "onnxruntime-web" / "dist",
     }
+    if not (beside["python"].parent.parent / "ready").exists():  # it is made just now
+        del beside["python"]
     known = entries("deployment target")[name].config.model_fields
     found = {key: str(path) for key, path in beside.items() if key in known and path.exists()}
     return as_config("deployment target", {"name": name, **found})

@@ -174,6 +174,10 @@ MADE: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {"half": np.float32(0.5)},
     ),
     "Clip": ([node("Clip", ["x", "low", "high"], ["out"])], {"low": np.float32(-1), "high": np.float32(0.5)}),
+    "a matrix of one number": (
+        [node("ReduceSum", ["x", "axis"], ["sum"], keepdims=1), node("MatMul", ["sum", "w"], ["out"])],
+        {"axis": np.array([1]), "w": np.array([[0.5]], np.float32)},
+    ),
     "CumSum": ([node("CumSum", ["x", "axis"], ["out"])], {"axis": np.array(1)}),
     "Conv": (
         [

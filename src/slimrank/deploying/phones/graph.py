@@ -90,7 +90,7 @@ def module_of(path: str) -> tuple[Any, Any]:
             self.stored: dict[str, tuple[list[str], Rows]] = {}
             for name in dict.fromkeys(name for node in rest for name in _tensors_of(node) if name in constants):
                 value = constants[name]
-                if isinstance(value, torch.Tensor) and value.numel() == 1:
+                if isinstance(value, torch.Tensor) and value.ndim == 0:
                     self.known[name] = value.item()
                 else:
                     table = value if isinstance(value, Rows) else Rows((value,), lambda parts: parts[0])
