@@ -105,7 +105,7 @@ def _apply(before: Artifact, content: bytes, out: Path, name: str) -> Path:
             for file, made in patched(before, content[HEAD:-DIGEST], partial):
                 store(made, partial / file)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise InputError(f"{name}: {error}".replace(f"{partial}/", "")) from None
         found = verify(partial, name).digest
         if found != result:
             raise InputError(f"{name}: makes {found[:12]}..., and should make {result[:12]}...; nothing was written")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimrank.artifact import MANIFEST, Artifact
+from slimrank.artifact import MANIFEST, MAX_MANIFEST_BYTES, Artifact, read_manifest
 from slimrank.config import InputError
 from slimrank.data.stored import VOCABULARY_FILE
 from slimrank.shipping.codec import LARGE, compressed, decompressed, level_of
@@ -28,7 +28,18 @@ from slimrank.shipping.vocabularies import changes, rebuilt
 
 TEXT = "text"
 LENGTH = 4  # bytes of the length of the plan
-ROOM, TIMES = 1 << 30, 8  # what frames may hold: so much, and so many times the old artifact
+ROOM, TIMES = 1 << 30, 8  # what frames, and the files made of them, may hold: so much, and so many times OLD
+OTHERWISE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a plan of another form ends in where it is used; numpy parses some names of types, hence the syntax."""
 
 
 def _order(names: Mapping[str, Any]) -> list[str]:
@@ -139,10 +150,10 @@ def patched(before: Artifact, body: bytes, folder: Path) -> Iterator[tuple[str, 
     Raises:
         InputError: the body is of another form.
     """
-    plan, frames = _opened(before, body)
     try:
+        plan, frames = _opened(before, body)
         yield from _files(before, plan, frames, folder)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except OTHERWISE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"a delta of another form ({type(error).__name__}: {error})") from None
@@ -150,15 +161,11 @@ def patched(before: Artifact, body: bytes, folder: Path) -> Iterator[tuple[str, 
 
 def _opened(before: Artifact, body: bytes) -> tuple[dict[str, Any], dict[str, Reader]]:
     """The plan, and the content of the frames by name."""
-    room = ROOM + TIMES * sum(record["bytes"] for record in before.manifest["files"].values())
+    room = _room(before)
     start = LENGTH + int.from_bytes(body[:LENGTH], "little")
-    try:
-        plan: dict[str, Any] = json.loads(decompressed(body[LENGTH:start], room))
-        lengths = [(str(name), int(length)) for name, length in plan["frames"]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"a delta of another form ({error})") from None
+    plan: dict[str, Any] = json.loads(decompressed(body[LENGTH:start], MAX_MANIFEST_BYTES))
     frames = {}
-    for name, length in lengths:
+    for name, length in plan["frames"]:
         content = decompressed(body[start : start + length], room, _dictionary(before) if name == TEXT else b"")
         frames[name] = Reader(content)
         start, room = start + length, room - len(content)
@@ -167,13 +174,27 @@ def _opened(before: Artifact, body: bytes) -> tuple[dict[str, Any], dict[str, Re
     return plan, frames
 
 
+def _room(before: Artifact) -> int:
+    """How many bytes a delta may hold, and make."""
+    return ROOM + TIMES * sum(int(record["bytes"]) for record in before.manifest["files"].values())
+
+
+def _check_files(plan: Mapping[str, Any], said: Mapping[str, Any], room: int) -> None:
+    """Raises `InputError` where a plan has other files than its manifest says, one twice, or too much of them."""
+    if sorted(name for name, *_ in plan["files"]) != sorted(said["files"]):
+        raise InputError("a delta of another form (its files are not those of its manifest)")
+    sizes = [record["bytes"] for record in said["files"].values()]
+    if min(sizes) < 0 or sum(sizes) > room:
+        raise InputError(f"makes files of {sum(sizes):,} bytes; {room:,} are the most, by the size of OLD")
+
+
 def _files(
     before: Artifact, plan: Mapping[str, Any], frames: Mapping[str, Reader], folder: Path
 ) -> Iterator[tuple[str, bytes]]:
     text = frames[TEXT]
-    manifest = text.take(plan["manifest"])
-    yield MANIFEST, manifest
-    said = json.loads(manifest)
+    yield MANIFEST, text.take(plan["manifest"])
+    said = read_manifest(folder)  # nothing is written under a name before that was looked at
+    _check_files(plan, said, _room(before))
     layout, old_layout, ids = Layout(said), _layout(before), None
     for name, kind, *rest in plan["files"]:
         record = said["files"][name]
