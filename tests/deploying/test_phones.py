@@ -174,6 +174,24 @@ MADE: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {"half": np.float32(0.5)},
     ),
     "Clip": ([node("Clip", ["x", "low", "high"], ["out"])], {"low": np.float32(-1), "high": np.float32(0.5)}),
+    "a shape made longer": (
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Concat", ["two", "shape"], ["to"], axis=0),
+            node("Expand", ["x", "to"], ["out"]),
+        ],
+        {"two": np.array([2])},
+    ),
+    "a number made wide": (
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Expand", ["zero", "shape"], ["zeros"]),
+            node("Cast", ["x"], ["places"], to=TensorProto.INT64),
+            node("Abs", ["places"], ["there"]),
+            node("ScatterElements", ["zeros", "there", "x"], ["out"], axis=1),
+        ],
+        {"zero": np.float32(0)},
+    ),
     "a matrix of one number": (
         [node("ReduceSum", ["x", "axis"], ["sum"], keepdims=1), node("MatMul", ["sum", "w"], ["out"])],
         {"axis": np.array([1]), "w": np.array([[0.5]], np.float32)},

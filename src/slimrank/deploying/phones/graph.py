@@ -129,12 +129,18 @@ def _knows(node: Node) -> bool:
 
 def _run(node: Node, values: Mapping[str, Value], numbers: Mapping[str, Any]) -> Value:
     """What a node gives. `numbers` are the constants as arrays."""
+    import torch
+
     first = len(_tensors_of(node))
     given = [values[name] if name else None for name in node.inputs[:first]]
     for name in node.inputs[first:]:
         if name and name not in numbers and node.kind in ROUNDING:
             raise MissingError(f"operator {node.kind} with a scale or zero point that is computed")
         given.append(numbers.get(name, values.get(name)) if name else None)
+    if node.kind in SHAPING and isinstance(given[0], bool | int | float) and node.inputs[0] in numbers:
+        given[0] = torch.tensor(given[0], dtype=getattr(torch, numbers[node.inputs[0]].dtype.name))
+    if node.kind == "Concat" and any(isinstance(each, list) for each in given):  # of a shape
+        given = [numbers.get(name, each) for name, each in zip(node.inputs, given, strict=True)]
     return operators()[node.kind](node, given)
 
 
