@@ -332,7 +332,9 @@ def _check_target(path: Path) -> None:
     """Refuse to replace what is not an artifact: a directory is only thrown away when all in it is ours."""
     if not path.parent.is_dir():
         raise InputError(f"{path}: {path.parent} is not a directory")
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
+    if path.is_symlink():
+        raise InputError(f"{path}: is a symlink and no directory of its own; it is not replaced")
+    if path.exists() and not path.is_dir():
         raise InputError(f"{path}: exists and is not a directory; it is not replaced")
     if path.is_dir() and (foreign := set(os.listdir(path)) - _own_names(path)):
         raise InputError(f"{path}: holds {min(foreign)!r}, which is no part of an artifact; it is not replaced")

@@ -25,7 +25,7 @@ from slimrank.artifact import Artifact, open_artifact, placing, store
 from slimrank.config import InputError
 from slimrank.files import replace_file
 from slimrank.shipping.archive import archived
-from slimrank.shipping.packing import Counted, check_no_directory, opened_file, total_bytes, verify
+from slimrank.shipping.packing import Counted, check_place, check_same, opened_file, total_bytes, verify
 from slimrank.shipping.patching import patch_of, patched
 
 MAGIC = b"slimdlt\x01"
@@ -59,7 +59,7 @@ def delta(old: str | Path, new: str | Path, out: Path, *, portable: bool = False
             is missing.
     """
     before, after = open_artifact(old), open_artifact(new)
-    check_no_directory(out)
+    check_place(out, before, after)
     if before.digest == after.digest:
         raise InputError(f"{new}: is the same artifact as {old}, to the byte; there is nothing to send")
     content = (
@@ -72,8 +72,7 @@ def delta(old: str | Path, new: str | Path, out: Path, *, portable: bool = False
     for _ in packed:
         pass
     for artifact in (before, after):
-        if not artifact.unchanged():
-            raise InputError(f"{artifact.path}: was replaced while it was read; try again")
+        check_same(artifact)
     replace_file(out, content)
     return Delta(len(content), total_bytes(after), packed.bytes)
 
@@ -102,16 +101,24 @@ def _apply(before: Artifact, content: bytes, out: Path, name: str) -> Path:
         raise InputError(f"{name}: is a delta of {base[:12]}..., and {before.path} is {before.digest[:12]}...{already}")
     with placing(out) as partial:
         try:
-            for file, made in patched(before, content[HEAD:-DIGEST], partial):
-                store(made, partial / file)
-        except InputError as error:
-            raise InputError(f"{name}: {error}".replace(f"{partial}/", "")) from None
-        found = verify(partial, name).digest
+            _make(before, content[HEAD:-DIGEST], partial, name)
+            found = verify(partial, name).digest
+        except InputError:
+            check_same(before)  # else the delta would be blamed for what was made of two artifacts
+            raise
         if found != result:
             raise InputError(f"{name}: makes {found[:12]}..., and should make {result[:12]}...; nothing was written")
-        if not before.unchanged():
-            raise InputError(f"{before.path}: was replaced while it was read; try again")
+        check_same(before)
     return out
+
+
+def _make(before: Artifact, body: bytes, partial: Path, name: str) -> None:
+    """Write the files of the new artifact."""
+    try:
+        for file, made in patched(before, body, partial):
+            store(made, partial / file)
+    except InputError as error:
+        raise InputError(f"{name}: {error}".replace(f"{partial}/", "")) from None
 
 
 def _digests(content: bytes, name: str) -> tuple[str, str]:

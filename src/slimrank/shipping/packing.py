@@ -37,7 +37,7 @@ def pack(artifact: str | Path, out: Path) -> Packed:
     """
     found = open_artifact(artifact)
     counted = Counted(archived(found))
-    check_no_directory(out)
+    check_place(out, found)
     replace_file(out, _while_same(found, counted))
     return Packed(counted.bytes, total_bytes(found))
 
@@ -100,17 +100,24 @@ def total_bytes(artifact: Artifact) -> int:
     return sum(file.stat().st_size for file in (*artifact.files.values(), artifact.path / MANIFEST))
 
 
-def check_no_directory(out: Path) -> None:
-    """Raises `InputError` where `out`, a file to write, is a directory."""
+def check_place(out: Path, *artifacts: Artifact) -> None:
+    """Raises `InputError` where `out`, a file to write, is a directory, or would be in one of the artifacts."""
     if out.is_dir():
         raise InputError(f"{out}: is a directory; --out is the file to write")
+    if any(out.parent.resolve() == artifact.path for artifact in artifacts):
+        raise InputError(f"{out}: is in the artifact itself, which would be damaged by it; --out is a file elsewhere")
+
+
+def check_same(artifact: Artifact) -> None:
+    """Raises `InputError` where an artifact is no longer the one that was opened."""
+    if not artifact.unchanged():
+        raise InputError(f"{artifact.path}: was replaced while it was read; try again")
 
 
 def _while_same(artifact: Artifact, pieces: Iterable[bytes]) -> Iterator[bytes]:
     """`pieces`, and a fault at their end where the artifact was replaced meanwhile: nothing is then written."""
     yield from pieces
-    if not artifact.unchanged():
-        raise InputError(f"{artifact.path}: was replaced while it was read; try again")
+    check_same(artifact)
 
 
 class Counted:
