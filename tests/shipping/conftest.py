@@ -57,12 +57,13 @@ def made(tmp_path: Path) -> Callable[..., Path]:
         encoding: Encoding | None = None,
         *,
         external: bool = False,
+        location: str = "model.onnx.data",
         index: Mapping[str, NDArray[Any]] | None = None,
         **manifest: Any,
     ) -> Path:
         work = tmp_path / f"work-{name}"
         work.mkdir()
-        where = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 64} if external else {}
+        where = {"save_as_external_data": True, "location": location, "size_threshold": 64} if external else {}
         onnx.save(graph_of(tables), work / "model.onnx", **where)
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir()}
         arrays = index or {}

@@ -158,6 +158,14 @@ def test_numbers_move_between_the_graph_and_beside_it(made: Made, content: Conte
     there(beside, made("back", tables()), content)
 
 
+def test_numbers_beside_under_a_name_of_its_own_are_sent_as_they_are(made: Made, content: Content) -> None:
+    old, new = (
+        made(name, each, external=True, location="weights.bin")
+        for name, each in (("old", tables()), ("new", moved(tables())))
+    )
+    there(old, new, content)
+
+
 def test_an_index_is_numbers_too(made: Made, content: Content) -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(500, 8)).astype(np.float32)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from slimrank.data.encoding import Encoding
 from slimrank.shipping.rows import NONE, Ids, aligned, forerunner
@@ -80,3 +82,14 @@ def test_a_constant_goes_on_from_that_of_its_name_or_the_only_one_of_its_shape()
     assert forerunner(range_of("renamed", (3,), 4), known) == known[2]
     assert forerunner(range_of("renamed", (6, 4)), known) is None
     assert forerunner(range_of("renamed", (3,), 2), known) is None
+
+
+@pytest.mark.parametrize("size", ["x", None, -5, 1.5, True, [3]])
+def test_sizes_that_are_none_are_no_ids(made: Made, size: object) -> None:
+    folders = [made(name, {"t": np.zeros((20, 4), np.uint8)}) for name in ("old", "new")]
+    assert Ids.of(*folders).new == {"user": 3, "seen": 3}
+    for folder in folders:
+        intact = (folder / "schema.json").read_bytes()
+        (folder / "schema.json").write_text(json.dumps({**json.loads(intact), "sizes": {"user": size, "seen": 3}}))
+        assert Ids.of(*folders) == Ids({}, {}, {})
+        (folder / "schema.json").write_bytes(intact)

@@ -81,9 +81,12 @@ def test_constants_that_share_their_bytes_are_refused() -> None:
     model = onnx.ModelProto()
     model.graph.initializer.extend([beside("a", 0), beside("b", 64)])
     assert [each.start for each in ranges_of(model.SerializeToString())] == [0, 64]
-    model.graph.initializer.append(beside("c", 32))
-    with pytest.raises(InputError, match="share their bytes"):
-        ranges_of(model.SerializeToString())
+    for offset in (32, -64):
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(model)
+        wrong.graph.initializer.append(beside("c", offset))
+        with pytest.raises(InputError, match="share their bytes, or one begins before its file"):
+            ranges_of(wrong.SerializeToString())
 
 
 @settings(max_examples=100, deadline=None)

@@ -12,6 +12,7 @@ from slimrank.indexing.index import file_of
 from slimrank.shipping.tensors import Range, ranges_of
 
 GRAPH = "model.onnx"
+OF_NUMBERS = (GRAPH, "index.")  # what names of files begin with that a delta comes to when it knows the graph
 
 
 class Layout:
@@ -36,6 +37,8 @@ class Layout:
 
     def ranges(self, name: str) -> list[Range]:
         """The constants in a file, in the order of their places; in a file of others none."""
+        if not name.startswith(OF_NUMBERS):
+            return []
         own = "" if name == GRAPH else name
         found = [each for each in self._found if each.file == own]
         size = self._manifest["files"][name]["bytes"]

@@ -21,7 +21,7 @@ from slimrank.config import InputError
 from slimrank.data.stored import VOCABULARY_FILE
 from slimrank.shipping.codec import LARGE, compressed, decompressed, level_of
 from slimrank.shipping.differences import SAME, Reader, Streams, Way, read, smallest, stretches, write
-from slimrank.shipping.layout import GRAPH, Layout
+from slimrank.shipping.layout import GRAPH, OF_NUMBERS, Layout
 from slimrank.shipping.rows import Ids, aligned, forerunner
 from slimrank.shipping.tensors import Range, skeleton_of, whole_of
 from slimrank.shipping.vocabularies import changes, rebuilt
@@ -45,7 +45,7 @@ OTHERWISE = (
 def _order(names: Mapping[str, Any]) -> list[str]:
     """Text, then the vocabulary, which says which row goes on from which, then the graph, then what lies beside it."""
     late = {VOCABULARY_FILE: 1, GRAPH: 2}
-    return sorted(names, key=lambda name: (late.get(name, 3 if name.startswith((GRAPH, "index.")) else 0), name))
+    return sorted(names, key=lambda name: (late.get(name, 3 if name.startswith(OF_NUMBERS) else 0), name))
 
 
 def patch_of(before: Artifact, after: Artifact, *, portable: bool) -> bytes:

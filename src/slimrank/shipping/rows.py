@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,13 @@ class Ids:
         """Those of the artifacts in two directories; without any where one of them has no rows, or none we read."""
         try:
             first, (before, after) = _first_values(new), (read_schema(each / SCHEMA_FILE) for each in (old, new))
+            known_sizes, sizes = _sizes(before), _sizes(after)
             values_before, values_after = (read_vocabulary(each / VOCABULARY_FILE) for each in (old, new))
         except InputError:
             return cls({}, {}, {})
-        sizes = {name: int(size) for name, size in after["sizes"].items()}
         origins = {}
         for name, size in sizes.items():
-            known = before["sizes"].get(name, 0)
+            known = known_sizes.get(name, 0)
             same = np.arange(size)
             same[known:] = NONE
             start = first.get(name, 0)
@@ -55,7 +56,7 @@ class Ids:
                 same[start:] = [places.get(value, NONE) for value in values_after[name].to_list()]
             same[same >= known] = NONE
             origins[name] = same
-        return cls({name: int(size) for name, size in before["sizes"].items()}, sizes, origins)
+        return cls(known_sizes, sizes, origins)
 
     def origin(self, old: int, new: int) -> NDArray[np.int64]:
         """[new] the row of an old table of `old` rows that each of a new one of `new` goes on from, or `NONE`."""
@@ -67,6 +68,14 @@ class Ids:
             if (self.old.get(name), size) == (old, new):
                 return self.origins[name]
         return np.where(np.arange(new) < old, np.arange(new), NONE)
+
+
+def _sizes(record: Mapping[str, Any]) -> dict[str, int]:
+    """How many local ids each field has."""
+    sizes = record["sizes"]
+    if not all(type(size) is int and size >= 0 for size in sizes.values()):
+        raise InputError(f"{SCHEMA_FILE}: sizes that are none")
+    return dict(sizes)
 
 
 def _first_values(folder: Path) -> dict[str, int]:

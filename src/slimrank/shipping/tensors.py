@@ -55,7 +55,7 @@ def ranges_of(graph: bytes, *, cut: bool = False) -> list[Range]:
     ends: dict[str, int] = {}
     for each in found:
         if each.start < ends.get(each.file, 0):
-            raise InputError("not a graph: two constants share their bytes")
+            raise InputError("not a graph: two constants share their bytes, or one begins before its file")
         ends[each.file] = each.start + each.length
     return found
 
