@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -117,23 +118,32 @@ class Handler(SimpleHTTPRequestHandler):
         return BytesIO(content)
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[Path], Host]]:
-    """Hosts a folder at an address of its own, which no browser remembers anything of."""
-    servers = []
-
-    def start(folder: Path) -> Host:
-        handler = type("Own", (Handler,), {})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: handler(*given, directory=str(folder)))
-        handler.host = Host(f"http://127.0.0.1:{server.server_port}")
-        Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return handler.host
-
-    yield start
-    for server in servers:
+@contextmanager
+def hosted(folder: Path) -> Iterator[Host]:
+    """Hosts a folder at an address of its own."""
+    handler = type("Own", (Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: handler(*given, directory=str(folder)))
+    handler.host = Host(f"http://127.0.0.1:{server.server_port}")
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield handler.host
+    finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], Host]]:
+    """Hosts a folder at an address that no browser remembers anything of."""
+    with ExitStack() as hosts:
+        yield lambda folder: hosts.enter_context(hosted(folder))
+
+
+@pytest.fixture(scope="module")
+def host(site: Site) -> Iterator[Host]:
+    """The site for tests that change nothing of it: what the browser keeps of it makes later ones quicker."""
+    with hosted(site.root) as found:
+        yield found
 
 
 def with_golden(write: Callable[..., Any], path: Path, **options: Any) -> Any:

@@ -279,6 +279,24 @@ test("a connection that breaks is told with its file, the manifest's too", async
   }
 });
 
+test("a large file is read right, in parts of whatever size", async () => {
+  const text = Array.from({ length: 200_000 }, (_, place) => place).join(), size = utf8(text).length;
+  const { fetch } = await hosted({ ...FILES, "model.onnx": text });
+  for (const type of [undefined, "bytes"]) {
+    let at = 0, asked = 0;
+    const pull = (to) => {
+      const part = utf8(text).subarray(at, (at += 1 + ((++asked * 7919) % 100_000) * 5));
+      if (part.length) to.enqueue(part);
+      else to.close(), to.byobRequest?.respond(0);
+    };
+    const own = async (address) => (address.endsWith("model.onnx") ? new Response(new ReadableStream({ type, pull })) : fetch(address));
+    const folder = await Folder.open(BASE, { fetch: own });
+    const [found] = await folder.bytes(["model.onnx"]);
+    assert.deepEqual(found, utf8(text));
+    assert.equal(folder.loaded, size);
+  }
+});
+
 test("a manifest that does not end is not read to its end", async () => {
   let read = 0;
   const endless = () => new ReadableStream({ pull: (to) => { read += 1 << 20; to.enqueue(new Uint8Array(1 << 20)); } });

@@ -25,11 +25,6 @@ FAULT = "const at = document.getElementById('fault'); return at.hidden ? '' : at
 
 
 @pytest.fixture
-def host(serve, site) -> Any:
-    return serve(site.root)
-
-
-@pytest.fixture
 def page(browser, host) -> str:
     """The address of the page, with the logs of the browser emptied."""
     browser.get_log("browser"), browser.get_log("performance")
@@ -113,7 +108,8 @@ def test_a_change_moves_the_ranking_and_is_undone(browser, page, site) -> None:
     assert browser.find_element("id", "moved").text == ""
 
 
-def test_it_tells_bytes_and_milliseconds(browser, page, site) -> None:
+def test_it_tells_bytes_and_milliseconds(browser, serve, site) -> None:
+    page = f"{serve(site.root).address}/model/"
     opened(browser, page)
     rows = {
         row.find_element("tag name", "th").text: [cell.text for cell in row.find_elements("tag name", "td")[:2]]

@@ -26,7 +26,7 @@ from slimrank.runtime.retriever import load_retriever
 
 
 @pytest.mark.parametrize("loader", ["load", "loadInWorker"])
-def test_it_ranks_as_python_does(browser, serve, site, loader: str) -> None:
+def test_it_ranks_as_python_does(browser, host, site, loader: str) -> None:
     body = f"""
       const model = await {loader}("/model/");
       const ranking = await model.rank(given), top = await model.topK(given, 2);
@@ -36,7 +36,7 @@ def test_it_ranks_as_python_does(browser, serve, site, loader: str) -> None:
       await model.close();
       return {{ ranking, top, candidates, values, info }};
     """
-    found = value(run(browser, serve(site.root), body, ROWS))
+    found = value(run(browser, host, body, ROWS))
     model = load(site.linear.path)
     expected = model.predict(ROWS)
     np.testing.assert_allclose(found["ranking"]["scores"], expected.probability, rtol=1e-6)
@@ -52,14 +52,14 @@ def test_it_ranks_as_python_does(browser, serve, site, loader: str) -> None:
     assert "golden rows answered as at export" in found["info"]["notes"]
 
 
-def test_nothing_and_many_rows_are_ranked(browser, serve, site) -> None:
+def test_nothing_and_many_rows_are_ranked(browser, host, site) -> None:
     body = """
       const model = await load("/model/");
       const columns = { user: [7], item: ["tea"], price: [1], history: [[]] };
       const many = Array.from({ length: 9000 }, (_, place) => given[place % given.length]);
       return [await model.rank([]), (await model.rank(many)).logits, (await model.rank(columns)).logits];
     """
-    nothing, many, columns = value(run(browser, serve(site.root), body, ROWS))
+    nothing, many, columns = value(run(browser, host, body, ROWS))
     assert nothing["scores"] == []
     model = load(site.linear.path)
     np.testing.assert_allclose(many, np.tile(model.score(model.encoder(ROWS)[0]), 2250), rtol=1e-6, atol=1e-6)
@@ -86,11 +86,11 @@ WRONG_CALLS = [
 ]
 
 
-def test_what_is_wrong_in_a_call_is_told(browser, serve, site) -> None:
+def test_what_is_wrong_in_a_call_is_told(browser, host, site) -> None:
     told = "({ kind: error.name, error: error.message })"
     calls = "".join(f"await model.{call}.then(() => null, (error) => {told})," for call, _ in WRONG_CALLS)
     body = f"const model = await load('/model/'); return [{calls}];"
-    for found, (call, expected) in zip(value(run(browser, serve(site.root), body)), WRONG_CALLS, strict=True):
+    for found, (call, expected) in zip(value(run(browser, host, body)), WRONG_CALLS, strict=True):
         assert expected in fault(found), call
 
 
@@ -159,14 +159,14 @@ def test_a_worker_that_fails_later_ends_all_that_is_asked(browser, serve, site) 
     assert found["before"] == 1
 
 
-def test_where_there_is_no_webgpu_webassembly_is_used(browser, serve, site) -> None:
+def test_where_there_is_no_webgpu_webassembly_is_used(browser, host, site) -> None:
     """This Chromium has none."""
     body = "return (await load('/model/', { executionProviders: ['webgpu'] })).info;"
-    info = value(run(browser, serve(site.root), body))
+    info = value(run(browser, host, body))
     assert info["provider"] == "wasm"
     assert any("no WebGPU" in note for note in info["notes"])
     assert "allowed wasm, webgpu" in fault(
-        run(browser, serve(site.root), "await load('/model/', { executionProviders: ['cuda'] });")
+        run(browser, host, "await load('/model/', { executionProviders: ['cuda'] });")
     )
 
 
@@ -181,17 +181,17 @@ def test_without_the_runtime_it_says_where_to_put_it(browser, serve, site) -> No
     assert "onnxruntime-web is not at" in fault(run(browser, host, "await load('/model/');"))
 
 
-def test_ort_may_be_handed_over(browser, serve, site) -> None:
+def test_ort_may_be_handed_over(browser, host, site) -> None:
     body = """
       const ort = await import("/model/ort/ort.wasm.min.mjs");
       return (await load("/model/", { ort })).info.files.map((each) => each.name);
     """
-    assert not any(name.startswith("ort/") for name in value(run(browser, serve(site.root), body)))
+    assert not any(name.startswith("ort/") for name in value(run(browser, host, body)))
 
 
-def test_rows_that_no_message_holds_are_refused(browser, serve, site) -> None:
+def test_rows_that_no_message_holds_are_refused(browser, host, site) -> None:
     body = "await (await loadInWorker('/model/')).rank([{ user: () => 7 }]);"
-    assert "cannot be handed to a worker" in fault(run(browser, serve(site.root), body))
+    assert "cannot be handed to a worker" in fault(run(browser, host, body))
 
 
 @contextmanager
@@ -245,14 +245,14 @@ def test_webgpu_ranks_as_python_does(serve, site) -> None:
 
 
 @pytest.mark.parametrize("loader", ["load", "loadInWorker"])
-def test_who_asks_a_closed_model_is_told(browser, serve, site, loader: str) -> None:
+def test_who_asks_a_closed_model_is_told(browser, host, site, loader: str) -> None:
     body = f"""
       const model = await {loader}("/model/");
       await Promise.all([model.close(), model.close()]);
       await model.close();
       await model.rank(given);
     """
-    assert fault(run(browser, serve(site.root), body, ROWS)) == "the model was closed"
+    assert fault(run(browser, host, body, ROWS)) == "the model was closed"
 
 
 @pytest.mark.parametrize("kind", ["vectors", "scores"])

@@ -8,6 +8,7 @@ const FORMAT = 1;
 const CACHE = "slimrank-web";
 const SEAL = /,"seal":"([0-9a-f]{64})"\}\s*$/;
 const USUAL_BYTES = 64 << 10, MOST_BYTES = 16 << 20; // of a manifest: the most is far above any real one
+const PART = 1 << 18; // bytes read at once
 
 /** A folder, its manifest read and sealed. Made by `Folder.open`. */
 export class Folder {
@@ -114,7 +115,7 @@ export class Folder {
 
   /** The bytes of a file, `usual` of them or up to `most`; where there are more, something longer than that. */
   async receive(name, init, usual, most, tell = () => {}) {
-    const reader = (await this.get(name, init)).body.getReader();
+    const reader = readerOf((await this.get(name, init)).body);
     let bytes = new Uint8Array(usual), length = 0;
     const next = () => reader.read().catch((error) => {
       throw new InputError(`${name}: the connection broke after ${length} bytes: ${error.message}`);
@@ -210,6 +211,22 @@ export class Folder {
   tell(file) {
     this.onProgress?.({ file, loaded: this.loaded, total: this.total });
   }
+}
+
+/** What reads a body; where it can, into memory that is used again, as parts of large files pile up until they are collected. */
+function readerOf(body) {
+  let reader, memory = new ArrayBuffer(PART);
+  try {
+    reader = body.getReader({ mode: "byob" });
+  } catch { // Safari, and bodies that a page made itself
+    return body.getReader();
+  }
+  const read = async () => {
+    const part = await reader.read(new Uint8Array(memory));
+    memory = part.value?.buffer;
+    return part;
+  };
+  return { read, cancel: () => reader.cancel() };
 }
 
 /** sha256 of bytes, in hex. */
