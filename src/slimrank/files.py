@@ -94,7 +94,7 @@ def locked_folder(partial: Path) -> Iterator[None]:
         with lock(partial):
             yield
     finally:
-        if partial.exists():
+        with contextlib.suppress(FileNotFoundError):  # after `publish` another writer may tidy the old one up as well
             shutil.rmtree(partial)
 
 

@@ -83,3 +83,34 @@ def test_an_old_that_is_replaced_meanwhile_is_no_fault_of_the_delta(pair: tuple[
     assert done.stdout == f"{old}: was replaced while it was read; try again\n"
     assert open_artifact(old).digest == open_artifact(new).digest
     assert sorted(os.listdir(tmp_path)) == ["d", "new", "old"]
+
+
+TIDIED = """
+import os, shutil, sys
+from pathlib import Path
+from slimrank.shipping.delta import apply
+
+old, file = map(Path, sys.argv[1:])
+done = []
+
+
+def hook(event, details):  # as `clear_stale` of another writer does, after the one artifact has replaced the other
+    if event == "shutil.rmtree" and str(details[0]).startswith(f"{old}.partial-") and not done:
+        done.append(event)
+        shutil.rmtree(details[0])
+
+
+sys.addaudithook(hook)
+apply(old, file, old)
+print(*done)
+"""
+
+
+def test_an_old_that_another_writer_tidies_up_is_no_fault(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = pair
+    delta(old, new, tmp_path / "d")
+    words = [sys.executable, "-c", TIDIED, str(old), str(tmp_path / "d")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "shutil.rmtree\n"
+    assert open_artifact(old).digest == open_artifact(new).digest
+    assert sorted(os.listdir(tmp_path)) == ["d", "new", "old"]
