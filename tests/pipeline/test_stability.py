@@ -39,7 +39,7 @@ def daily(tiny: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPath
     def recipe(until: int, base: Path | None = None, stability: dict[str, Any] | None = None, **changes: Any) -> Recipe:
         split = {"kind": "time", "train_until": until}
         data = {**tiny()["data"], "path": str(path), "time": "time", "split": split}
-        kept = {} if base is None else {"stability": {"base": str(base), **(stability or {})}}
+        kept = {} if base is None else {"stability": {"base": str(base), **(stability or {"pull": 0.2})}}
         return Recipe.parse(tiny(**{"data": data, "steps": STEPS, "retraining": RETRAINING, **kept, **changes}))
 
     return recipe
@@ -273,6 +273,16 @@ def test_the_plan_tells_of_the_base_and_a_search_takes_none(first: Path, daily: 
     with pytest.raises(InputError, match="a search looks for another model than that of stability"):
         search(daily(1960, first), Search.parse({"goal": "auc_drop <= 0.01"}), tmp_path / "search")
     assert not (tmp_path / "search").exists()
+
+
+def test_a_run_does_not_overwrite_its_base_and_misses_no_weights(first: Path, daily: Daily, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(first, base)
+    with pytest.raises(InputError, match=r"stability\.base: \S+base is where this run is to be; choose another --out"):
+        run(daily(1960, base), tmp_path / "elsewhere" / ".." / "base")
+    (base / "seed-1" / "slim" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"stability\.base: \S+model\.safetensors: no such file"):
+        run(daily(1960, base), tmp_path / "run")
 
 
 def test_recipes_without_it_are_what_they_were(tiny: Callable[..., dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from slimrank.models.quantized import ActivationQuantizer, QuantizedLinear, TableQuantizer
-from slimrank.tables.affine import quantize
 from slimrank.tables.grid import Grid
 from slimrank.tables.scaled import ScaledTable, scaled
 from slimrank.training.loop import State
 from slimrank.training.optimizers import optimizers
-from slimrank.training.stability import KeepCodes, anchors_of
+from slimrank.training.stability import KeepCodes, Stability, anchors_of
 
 GRIDS = {
     "8 bits": Grid(bits=8),
@@ -64,7 +64,7 @@ class Small(nn.Module):
 def trained(model: Small, pull: float = 0.0, *, steps: int = 12, ids: Tensor | None = None, rate: float = 0.02) -> Any:
     """`model` after some steps on labels of chance, with its anchors."""
     anchors = anchors_of(model, {})
-    keep = KeepCodes(anchors, pull)
+    keep = KeepCodes(anchors, Stability(base=Path("before"), pull=pull))
     draw = torch.Generator().manual_seed(2)
     options: dict[str, Any] = {"sparse": "adagrad", "weight_decay": 0.0}
     chosen = optimizers(model, learning_rate=rate, sparse_learning_rate=rate, **options)
@@ -172,6 +172,15 @@ def test_a_pull_of_more_than_a_step_lets_nothing_move(sparse: bool) -> None:
     trained(model, pull=20.0)
     for name, each in model.named_parameters():
         assert torch.equal(each, start[name]) == (not name.endswith("bias")), name
+
+
+def test_an_epoch_is_validated_as_it_would_be_shipped() -> None:
+    model = Small(Grid(bits=4))
+    anchors = trained(model)
+    free = [anchor.count()["kept"] for anchor in anchors]
+    KeepCodes(anchors, Stability(base=Path("before"), hysteresis=1000.0)).on_trained(State(model, []))  # type: ignore[arg-type]
+    assert all(anchor.count()["kept"] == anchor.count()["codes"] for anchor in anchors)
+    assert sum(free) < sum(anchor.count()["codes"] for anchor in anchors)
 
 
 def test_rows_of_new_ids_are_free() -> None:

@@ -51,7 +51,10 @@ class Base:
             raise InputError(f"stability.base: {folder} holds no finished run: there is no {result.name}")
         seed = int(read_json(result)["shipped_seed"])
         encoding = Encoding.load(folder / f"seed-{seed}" / "artifacts" / "teacher")
-        return cls(folder, Recipe.parse(read_json(recipe), str(recipe)), seed, encoding)
+        found = cls(folder, Recipe.parse(read_json(recipe), str(recipe)), seed, encoding)
+        if not found.slim.is_file():
+            raise InputError(f"stability.base: {found.slim}: no such file")
+        return found
 
     @property
     def slim(self) -> Path:
@@ -74,8 +77,10 @@ class Base:
         """sha256 of the weights of its slim model."""
         return hashlib.sha256(self.slim.read_bytes()).hexdigest()
 
-    def check(self, recipe: Recipe) -> None:
-        """Raises `InputError` where a run of `recipe` cannot start from this one."""
+    def check(self, recipe: Recipe, out: Path) -> None:
+        """Raises `InputError` where a run of `recipe` in `out` cannot start from this one."""
+        if out.resolve() == self.folder.resolve():
+            raise InputError(f"stability.base: {self.folder} is where this run is to be; choose another --out")
         for what, before, now in (
             ("model", [self.recipe.architecture], [recipe.architecture]),
             ("steps", self.recipe.steps, recipe.steps),

@@ -10,8 +10,6 @@ from slimrank.models.layers import Network
 from slimrank.models.size import packed_bytes
 from slimrank.pipeline.base import Base, start_from
 from slimrank.recipe import Recipe
-from slimrank.training.examples import Examples
-from slimrank.training.quality import quality
 from slimrank.training.stability import Anchor, KeepCodes, Stability, anchors_of
 
 
@@ -33,13 +31,10 @@ class KeptCodes:
         """
         assert recipe.stability is not None
         anchors = anchors_of(model, start_from(base, model))
-        return cls(model, recipe.stability, anchors, KeepCodes(anchors, recipe.stability.pull))
+        return cls(model, recipe.stability, anchors, KeepCodes(anchors, recipe.stability))
 
-    def settled(self, valid: Examples) -> dict[str, Any]:
-        """Change back the codes whose weights have hardly left them, and tell what was kept, as a step's record."""
-        before = quality(self.model, valid)
-        for anchor in self.anchors:
-            anchor.settle(self.settings.hysteresis)
+    def told(self) -> dict[str, Any]:
+        """What was kept in retraining, as a step's record."""
         counts = {anchor.name: anchor.count() for anchor in self.anchors}
         lines = [
             f"{name}: {count['kept']:,} of {count['codes']:,} codes kept, {count['new']:,} new"
@@ -57,12 +52,7 @@ class KeptCodes:
             "touched_bytes": sum(packed_bytes(self.model.get_submodule(name)) for name in counts),
             "bytes_before": size,
             "bytes_after": size,
-            "facts": {
-                "codes": codes,
-                "codes kept": kept,
-                "validation before codes settled": before,
-                "validation after": quality(self.model, valid),
-            },
+            "facts": {"codes": codes, "codes kept": kept},
             "note": "",
         }
 

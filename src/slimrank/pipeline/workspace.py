@@ -61,7 +61,7 @@ class Run:
     def check(self) -> None:
         """Raises `InputError` where the data is unfit or does not have what the recipe names; writes nothing."""
         if self.base is not None:
-            self.base.check(self.recipe)
+            self.base.check(self.recipe, self.folder)
         layout = self.layout
         if not layout.names and not layout.numbers:
             raise InputError(f"{self.dataset.name}: no input columns beside label, group and time")

@@ -83,6 +83,9 @@ class Hook:
     def on_step(self, state: State) -> None:
         """After the optimisers' step on a batch."""
 
+    def on_trained(self, state: State) -> None:
+        """After the last step of an epoch, before it is validated; may change the weights."""
+
     def on_epoch(self, state: State) -> None:
         """After an epoch was validated and recorded."""
 
@@ -121,6 +124,8 @@ def fit(
     try:
         while state.epoch < config.epochs and not state.stale(config.patience):
             loss = _run_epoch(state, train, config, seed, objective, hooks)
+            for hook in hooks:
+                hook.on_trained(state)
             _validate(state, loss, valid)
             for hook in hooks:
                 hook.on_epoch(state)

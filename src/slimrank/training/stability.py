@@ -2,9 +2,9 @@
 
 The grids of the model of before stay: scales are frozen, and the largest weight of every output of an integer layer,
 from which its scale comes, is pinned. While weights are trained each is pulled back by a share of the learning rate, so
-that one moves only where the rows agree on where to; in the end a code is changed only where its weight is clearly out
-of it (`tables/hysteresis.py`). A row whose id is not met has no gradient,
-and stays what it was. Left out: floats, which are free, and kinds of tables other than integers.
+that one moves only where the rows agree on where to; after an epoch a code is changed only where its weight is clearly
+out of it (`tables/hysteresis.py`). A row whose id is not met has no gradient, and stays what it was. Left out: floats,
+which are free, and kinds of tables other than integers.
 """
 
 from __future__ import annotations
@@ -149,15 +149,23 @@ def anchors_of(model: nn.Module, old: Mapping[str, Tensor]) -> list[Anchor]:
 
 
 class KeepCodes(Hook):
-    """Pulls weights back to where they started, and keeps the grids of integer layers, after every step."""
+    """After every step pulls weights back to where they started, and holds the grids of integer layers.
 
-    def __init__(self, anchors: Sequence[Anchor], pull: float):
+    At the end of an epoch codes whose weights have hardly left them are changed back: so an epoch is validated as it
+    would be shipped, and the next one learns to do with what was changed back.
+    """
+
+    def __init__(self, anchors: Sequence[Anchor], settings: Stability):
         self.anchors = anchors
-        self.pull = pull
+        self.settings = settings
 
     def on_step(self, state: State) -> None:
         rate = {id(p): g["lr"] for each in state.optimizers for g in each.param_groups for p in g["params"]}
         for anchor in self.anchors:
-            if self.pull:
-                anchor.pull(self.pull * rate[id(anchor.weight)])
+            if self.settings.pull:
+                anchor.pull(self.settings.pull * rate[id(anchor.weight)])
             anchor.hold()
+
+    def on_trained(self, state: State) -> None:
+        for anchor in self.anchors:
+            anchor.settle(self.settings.hysteresis)
