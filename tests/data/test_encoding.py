@@ -229,6 +229,7 @@ def store(path: Path, **columns: pl.Series) -> None:
         ),
         (lambda p: store(p, user=pl.Series([[7, 7]])), "values of 'user' are not distinct"),
         (lambda p: store(p, user=pl.Series([[7, 9, 11]])), "does not fit schema.json"),
+        (lambda p: store(p, user=pl.Series([[2**64 - 1]], dtype=pl.List(pl.UInt64))), "neither integers nor text, or"),
         (lambda p: store(p, user=pl.Series([[7, None]])), "neither integers nor text, or some are missing"),
         (lambda p: store(p, user=pl.Series([[0.5, 1.5]])), "neither integers nor text, or some are missing"),
         (lambda p: store(p, user=pl.Series([7])), "columns ['user'] hold no list of values"),

@@ -99,9 +99,10 @@ def codecs_of(schema: Schema, values: Mapping[str, polars.Series], path: Path) -
             codecs[each.name] = without_table(each)
             continue
         column = values[each.name]
-        if not (column.dtype.is_integer() or column.dtype == polars.String) or column.null_count():
+        if column.dtype.is_integer():
+            column = column.cast(polars.Int64, strict=False)  # one that is too large is then missing
+        if column.dtype not in (polars.Int64, polars.String) or column.null_count():
             raise InputError(f"{path}: values of {each.name!r} are neither integers nor text, or some are missing")
-        column = column.cast(polars.Int64) if column.dtype.is_integer() else column
         if not _distinct(column):
             raise InputError(f"{path}: values of {each.name!r} are not distinct")
         codecs[each.name] = Vocabulary(column)
