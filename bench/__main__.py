@@ -22,6 +22,7 @@ from bench.byo import ROWS as BYO
 from bench.ease import ease
 from bench.edge.frappe import edge
 from bench.edge.large import edge_large
+from bench.edge.targets import edge_targets
 from bench.edge_daily import edge_daily
 from bench.exact_steps import exact_steps
 from bench.frappe import frappe
@@ -130,6 +131,10 @@ BENCHMARKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]
     "edge": (
         lambda options: edge(options.runs / "frappe-edge"),
         "Frappe's slim artifact in a browser: bytes on the wire, milliseconds to the first score and for 256 rows",
+    ),
+    "edge-targets": (
+        lambda options: edge_targets(options.runs / "frappe-edge"),
+        "that artifact through every deployment target in its own runtime: scores, the first ten, bytes",
     ),
     "edge-large": (
         lambda options: edge_large(),

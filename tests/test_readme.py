@@ -230,19 +230,24 @@ def value_at(result: Any, path: str) -> float:
 
 def shown_like(value: float, goal: str, path: str) -> str:
     """A figure in words: quality with four decimals, bytes, copies, seconds, and ratios with one decimal."""
-    if path.endswith(("auc_drop", "proof.low", "change")):
+    if path.endswith(("auc_drop", "auc_difference", "proof.low", "change")):
         return f"{value:+.4f}"
-    if path.endswith(("kept", "share_of_original")):
+    if path.endswith(("kept", "share_of_original", "delta_share", "requests_within", "same_top")):
         return f"{100 * value:.1f}%"
-    if path.startswith(("auc", "logloss")) or re.search(r"(ndcg|recall)(@\d+)?(\.|$)", path):
+    if path.startswith(("auc", "logloss")) or path.endswith(".auc") or re.search(r"(ndcg|recall)(@\d+)?(\.|$)", path):
         return f"{value:.4f}"
-    if path.startswith(("bytes", "weights")) or path.endswith("bytes") or "artifact_bytes" in path:
+    if (
+        path.startswith(("bytes", "weights"))
+        or path.endswith("bytes")
+        or "artifact_bytes" in path
+        or path.startswith("wire.")
+    ):
         return size(value)
     if path.startswith("p50_ms"):
         return f"{1000 * value:.0f} us"
     if goal == "0":
         return f"{value:.0f}"
-    if goal.endswith(" MB"):
+    if goal.endswith(" MB") or "_mb." in path:
         return f"{value:.2f} MB"
     if goal.endswith(" ms"):
         return f"{value:.0f} ms"

@@ -98,9 +98,12 @@ def conv(node: Node, given: list[Value]) -> Value:
     plain = set(node.attributes.get("strides", [1])) == {1} and not any(node.attributes.get("pads", [0]))
     if node.attributes.get("group", 1) != 1 or any(size != 1 for size in kernel[2:]) or not plain:
         raise MissingError("operator Conv with a kernel of more than one place")
+    if (x.integers if isinstance(x, Scaled) else x).shape[0] != 1:
+        raise MissingError("operator Conv of more than one image")
 
     def run(image: Any, kernels: Any) -> Any:
-        return (image.movedim(1, -1) @ kernels.reshape(kernel[:2]).T).movedim(-1, 1)
+        flat = kernels.reshape(kernel[:2]) @ image.reshape(kernel[1], -1)  # litert's products of four axes are refused
+        return flat.reshape(1, kernel[0], *image.shape[2:])
 
     spread = [1, -1, *(1 for _ in kernel[2:])]
     if isinstance(weight, Scaled) and not weight.is_even:
