@@ -39,7 +39,7 @@ def daily(tiny: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPath
     def recipe(until: int, base: Path | None = None, stability: dict[str, Any] | None = None, **changes: Any) -> Recipe:
         split = {"kind": "time", "train_until": until}
         data = {**tiny()["data"], "path": str(path), "time": "time", "split": split}
-        kept = {} if base is None else {"stability": {"base": str(base), **(stability or {"pull": 0.2})}}
+        kept = {} if base is None else {"stability": {"base": str(base), **(stability or {"hysteresis": 0.25})}}
         return Recipe.parse(tiny(**{"data": data, "steps": STEPS, "retraining": RETRAINING, **kept, **changes}))
 
     return recipe
@@ -290,6 +290,6 @@ def test_recipes_without_it_are_what_they_were(tiny: Callable[..., dict[str, Any
     assert "stability" not in plain.model_dump(mode="json")
     assert Recipe.parse(tiny(stability=False)) == plain
     told = Recipe.parse(tiny(stability={"base": "runs/day-1"})).model_dump(mode="json")
-    assert json.loads(json.dumps(told))["stability"] == {"base": "runs/day-1", "hysteresis": 0.25, "pull": 0.05}
+    assert json.loads(json.dumps(told))["stability"] == {"base": "runs/day-1", "hysteresis": 0.0, "pull": 0.4}
     with pytest.raises(InputError, match=r"unknown key 'stability\.hysteresys'\. Did you mean 'hysteresis'"):
         Recipe.parse(tiny(stability={"base": "runs/day-1", "hysteresys": 1}))

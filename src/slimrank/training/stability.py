@@ -39,8 +39,8 @@ class Stability(Config):
     """
 
     base: Path
-    hysteresis: float = Field(default=0.25, ge=0)
-    pull: float = Field(default=0.05, ge=0)
+    hysteresis: float = Field(default=0.0, ge=0)
+    pull: float = Field(default=0.4, ge=0)
 
 
 class Anchor:
