@@ -175,7 +175,8 @@ def _without_expansions(nodes: list[Node], constants: Mapping[str, Any]) -> list
     for node in nodes:
         if node.kind == "Expand" and node.inputs[0] in constants and node.inputs[1] in shapes:
             of = shapes[node.inputs[1]]
-            if all(one.kind in BROADCASTING and of in one.inputs for one in users.get(node.outputs[0], [])):
+            used = users.get(node.outputs[0], [])  # by none where it is what the graph gives
+            if used and all(one.kind in BROADCASTING and of in one.inputs for one in used):
                 other[node.outputs[0]] = node.inputs[0]
     kept = [node for node in nodes if node.outputs[0] not in other]
     return _needed(
@@ -229,9 +230,11 @@ def _narrowed(value: Any, integers: str) -> Any:
 
 def _as_rows(node: Node, given: list[Value]) -> Rows | None:
     """What a node makes of tables that it changes row by row, where it is one that does."""
+    if node.kind not in BY_ROW:
+        return None
     tables = [each for each in given if isinstance(each, Rows) or each.ndim > 1]
     others = [each for each in given if not isinstance(each, Rows) and each.ndim <= 1]
-    if node.kind not in BY_ROW or not tables or any(each.numel() > 1 for each in others):
+    if not tables or any(each.numel() > 1 for each in others):
         return None
     ndim = tables[0].tables[0].ndim if isinstance(tables[0], Rows) else tables[0].ndim
     if node.kind == "Concat":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,12 @@ def operators() -> dict[str, Run]:
         "GreaterOrEqual": lambda a, b: a >= b,
         "Less": lambda a, b: a < b,
         "LessOrEqual": lambda a, b: a <= b,
-        "Max": lambda a, b: torch.maximum(*_tensors(a, b)),
-        "Min": lambda a, b: torch.minimum(*_tensors(a, b)),
+        "Max": lambda *given: reduce(torch.maximum, _tensors(*given)),
+        "Min": lambda *given: reduce(torch.minimum, _tensors(*given)),
     }
     return {
-        **{name: _elementwise(run) for name, run in (one | two).items()},
+        **{name: _elementwise(run, tensor) for name, run in one.items()},
+        **{name: _elementwise(run, whole) for name, run in two.items()},
         **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"), _structural),
         **{f"Reduce{name}": _reduce for name in ("Sum", "Mean", "Max", "Min")},
         **dict.fromkeys(("BitShift", "BitwiseAnd", "BitwiseOr"), _bits),
@@ -66,15 +68,15 @@ OWN = (
 LAYERS = ("Conv", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear")
 
 
-def _elementwise(run: Callable[..., Any]) -> Run:
-    return lambda node, given: run(*map(whole, given))
+def _elementwise(run: Callable[..., Any], take: Callable[[Value], Any]) -> Run:
+    return lambda node, given: run(*map(take, given))
 
 
 def _tensors(*given: Any) -> list[Any]:
-    """Numbers as tensors of the type of the one that is a tensor."""
+    """Numbers as tensors of the type of the one that is a tensor, or of their own."""
     import torch
 
-    kind = next(each.dtype for each in given if isinstance(each, torch.Tensor))
+    kind = next((each.dtype for each in given if isinstance(each, torch.Tensor)), None)
     return [each if isinstance(each, torch.Tensor) else torch.tensor(each, dtype=kind) for each in given]
 
 
@@ -107,6 +109,8 @@ def _moved(node: Node, x: Any, given: list[Value]) -> Any:
         axis = node.attributes.get("axis", 1)
         return x.reshape(math.prod(x.shape[:axis]), -1)
     if node.kind == "Squeeze":
+        if not axes:
+            raise MissingError("operator Squeeze without axes")
         for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
             x = x.squeeze(axis)
     if node.kind == "Unsqueeze":
@@ -206,13 +210,16 @@ def _div(node: Node, given: list[Value]) -> Any:
 
     a, b = map(whole, given)
     kinds = {each.dtype for each in (a, b) if isinstance(each, torch.Tensor)}
+    if not kinds:  # of sizes, which are not negative, or of constants
+        return a / b if isinstance(a, float) else a // b
     return a / b if next(iter(kinds)).is_floating_point else torch.div(*_tensors(a, b), rounding_mode="trunc")
 
 
 def _mod(node: Node, given: list[Value]) -> Any:
     import torch
 
-    return torch.remainder(*_tensors(*map(whole, given)))
+    run = torch.fmod if node.attributes.get("fmod", 0) else torch.remainder
+    return run(*_tensors(*map(whole, given)))
 
 
 def _where(node: Node, given: list[Value]) -> Any:
