@@ -96,3 +96,12 @@ def test_a_record_does_not_say_where_it_was_made() -> None:
 def test_rows_of_a_call_are_at_least_one() -> None:
     with pytest.raises(InputError, match="rows"):
         as_config("deployment target", {"name": "litert", "rows": 0})
+
+
+def test_a_converter_that_is_ended_from_outside_is_said_to_be(linear: Any, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho a warning >&2\nkill -9 $$\n")
+    python.chmod(0o755)
+    with pytest.raises(InputError, match="litert: ended by signal 9"):
+        deploy(linear.path, tmp_path / "out", LiteRT(python=python))
+    assert not (tmp_path / "out" / "linear").exists()

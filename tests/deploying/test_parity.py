@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from slimrank import runtime
 from slimrank.cli import app
 from slimrank.config import InputError
-from slimrank.deploying.asking import difference
+from slimrank.deploying.asking import Deployed, difference
 from slimrank.deploying.deploy import deploy
 from slimrank.deploying.ort import MODEL
 from slimrank.deploying.parity import FEWEST, MOST, Parity, _is_same, _made, parity
@@ -88,6 +88,9 @@ def test_the_first_ten_are_a_set_whose_ties_have_no_order() -> None:
     swapped[[8, 11]] = scores[[11, 8]]
     assert not _is_same(scores, swapped)
     assert _is_same(scores[:4], scores[:4][::-1])  # fewer than ten are all of them
+    never = np.append(scores[:4], [-np.inf] * 16)  # fewer than ten have a score
+    assert _is_same(never, never)
+    assert not _is_same(never, np.append([-np.inf] * 10, np.arange(10)))
     broken = scores.copy()
     broken[0] = np.nan
     assert not _is_same(scores, broken)
@@ -99,6 +102,17 @@ def test_differences_are_of_probabilities_and_else_of_the_size_of_numbers() -> N
     assert logit[0] == pytest.approx(1 / (1 + np.exp(-1)) - 0.5)
     assert (logit[1], logit[2]) == (0, np.inf)
     assert difference("vector", np.array([10.0, 0.1]), np.array([11.0, 0.2])) == pytest.approx([0.1, 0.1])
+    never = np.array([-np.inf, -np.inf, 1.0])
+    assert difference("scores", never, np.array([-np.inf, 1.0, np.nan])).tolist() == [0, np.inf, np.inf]
+
+
+def test_answers_of_another_shape_are_told(linear: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = deploy(linear.path, tmp_path / "out", "ort")
+    monkeypatch.setattr(Deployed, "run", lambda self, names, feeds: [np.zeros((len(feeds["ids"]), 2), np.float32)])
+    (found,) = parity(linear.path, [], folders=[folder], requests=3)
+    assert (found.agrees, found.rows) == (False, 0)
+    assert found.refused.startswith("logit is [")
+    assert "where the artifact gives [" in found.refused
 
 
 def test_what_was_never_deployed_or_of_another_artifact_is_refused(

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slimrank.deploying.phones.graph import module_of, stored_bytes
 from slimrank.deploying.phones.operators import operators
-from slimrank.deploying.phones.program import run
+from slimrank.deploying.phones.program import _axis, run
 from slimrank.deploying.phones.values import MissingError, Node
 
 
@@ -196,6 +196,45 @@ MADE: dict[str, tuple[list[Any], dict[str, Any]]] = {
         [node("ReduceSum", ["x", "axis"], ["sum"], keepdims=1), node("MatMul", ["sum", "w"], ["out"])],
         {"axis": np.array([1]), "w": np.array([[0.5]], np.float32)},
     ),
+    "numbers that hang on constants alone": (
+        [
+            node("Sqrt", ["two"], ["root"]),
+            node("Div", ["root", "three"], ["part"]),
+            node("Max", ["part", "third", "low"], ["most"]),
+            node("Clip", ["row", "", "three"], ["few"]),
+            node("Mul", ["x", "most"], ["y"]),
+            node("Add", ["y", "few"], ["out"]),
+        ],
+        {
+            "two": np.float32(2),
+            "three": np.float32(3),
+            "third": np.float32(1 / 3),
+            "low": np.float32(0.1),
+            "row": np.arange(6, dtype=np.float32),
+        },
+    ),
+    "one of two numbers": (
+        [node("Less", ["x", "half"], ["less"]), node("Where", ["less", "half", "one"], ["out"])],
+        {"half": np.float32(0.5), "one": np.float32(1)},
+    ),
+    "half of a size": (
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Gather", ["shape", "last"], ["width"]),
+            node("Div", ["width", "two"], ["half"]),
+            node("Unsqueeze", ["half", "zero"], ["end"]),
+            node("Slice", ["x", "zero", "end", "axis"], ["out"]),
+        ],
+        {"last": np.array(1), "two": np.array(2), "zero": np.array([0]), "axis": np.array([1])},
+    ),
+    "a remainder with the sign of what is divided": (
+        [node("Mod", ["x", "by"], ["out"], fmod=1)],
+        {"by": np.float32(0.7)},
+    ),
+    "a number as wide as the input, and no more": (
+        [node("Shape", ["x"], ["shape"]), node("Expand", ["number", "shape"], ["out"])],
+        {"number": np.float32(0.7)},
+    ),
     "CumSum": ([node("CumSum", ["x", "axis"], ["out"])], {"axis": np.array(1)}),
     "Conv": (
         [
@@ -231,6 +270,7 @@ def test_operators_give_what_onnx_runtime_gives(name: str, tmp_path: Path) -> No
             {"w": np.eye(6, dtype=np.float32)},
             "operator Gemm with alpha",
         ),
+        ([node("Squeeze", ["x"], ["out"])], {}, "operator Squeeze without axes"),
     ],
 )
 def test_what_is_missing_is_named(nodes: Any, constants: Any, words: str, tmp_path: Path) -> None:
@@ -264,3 +304,11 @@ def test_calls_of_few_rows_are_put_together(monkeypatch: pytest.MonkeyPatch, tmp
     with np.load(tmp_path / "answers.npz") as answers:
         assert answers["vector"][:, :2].tolist() == (np.arange(14).reshape(7, 2) * 10).tolist()
         assert answers["item_vector"].tolist() == [1, 2, 3]
+
+
+def test_a_size_that_may_be_one_alone_does_not_vary() -> None:
+    axes: dict[str, Any] = {}
+    assert _axis("rows", axes, 1) is None
+    found = _axis("rows", axes, 2)
+    assert (found.__name__, found.min, found.max) == ("rows", 1, 2)
+    assert _axis("rows", axes, 2) is found

@@ -134,9 +134,9 @@ def check_answers(
 def difference(name: str, wanted: NDArray[Any], got: NDArray[Any]) -> NDArray[np.float64]:
     """How far answers are apart: of a logit as probabilities, of all else of max(1, |x|). NaN is infinitely far."""
     a, b = wanted.astype(np.float64), got.astype(np.float64)
-    if name == "logit":
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        if name == "logit":
             apart = np.abs(1 / (1 + np.exp(-a)) - 1 / (1 + np.exp(-b)))
-    else:
-        apart = np.abs(a - b) / np.maximum(1.0, np.abs(a))
+        else:
+            apart = np.where(a == b, 0.0, np.abs(a - b) / np.maximum(1.0, np.abs(a)))  # -inf is a score too
     return np.where(np.isnan(apart), np.inf, apart)

@@ -134,7 +134,7 @@ def _work(
             tasks.append({**task, **asked, "do": "run"})
         (place / "tasks.json").write_text(json.dumps({"tasks": tasks, "found": str(place / "found.json")}))
         done = _run_program(config, place)
-        found = read_json(place / "found.json") if (place / "found.json").exists() else _failed(config, done.stderr)
+        found = read_json(place / "found.json") if (place / "found.json").exists() else _failed(config, done)
         if "absent" in found:
             raise InputError(
                 f"{name_of(config)}: {config.python or 'this environment'} has no {found['absent']}; "
@@ -148,9 +148,13 @@ def _work(
             return found, dict(stored)
 
 
-def _failed(config: Phone, told: str) -> dict[str, str]:
+def _failed(config: Phone, done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """What a program that found nothing was missing; or its last word, as an error."""
-    last = (told.strip().splitlines() or ["ended without a word"])[-1]
+    if done.returncode < 0:
+        raise InputError(
+            f"{name_of(config)}: ended by signal {-done.returncode}; of 9 the machine has too little memory"
+        )
+    last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
     absent = re.fullmatch(r"ModuleNotFoundError: No module named '(.+)'", last)
     if absent:
         return {"absent": absent[1]}
@@ -161,6 +165,6 @@ def _run_program(config: Phone, place: Path) -> subprocess.CompletedProcess[str]
     python = str(config.python or sys.executable)
     words = [python, "-I", "-c", START, str(Path(slimrank.__file__).parent), str(place / "tasks.json")]
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False)
+        return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         raise InputError(f"{name_of(config)}: python={python} cannot be run: {error.strerror}") from None

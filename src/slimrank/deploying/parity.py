@@ -151,6 +151,7 @@ def _held(opened: Opened | Graph, config: Config, folder: Path, asked: Requests,
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     try:
         found = _all_answers(deployed_graph(opened, config, folder), opened, asked)
+        _check_shapes(wanted, found)
     except InputError as error:
         return Parity(name_of(config), refused=str(error), bytes=size)
     golden = max((_apart(a, b).max() for a, b in zip(wanted[1:], found[1:], strict=True)), default=0.0)
@@ -178,12 +179,18 @@ def _all_answers(graph: Graph, opened: Opened | Graph, asked: Requests) -> list[
     return [ask(graph, each) for each in ([feeds] if golden is None else [feeds, golden])]
 
 
+def _check_shapes(wanted: list[Arrays], found: list[Arrays]) -> None:
+    """Raises `InputError` where an answer is of another shape: there is nothing to hold it to, number by number."""
+    for a, b in zip(wanted, found, strict=True):
+        for name, array in a.items():
+            if b[name].shape != array.shape:
+                raise InputError(f"{name} is {list(b[name].shape)} where the artifact gives {list(array.shape)}")
+
+
 def _apart(wanted: Arrays, found: Arrays) -> NDArray[np.float64]:
     """By row how far answers are apart, at most."""
     parts = []
     for name, array in wanted.items():
-        if found[name].shape != array.shape:
-            return np.full(len(array), np.inf)
         parts.append(difference(name, array, found[name]).reshape(len(array) if array.ndim else 1, -1).max(axis=1))
     rows = max(map(len, parts))
     apart: NDArray[np.float64] = np.stack([each if len(each) == rows else np.full(rows, each.max()) for each in parts])
@@ -286,6 +293,6 @@ def _is_same(wanted: NDArray[np.float64], found: NDArray[np.float64]) -> bool:
     count = min(TOP, len(wanted))
     first = np.argsort(-np.nan_to_num(found, nan=-np.inf), kind="stable")[:count]
     cut = np.sort(wanted)[-count]
-    tied = TIED * max(1.0, abs(cut))
+    tied = TIED * max(1.0, abs(cut)) if np.isfinite(cut) else 0.0
     left_out = np.delete(wanted, first)
     return bool((wanted[first] >= cut - tied).all() and (left_out <= cut + tied).all())

@@ -85,9 +85,11 @@ def _sample(size: int | str, most: int) -> int:
 
 
 def _axis(size: str, axes: dict[str, Any], most: int) -> Any:
-    """A size that may vary; `axes` are those that there are, by name."""
+    """A size that may vary; `axes` are those that there are, by name. None where it is always the same."""
     import torch
 
+    if most == 1:
+        return None
     name, more = _parted(size)
     axis = axes.setdefault(name, torch.export.Dim(re.sub(r"\W", "_", name), min=1, max=most))
     return axis + more if more else axis
