@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from slimrank.config import InputError
 from slimrank.data.encoding import Encoding
 from slimrank.data.schema import Field, Schema
+from slimrank.data.text import TextCodec
 from slimrank.data.vocabulary import Vocabulary, as_kind, kind_of
 
 
@@ -30,6 +31,8 @@ def appended(base: Encoding, schema: Schema, frame: pl.DataFrame) -> Encoding:
     codecs, counts = dict(met.codecs), dict(met.counts)
     for each in schema.looked_up:
         old, new = base.codecs[each.name], met.codecs[each.name]
+        if isinstance(old, TextCodec) and isinstance(new, TextCodec) and old.content != new.content:
+            raise InputError(f"field {each.name!r} had another tokenizer in the base")
         if isinstance(old, Vocabulary) and isinstance(new, Vocabulary):
             codecs[each.name], counts[each.name] = _appended_field(each, old, new, met.counts[each.name])
     return Encoding(schema, codecs, base.scales, counts)

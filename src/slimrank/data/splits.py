@@ -114,7 +114,7 @@ def _rows_before(times: pl.Series, until: int | datetime) -> int:
     """
     try:
         rows = int((times < until).sum())
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+    except (pl.exceptions.PolarsError, NotImplementedError, TypeError, ValueError) as error:
         raise InputError(f"train_until: {until!r} is no value of column {times.name!r} ({times.dtype})") from error
     if not rows and len(times):
         raise InputError(f"train_until: {until!r} leaves no train rows; the first is of {times[0]!r}")

@@ -27,6 +27,7 @@ from slimrank.training.checkpoint import load_tensors
 
 MODEL = "model.safetensors"
 FIELDS = "fields.json"
+DECIDING = ("budget", "max_auc_drop", "rows_per_scale")  # keys of a step by which the rows say what becomes of it
 GROWING = ("quantize-tables", "quantize-dense", "round-dense", "prune-weights")
 
 
@@ -91,15 +92,32 @@ class Base:
                     "codes are kept where nothing but the rows has changed"
                 )
         for step in recipe.steps:
-            if name_of(step) not in GROWING or getattr(step, "budget", None) is not None:
+            by_rows = [key for key in DECIDING if getattr(step, key, None) not in (None, 1)]
+            if name_of(step) not in GROWING or by_rows:
                 raise InputError(
                     f"stability: step {name_of(step)!r} decides by the rows what a model looks like, and may decide "
-                    f"otherwise today. Allowed: {', '.join(GROWING)}, without a budget."
+                    f"otherwise today. Allowed: {', '.join(GROWING)}, without {' and '.join(DECIDING)}."
                 )
+        if recipe.student is not None and list(recipe.student.fields or self.fields) != self.fields:
+            raise InputError(f"stability: student.fields are {list(recipe.student.fields)}, the base's {self.fields}")
+        if _draws_rows(recipe.data):
+            raise InputError(
+                "stability: rows are split by a draw, so that today's test rows have trained the base. "
+                "Split by time, or give train, valid and test."
+            )
         if recipe.retraining is None:
             raise InputError("stability: without `retraining` nothing is learned from the new rows")
         if recipe.retraining.weight_decay:
             raise InputError("stability: retraining.weight_decay moves every row, met or not; use l2, or leave it out")
+
+
+def _draws_rows(data: Config) -> bool:
+    """Whether a dataset of this config is split at random: as it says, or since it is one table without a time."""
+    split = getattr(data, "split", None)
+    if split is not None or not hasattr(data, "split"):
+        return split is not None and split.kind == "rows"
+    path = getattr(data, "path", None)
+    return getattr(data, "time", None) is None and path is not None and Path(path).is_file()
 
 
 def _words(configs: Any) -> str:

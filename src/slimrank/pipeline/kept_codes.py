@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,16 @@ class KeptCodes:
         assert recipe.stability is not None
         anchors = anchors_of(model, start_from(base, model))
         return cls(model, recipe.stability, anchors, KeepCodes(anchors, recipe.stability))
+
+    @staticmethod
+    def shaped(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Records of steps that gave a model its shape, without what they found out about weights that it has not."""
+        note = "gave the model its shape; weights, zeros and scales are those of the run before"
+        facts = ("percent_touched",)
+        return [
+            {**each, "facts": {key: each["facts"][key] for key in facts if key in each["facts"]}, "note": note}
+            for each in records
+        ]
 
     def told(self) -> dict[str, Any]:
         """What was kept in retraining, as a step's record."""

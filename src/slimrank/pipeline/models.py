@@ -142,7 +142,7 @@ def compressed(run: Run, seed: int, folder: Path) -> tuple[Network, list[dict[st
     if recipe.retraining is not None:
         _fitted(run, model, recipe.retraining, folder, f"retraining, seed {seed}", seed, soft=True, hooks=hooks)
     if kept is not None:
-        return model, [*records, kept.told()]
+        return model, [*kept.shaped(records), kept.told()]
     return model, _student_record(run, seed) + records
 
 

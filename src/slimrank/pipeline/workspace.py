@@ -116,8 +116,7 @@ class Run:
     def context(self, seed: int) -> Context:
         """What the steps of one seed may look at."""
         encoding = self.encoded.encoding
-        appended = frozenset(encoding.sizes if self.base is not None else ())
-        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding) | appended)
+        return Context(self.train, self.valid, encoding.counts, seed, unsorted_fields(encoding))
 
     def teacher_folder(self, seed: int) -> Path:
         """Where the teacher of that seed is."""

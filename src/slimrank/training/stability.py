@@ -2,9 +2,9 @@
 
 The grids of the model of before stay: scales are frozen, and the largest weight of every output of an integer layer,
 from which its scale comes, is pinned. While weights are trained each is pulled back by a share of the learning rate, so
-that one moves only where the rows agree on where to; after an epoch a code is changed only where its weight is clearly
-out of it (`tables/hysteresis.py`). A row whose id is not met has no gradient, and stays what it was. Left out: floats,
-which are free, and kinds of tables other than integers.
+that one moves only where the rows agree on where to. Where a margin is asked for, after an epoch a code is changed only
+where its weight is clearly out of it (`tables/hysteresis.py`). A row whose id is not met has no gradient, and stays
+what it was. Left out: floats, which are free, and kinds of tables other than integers.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Anchor:
     def _met(self) -> Tensor:
         """The rows with a gradient: a row that is rarely met would be pulled all the time, and never get away."""
         gradient = self.weight.grad
-        assert gradient is not None
+        if gradient is None:  # no loss reaches it
+            return self._all()[:0]
         if gradient.is_sparse:
             return gradient.coalesce().indices()[0]
         return gradient.any(dim=1).nonzero().squeeze(1)
