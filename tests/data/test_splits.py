@@ -100,6 +100,8 @@ def test_train_ends_at_a_moment_where_times_are_moments() -> None:
     times = pl.DataFrame({"time": [datetime(2024, 1, day) for day in range(1, 11)]})
     split = Split.parse({"kind": "time", "train_until": "2024-01-06T00:00:00"})
     assert len(divide((times,), split, "time")[0]) == 5
+    with pytest.raises(InputError, match=r"train_until: 5 is no value of column 'time' \(Datetime"):
+        divide((times,), Split(kind="time", train_until=5), "time")
 
 
 @pytest.mark.parametrize(
