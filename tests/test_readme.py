@@ -81,6 +81,7 @@ def workplace(tmp_path: Path) -> Path:
         }
     )
     frame[later:].write_parquet(tmp_path / "later.parquet")
+    frame[later:].write_csv(tmp_path / "later.csv")
     frame = frame[:later]
     frame.write_parquet(tmp_path / "clicks.parquet")
     frame.write_csv(tmp_path / "clicks.csv")
