@@ -1,6 +1,6 @@
 """The way to phones through torch: a graph as a module gives what ONNX Runtime gives, and its bytes stay bytes.
 
-It is the part of the conversion that is ours; test_litert.py and test_executorch.py have the rest.
+It is the part of the conversion that is ours; test_converted.py has the rest.
 """
 
 from __future__ import annotations
