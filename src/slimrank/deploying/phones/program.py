@@ -160,11 +160,13 @@ def _of_litert(model: str) -> Call:
 
     interpreter = Interpreter(model, num_threads=1)
     signature = interpreter.get_signature_runner()
-    names = sorted(signature.get_input_details(), key=lambda name: int(name.rpartition("_")[2]))
+    details = signature.get_input_details()
+    names = sorted(details, key=lambda name: int(name.rpartition("_")[2]))
     outputs = sorted(signature.get_output_details(), key=lambda name: int(name.rpartition("_")[2]))
 
     def call(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        found = signature(**dict(zip(names, arrays, strict=True)))
+        pairs = zip(names, arrays, strict=True)  # ids of 64 bits, which were checked, are of 32 there
+        found = signature(**{name: array.astype(details[name]["dtype"], copy=False) for name, array in pairs})
         return [found[name].copy() for name in outputs]
 
     return call
